@@ -18,15 +18,8 @@ class LossPredictionHead(nn.Module):
     ``hidden`` units and a ReLU; the results are concatenated and one linear layer gives the
     prediction. A summary of the network's own outputs can be one more input of the same kind.
 
-    Args:
-        channels: of each tapped feature map.
-        summary: length of the summary; 0 for none, as in the paper.
-        hidden: units per input; 128 in the paper.
-
-    Example:
-        >>> head = LossPredictionHead([64, 128, 256, 512])
-        >>> head([torch.rand(8, c) for c in (64, 128, 256, 512)]).shape
-        torch.Size([8])
+    ``channels`` are those of each tapped map, ``summary`` is the summary's length (0 for none, as
+    in the paper), ``hidden`` are the units per input (128 in the paper).
     """
 
     def __init__(self, channels: Sequence[int], summary: int = 0, hidden: int = 128) -> None:

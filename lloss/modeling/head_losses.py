@@ -7,18 +7,15 @@ images of the batch with each other. ``l`` is a target: no gradient flows into i
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-
-class HeadLoss(Protocol):
-    """What every loss here looks like from outside."""
-
-    def __call__(self, predicted: Tensor, target: Tensor, xi: float = 1.0) -> Tensor:
-        """Return the scalar loss; ``xi`` matters to the margin alone."""
+HeadLoss: TypeAlias = Callable[..., Tensor]
+"""Takes predicted and true losses, and ``xi``, which matters to the margin alone."""
 
 
 def margin(predicted: Tensor, target: Tensor, xi: float = 1.0) -> Tensor:

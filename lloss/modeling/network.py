@@ -54,10 +54,7 @@ class TappedNetwork(nn.Module):
         self._pooled[tap.module] = tap.pool(output)
 
     def forward(self, images: Tensor, stop_gradient: bool = False) -> Forward:
-        """Run both on normalised images, float [N, 3, H, W].
-
-        With ``stop_gradient`` the head's gradient ends at the taps.
-        """
+        """Run both on images float [N, 3, H, W]; the head's gradient may end at the taps."""
         output = self.network(images)
         pooled = [self._pooled.pop(tap.module) for tap in self.taps]
         embedding = pooled[-1]

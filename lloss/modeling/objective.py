@@ -28,10 +28,7 @@ class Objective(ABC):
 
     @abstractmethod
     def outputs(self, output: Any) -> dict[str, Tensor]:
-        """Compute what the exported graph adds to ``loss`` at no cost, each float [N, ...].
-
-        ``entropy`` is among them: the usual acquisition to compare with.
-        """
+        """Compute what the graph exports beside ``loss``, ``entropy`` among it, each [N, ...]."""
 
     def summary(self, output: Any) -> Tensor:
         """Summarize the network's own output for the head, detached, float [N, S]."""

@@ -1,9 +1,8 @@
 """Pools: images in a fixed order, each an id and a way to read it.
 
-Listing a pool reads no image (but see ``Pool.streamed``), so that a pool of millions costs what its
-listing costs, and any item can be read by any thread. A new kind is one more module here with a
-subclass of :class:`Pool`, written against ``storage.StoragePath`` so that it works on object stores
-too, and one line in ``open``.
+Listing a pool reads no image (but see ``Pool.streamed``), and any thread can read any item. A new
+kind is a subclass of :class:`Pool`, written against ``storage.StoragePath`` so that it works on
+object stores too, and a row of ``POOL_KINDS`` in ``open``.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ def merge_shards(shards: Sequence[Path], out: Path) -> dict[str, int]:
     folders = [ScoresFolder(path) for path in shards]
     runs = [_finished_run(folder) for folder in folders]
     _check_same(folders, runs)
-    _check_complete(folders, runs)
+    _check_complete(folders)
     for folder in folders:
         folder.check_whole()
     common = {key: value for key, value in runs[0].items() if key not in _OWN}
@@ -87,22 +87,20 @@ def _check_same(folders: Sequence[ScoresFolder], runs: Sequence[dict[str, Any]])
             )
 
 
-def _check_complete(folders: Sequence[ScoresFolder], runs: Sequence[dict[str, Any]]) -> None:
-    by_index: dict[int, ScoresFolder] = {}
-    counts = {folder.shard().count for folder in folders}
-    if len(counts) > 1:
-        raise ScoresError(f"shards of {' and of '.join(map(str, sorted(counts)))} do not merge")
-    count = counts.pop()
+def _check_complete(folders: Sequence[ScoresFolder]) -> None:
+    paths: dict[Shard, Path] = {}
     for folder in folders:
-        index = folder.shard().index
-        if index in by_index:
-            raise ScoresError(
-                f"{by_index[index].path} and {folder.path}: both hold shard {Shard(index, count)}"
-            )
-        by_index[index] = folder
-    missing = [str(Shard(index, count)) for index in range(1, count + 1) if index not in by_index]
+        shard = folder.shard()
+        if shard in paths:
+            raise ScoresError(f"{paths[shard]} and {folder.path}: both hold shard {shard}")
+        paths[shard] = folder.path
+    count, *others = sorted({shard.count for shard in paths})
+    if others:
+        raise ScoresError(f"shards of {' and of '.join(map(str, [count, *others]))} do not merge")
+    wanted = [Shard(index, count) for index in range(1, count + 1)]
+    missing = ", ".join(str(shard) for shard in wanted if shard not in paths)
     if missing:
-        raise ScoresError(f"shard {', '.join(missing)} is missing: give the folders of all {count}")
+        raise ScoresError(f"shard {missing} is missing: give the folders of all {count}")
 
 
 def _link_or_copy(source: Path, target: Path) -> None:

@@ -20,11 +20,8 @@ _COMPRESSED = ("id", "embedding")
 def write_part(table: pa.Table, path: Path) -> None:
     """Write a table of scores so that both this and reading single columns are fast.
 
-    In parts of 10,000 rows: no dictionaries, since neither ids nor numbers repeat (they take a
-    third of the time in which ids are read). Columns of one number a row are not compressed (it
-    saves 7 % of their bytes and takes a third of their reading). Ids share most of their letters,
-    and embeddings shrink by a tenth, by half where they are rectified. Pages have a checksum: a
-    flipped bit in a score would show nowhere else.
+    No dictionaries: neither ids nor numbers repeat. Columns of one number a row hardly compress;
+    ids and embeddings do. Pages have a checksum: a flipped bit in a score would show nowhere else.
     """
     vectors = [f.name for f in table.schema if pa.types.is_fixed_size_list(f.type)]
     scalars = [name for name in table.schema.names if name not in vectors]

@@ -12,15 +12,7 @@ from lloss.errors import SettingsError
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """Every n-th part of a pool, so that n machines score it side by side.
-
-    Each part is independent of the shards, so merged shards are what one machine would have
-    written.
-
-    Attributes:
-        index: 1 to ``count``.
-        count: how many shards there are.
-    """
+    """Every n-th part of a pool, so that n machines score it side by side; ``index`` is from 1."""
 
     index: int = 1
     count: int = 1

@@ -32,9 +32,8 @@ def read_excluded(paths: Iterable[Path], problems: Problems, empty: str = "") ->
     """Read the names of the images that files name.
 
     Args:
-        paths: CSV with a column ``id``; JSON: objects or keypoints as COCO's, persons as MPII's,
-            or a cycle's copy of its labels; a folder of VOC XML or of masks. A labeled person
-            is named by its own id and by its image's.
+        paths: CSV with a column ``id``, or labels of any kind. A labeled person is named by its
+            own id and by its image's.
         problems: counts broken annotations, whose images are excluded all the same, and gets a
             note of labels that show nothing.
         empty: what such labels mean, see :mod:`lloss.data.empty_labels`.

@@ -59,14 +59,6 @@ class Experiment:
     k: int  # images added a cycle
     cycles: int  # trainings in all, the first on the initial set
     first: tuple[int, ...] = ()  # rows of the first labeled set, for all trials, instead of a draw
-    # The pool's images at the input's size, uint8 [N, H, W, 3], where the task keeps them otherwise
-    # to train on
-    inputs: NDArray[np.uint8] | None = None
-
-    @property
-    def scored(self) -> NDArray[np.uint8]:
-        """Return the pool's images as the network scores them."""
-        return self.pool.images if self.inputs is None else self.inputs
 
 
 def simulate(
@@ -102,7 +94,7 @@ def _pick(
     rest = [row for row in range(len(experiment.pool.images)) if str(row) not in taken]
     if strategy.how == "random":
         return draw_ids(map(str, rest), experiment.k, seed)
-    columns = scores_of(trainer, experiment.scored[rest])
+    columns = scores_of(trainer, experiment.pool.images[rest])
     embedding = columns["embedding"]
     vectors = pa.FixedSizeListArray.from_arrays(embedding.ravel(), embedding.shape[1])
     table = pa.table(

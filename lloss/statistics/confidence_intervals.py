@@ -35,8 +35,6 @@ def wilson(hits: float, count: float) -> Interval:
     """Wilson's score interval of a share (Wilson 1927); 0 to 1 where nothing was counted."""
     if not count > 0:
         return 0.0, 1.0
-    if math.isinf(count):
-        return hits, hits
     share, shrink = hits / count, 1 + Z**2 / count
     middle = share + Z**2 / (2 * count)
     reach = Z * math.sqrt(max(share * (1 - share), 0.0) / count + Z**2 / (4 * count**2))

@@ -17,15 +17,14 @@ from lloss.data.class_labels import open_labeled
 from lloss.data.labeled_set import LabeledSet
 from lloss.errors import LabelError
 from lloss.files import write_text
-from lloss.images.cropped_share import CroppedShare
-from lloss.images.decode import ImageSpec, Pixels, decode_into, size_of
+from lloss.images.decode import Pixels, decode_into, size_of
 from lloss.modeling.classifiers import build_classifier, preparation
 from lloss.modeling.head import LOG_FLOOR
 from lloss.modeling.meter import Meter
 from lloss.modeling.objective import Objective
 from lloss.pools import Item
 from lloss.statistics.confidence_intervals import Floats, Interval, wilson
-from lloss.tasks.task import Task
+from lloss.tasks.task import Decoding, Task
 from lloss.tasks.train_settings import TrainSettings
 
 SUMMARY_CLASSES = 10
@@ -138,21 +137,12 @@ class _Classification(Task):
             only = repr(labels[0]) if labels else "none"
             raise LabelError(f"all {len(labels)} labels are {only}: label a second class first")
 
-    def example(
-        self,
-        item: Item,
-        label: str,
-        classes: Sequence[str],
-        spec: ImageSpec,
-        for_training: bool,
-        out: Pixels,
-        cut: CroppedShare | None = None,
-    ) -> int:
+    def example(self, item: Item, label: str, how: Decoding, out: Pixels) -> int:
         raw = item.read()
-        decode_into(raw, spec, out)
-        if cut and spec.fit == "crop":
-            cut.add(size_of(raw))
-        return list(classes).index(label) if label in classes else -1
+        decode_into(raw, how.spec, out)
+        if how.cut and how.spec.fit == "crop":
+            how.cut.add(size_of(raw))
+        return list(how.classes).index(label) if label in how.classes else -1
 
     def augment(
         self, images: Tensor, targets: list[int], settings: TrainSettings, generator: Generator

@@ -6,6 +6,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,16 @@ from lloss.modeling.taps import find_taps
 from lloss.pools import Item, Pool
 from lloss.tasks.train_settings import NAMED_WEIGHTS, STATE_DICT, TrainSettings
 from lloss.text.similar_names import lone_classes, similar_note
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How labeled images are decoded."""
+
+    classes: Sequence[str]  # of the network; other classes are left out where that can be
+    spec: ImageSpec  # a scorer's, or `Task.training_spec`
+    for_training: bool = False  # which of them
+    cut: CroppedShare | None = None  # counts what the network's input cuts off
 
 
 class Task(ABC):
@@ -54,10 +65,7 @@ class Task(ABC):
 
     @abstractmethod
     def defaults(self, model: str) -> dict[str, Any]:
-        """Return the model ("" for the task's usual one), its size, and other settings of its own.
-
-        Raises ``SettingsError`` for an unknown model.
-        """
+        """Return settings for a model ("": the usual one); ``SettingsError`` for an unknown one."""
 
     def sized(self, settings: TrainSettings) -> TrainSettings:
         """Replace a size of 0 by the model's own."""
@@ -184,10 +192,7 @@ class Task(ABC):
     def note_classes(
         self, labels: Sequence[Any], problems: Problems, known: Collection[str] = ()
     ) -> None:
-        """Note classes that may be misspelled: similar ones, and new ones of one image.
-
-        ``known`` are the classes that the labels had before.
-        """
+        """Note classes that may be misspelled: similar ones, and new ones of one image."""
         problems.note(similar_note(self.summarize(labels)))
         if self.unit != "joints":  # a label format has its own names of those
             images = Counter(name for label in labels for name in set(self.classes([label])))
@@ -208,20 +213,9 @@ class Task(ABC):
         return settings.image_spec()
 
     @abstractmethod
-    def example(
-        self,
-        item: Item,
-        label: Any,
-        classes: Sequence[str],
-        spec: ImageSpec,
-        for_training: bool,
-        out: Pixels,
-        cut: CroppedShare | None = None,
-    ) -> Any:
+    def example(self, item: Item, label: Any, how: Decoding, out: Pixels) -> Any:
         """Decode a labeled image into ``out`` and make its target; called from several threads.
 
-        ``spec``, of ``out``, is :meth:`training_spec`'s or that of a scorer. Classes that the
-        network lacks are left out where that can be; ``cut`` counts what the input cuts off.
         Raises ``ImageError``, or ``LabelError`` where the label does not fit the image.
         """
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from lloss.errors import SettingsError
 from lloss.images.decode import Fit, ImageSpec
 from lloss.modeling import IMAGENET_MEAN, IMAGENET_STD
+from lloss.tasks import TASKS
 
 HeadLossName = Literal["margin", "soft-pairs", "mse"]
 Augment = Literal["none", "flip", "crop", "flip-crop", "ssd", "pose"]
@@ -37,19 +38,12 @@ class TrainSettings:
     The defaults are those of classification; :func:`.resolve_settings` fills in a task's own.
     """
 
-    task: str = _setting(
-        "classification",
-        "What is learned: classification, detection, pose or segmentation; brings its defaults.",
-    )
+    task: str = _setting("classification", f"{', '.join(TASKS)}; brings its defaults.")
     model: str = _setting("resnet18", "The network: torchvision's name, or one of lloss's own.")
-    weights: str = _setting(
-        "none", "Initial weights: none, imagenet, coco (detection), or a state dict's path."
-    )
+    weights: str = _setting("none", "First weights: none, imagenet, coco, or a state dict's path.")
     size: int = _setting(0, "Side of the square input in pixels; 0 for the model's own.")
     fit: Fit = _setting("crop", "Resize mode.")
-    white: int = _setting(
-        0, "White level of grey images of over 8 bits, as 4095; 0: 65535 of 16 bits."
-    )
+    white: int = _setting(0, "White level of images of over 8 bits, as 4095; 0: 65535 of 16 bits.")
     taps: tuple[str, ...] = _setting((), "Modules that the head reads; none: found automatically.")
     head: bool = _setting(True, "Train a loss prediction head; without one it is a baseline.")
     head_loss: HeadLossName = _setting("soft-pairs", "Loss of the head.")
@@ -57,28 +51,20 @@ class TrainSettings:
     hidden: int = _setting(128, "Hidden units of the head for each tap.")
     xi: float = _setting(1.0, "Margin of the margin loss.")
     head_weight: float = _setting(1.0, "Lambda: weight of the head's loss in the total.")
-    gradient_stop: int = _setting(
-        0, "Epochs during which the head's gradient reaches the network; 0: none, -1: all."
-    )
+    gradient_stop: int = _setting(0, "Epochs whose head gradient reaches the network; -1: all.")
     epochs: int = _setting(60, "Passes over the labeled images.")
     batch_size: int = _setting(64, "Images a step; an epoch is cut into nearly equal batches.")
     optimizer: Optimizer = _setting("sgd", "Optimizer.")
-    lr: float = _setting(
-        0.01, "Peak learning rate; 0.1 for resnet*-cifar, less (by adam) for transformers."
-    )
+    lr: float = _setting(0.01, "Peak learning rate; 0.1 for resnet*-cifar, less for transformers.")
     momentum: float = _setting(0.9, "Momentum of sgd and rmsprop.")
     weight_decay: float = _setting(5e-4, "Weight decay.")
     schedule: Schedule = _setting("onecycle", "Rise and cosine fall, or times 0.1 at milestones.")
     milestones: tuple[int, ...] = _setting((), "Epochs at which `step` lowers the learning rate.")
     augment: Augment = _setting("flip-crop", "Random changes of the training images.")
     crop_padding: int = _setting(-1, "Pixels of zeros around before the crop; -1: size / 8.")
-    loss_norm: LossNorm = _setting(
-        "positives",
-        "Detection: whether an image's loss is divided by its number of positive anchors.",
-    )
-    mean: tuple[float, float, float] = _setting(
-        IMAGENET_MEAN, "Subtracted from the channels of images scaled to 0..1."
-    )
+    # Whether an image's loss is divided by its number of positive anchors
+    loss_norm: LossNorm = _setting("positives", "What divides an image's loss (detection).")
+    mean: tuple[float, float, float] = _setting(IMAGENET_MEAN, "Subtracted from images in 0..1.")
     std: tuple[float, float, float] = _setting(IMAGENET_STD, "The channels are divided by it.")
     seed: int = _setting(0, "Random seed of weights, order of images and augmentation.")
     amp: Amp = _setting("auto", "Mixed precision; auto: bf16 where the hardware computes in it.")

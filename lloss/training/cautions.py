@@ -43,15 +43,10 @@ def cautions(figures: Mapping[str, Any], metric: str) -> list[str]:
     head = figures.get("head")
     if not head:
         return lines
-    if head["ranking_accuracy"] is None:
+    if head["ranking_accuracy"] is None or head["spearman"] is None:
         lines.append(
-            "all held-out images have the same loss: how well the predicted loss ranks them cannot "
-            "be measured"
-        )
-    elif head["spearman"] is None:
-        lines.append(
-            f"all {images - figures['unseen']} predicted losses of the held-out images are equal: "
-            "they rank nothing; train longer, or on more labels"
+            "all true or all predicted losses of the held-out images are equal: that ranks "
+            "nothing; train longer, or on more labels"
         )
     elif ranked(figures) is False:
         says = "is not shown to" if head["ranking_accuracy"] > 0.5 else "does not"
@@ -65,10 +60,7 @@ def cautions(figures: Mapping[str, Any], metric: str) -> list[str]:
 
 
 def ranked(figures: Mapping[str, Any] | None) -> bool | None:
-    """Return whether the predicted loss orders held-out images better than chance.
-
-    None where that was not measured; False also where the images are too few.
-    """
+    """Whether the predicted loss is shown to order images better than chance; None: unmeasured."""
     if not figures or not figures.get("head"):
         return None
     interval = interval_of(figures, "head", "ranking_accuracy")
@@ -92,10 +84,7 @@ def measured(figures: Mapping[str, Any], metric: str) -> str:
 
 
 def how_picked(selection: Selection, tied: str, better: bool | None) -> str:
-    """Say in one sentence how the picks were chosen.
-
-    ``tied`` is :func:`.tie_note`, ``better`` :func:`ranked`.
-    """
+    """Say how the picks were chosen; ``tied`` is :func:`.tie_note`, ``better`` :func:`ranked`."""
     settings = selection.settings
     among = f" of {settings.subset} random images" if settings.subset else ""
     spread = settings.strategy == "diverse"

@@ -5,16 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from lloss.errors import DivergedError
 from lloss.tasks.train_settings import TrainSettings
 
 ROSE = 1.25  # Training failed where the last epoch's loss is this many times the first one's
-
-
-def with_kept_checkpoint(error: DivergedError, path: Path) -> DivergedError:
-    """Add to the error whether the checkpoint at ``path`` keeps an earlier state."""
-    kept = f"{path} keeps a state before that" if path.exists() else "No checkpoint was written"
-    return DivergedError(f"{error}. {kept}")
 
 
 def remedy(settings: TrainSettings) -> str:

@@ -33,9 +33,7 @@ class Evaluation:
     """Figures on N held-out images."""
 
     images: int  # N
-    # How many of them show unknown classes alone: they count in the metric, but have no known loss
-    # and are left out of the ranking
-    unseen: int
+    unseen: int  # of which show unknown classes alone: missed, without a loss and so not ranked
     metric_name: str  # the task's, such as `accuracy`
     metric: float  # its value, 0 to 1
     figures: dict[str, float]  # the other figures of the task's meter, by name
@@ -45,13 +43,10 @@ class Evaluation:
     entropy: RankingFigures  # how the entropy of the same network ranks
     true_loss: NDArray[np.float32]  # float [N - unseen]
     predicted_loss: NDArray[np.float32] | None  # float [N - unseen], or None
-    # The 95 % intervals of metric, figures and mean loss by their names, and those of the ranking
-    # figures under `head` and `entropy`
+    # The 95 % intervals by the figures' names, of the ranking under `head` and `entropy`
     intervals: dict[str, Any] = field(default_factory=dict)
-    # What counts as missed whatever the network answers, in lines
-    missed: list[str] = field(default_factory=list)
-    # What the network's input cuts off, see `lloss.images.cropped_share.CroppedShare.as_dict`
-    cut_off: dict[str, Any] = field(default_factory=dict)
+    missed: list[str] = field(default_factory=list)  # whatever the network answers, in lines
+    cut_off: dict[str, Any] = field(default_factory=dict)  # `CroppedShare.as_dict`
 
     def as_dict(self) -> dict[str, Any]:
         """Return the figures without the arrays, for JSON, with warnings."""
@@ -85,10 +80,7 @@ def _finite(value: Any) -> Any:
 def measure(
     model: TappedNetwork, settings: TrainSettings, data: TrainingData, labels: Sequence[Any] = ()
 ) -> Evaluation:
-    """Evaluate on held-out images, decoded at the input's size.
-
-    ``labels`` are those of the images; none if all are of the network's classes.
-    """
+    """Evaluate on held-out images; without ``labels`` all are of the network's classes."""
     task, meter = get_task(settings.task), model.objective.meter(labels)
     columns: dict[str, list[NDArray[np.float32]]] = {"loss": [], "entropy": [], "predicted": []}
     for rows, forward in predict(model, settings, data.images):
@@ -152,10 +144,7 @@ def evaluate_checkpoint(
     problems: Problems | None = None,
     device: str = "",
 ) -> Evaluation:
-    """Evaluate a run, finished or not, on labeled images; ``problems`` gets unusable ones.
-
-    Raises ``LabelError`` for no label of a class of the model, or an unreadable image.
-    """
+    """Evaluate a run, finished or not, on labeled images; ``problems`` gets unusable ones."""
     settings, task, on = checkpoint.settings, get_task(checkpoint.settings.task), device_of(device)
     classes = checkpoint.classes
     problems = problems or Problems()

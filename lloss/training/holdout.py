@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lloss.annotations import Problems
@@ -17,9 +17,11 @@ from lloss.text.first_names import first_names
 
 
 def draw_holdout(task: Task, labeled: LabeledSet, share: float, seed: int) -> dict[str, str]:
-    """Draw a share of the labeled images, 0 to 1: the stratum of each by its id.
+    """Draw a share of the labeled images, 0 to 1, spread over the strata: each one's by its id.
 
     Items of one image are held out together: the model has seen an image that it is trained on.
+    Each stratum keeps one to train on; what rounding leaves over goes to those that lose the most
+    by it. Fewer than two images measure nothing: then the answer is empty.
     """
     strata: dict[str, str] = {}
     together: dict[str, list[str]] = {}
@@ -27,26 +29,22 @@ def draw_holdout(task: Task, labeled: LabeledSet, share: float, seed: int) -> di
         image = task.image_of(item, label)
         strata.setdefault(image, task.stratum(label))
         together.setdefault(image, []).append(item.id)
-    drawn = draw_strata(strata, share, seed)
-    return {id: name for image, name in drawn.items() for id in together[image]}
-
-
-def draw_strata(strata: Mapping[str, str], share: float, seed: int) -> dict[str, str]:
-    """Draw a share of the ids, spread over the strata; each stratum keeps one to train on.
-
-    What rounding leaves over goes to the strata that lose the most by it. Fewer than two: none.
-    """
     total = round(len(strata) * share)
     members: dict[str, list[str]] = {name: [] for name in class_names(strata.values())}
-    for id, name in strata.items():
-        members[name].append(id)
+    for image, name in strata.items():
+        members[name].append(image)
     counts = {name: min(int(len(ids) * share), len(ids) - 1) for name, ids in members.items()}
     for name in sorted(members, key=lambda name: (-(len(members[name]) * share % 1), name)):
         if sum(counts.values()) < total and counts[name] + 1 < len(members[name]):
             counts[name] += 1
     if sum(counts.values()) < 2:
         return {}
-    return {id: name for name, ids in members.items() for id in draw_ids(ids, counts[name], seed)}
+    return {
+        id: name
+        for name, images in members.items()
+        for image in draw_ids(images, counts[name], seed)
+        for id in together[image]
+    }
 
 
 def holdout_ids(

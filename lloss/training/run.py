@@ -28,7 +28,7 @@ from lloss.tasks.task import Task
 from lloss.tasks.train_settings import TrainSettings
 from lloss.text.first_names import first_names
 from lloss.training.checkpoint import FILE, Checkpoint, load_checkpoint
-from lloss.training.divergence import doubts, with_kept_checkpoint
+from lloss.training.divergence import doubts
 from lloss.training.trainer import Trainer
 from lloss.training.training_data import TrainingData, load_examples
 from lloss.training.warm_start import take_weights
@@ -103,7 +103,10 @@ def train(
         try:
             _loop(trainer, writer, interrupted)
         except DivergedError as error:
-            raise with_kept_checkpoint(error, run / FILE) from None
+            kept = "No checkpoint was written"
+            if (run / FILE).exists():
+                kept = f"{run / FILE} keeps a state before that"
+            raise DivergedError(f"{error}. {kept}") from None
     _note_doubts(run, settings, problems, say)
     return load_checkpoint(run)
 

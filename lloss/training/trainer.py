@@ -193,8 +193,7 @@ def predict(
 ) -> Iterator[tuple[slice, Forward]]:
     """Run a network, in eval mode and without gradient, over images uint8 [N, H, W, 3].
 
-    Yields rows and forward pass of each batch: of 256 images, or fewer where they are larger than
-    64×64.
+    Yields rows and forward pass of each batch, by default of at most 256 images of 64×64.
     """
     batch = batch or max(1, min(256, _PIXELS // (images.shape[1] * images.shape[2])))
     device = next(model.parameters()).device

@@ -21,7 +21,7 @@ from lloss.images.cropped_share import CroppedShare
 from lloss.images.decode import Pixels, largest_of_16_bits
 from lloss.runtime.cpu_count import usable_cores
 from lloss.tasks import get_task
-from lloss.tasks.task import Task
+from lloss.tasks.task import Decoding, Task
 from lloss.tasks.train_settings import TrainSettings
 
 CHECKED = 64  # Images whose brightness is checked, spread over the set
@@ -126,10 +126,11 @@ def load_examples(
     spec = task.training_spec(settings) if for_training else settings.image_spec()
     classes = tuple(classes)
     cut = CroppedShare(settings.image_spec(), task.unit)
+    how = Decoding(classes, spec, for_training, cut)
 
     def example(row: int, out: Pixels) -> Any:
         item, label = labeled.items[row], labeled.labels[row]
-        return task.example(item, label, classes, spec, for_training, out, cut)
+        return task.example(item, label, how, out)
 
     bad = set[int]()
 

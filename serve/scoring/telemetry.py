@@ -59,7 +59,12 @@ class Telemetry:
         )
         for outcome in ("scored", "skipped"):
             self._images.labels(outcome)
-        self._model: Gauge | None = None
+        self._model = Gauge(
+            "lloss_model_info",
+            "The artifact that scores, and what runs it.",
+            ["sha256", "provider", "device", "precision"],
+            registry=registry,
+        )
         self._losses = Histogram(
             "lloss_predicted_loss",
             "Predicted loss of scored images.",
@@ -68,20 +73,7 @@ class Telemetry:
         )
 
     def model(self, sha256: str, device: str, precision: str) -> None:
-        """Name the model that runs, in place of the one before, in ``lloss_model_info``.
-
-        Args:
-            sha256: of the artifact.
-            device: the provider, with the GPU's number where it has one: ``cuda:1``.
-            precision: of the artifact.
-        """
-        if self._model is None:
-            self._model = Gauge(
-                "lloss_model_info",
-                "The artifact that scores, and what runs it.",
-                ["sha256", "provider", "device", "precision"],
-                registry=self.registry,
-            )
+        """Name the artifact that runs, and its device (``cuda:1``), in place of the one before."""
         self._model.clear()
         self._model.labels(sha256, device.partition(":")[0], device, precision).set(1)
 

@@ -46,14 +46,11 @@ def test_images_that_could_not_be_selected_are_counted_in_the_summary(
     undo(done, "select")
     real, said = cycle_module.select, list[str]()
     monkeypatch.setattr(
-        cycle_module, "select", lambda *given: dataclasses.replace(real(*given), unspread=2)
+        cycle_module, "select", lambda *given: dataclasses.replace(real(*given), unscored=2)
     )
     warnings = next_cycle(done, said.append).summary.warnings
     (line,) = [line for line in warnings if "could not be selected" in line]
-    assert (
-        line.endswith("2 with an infinite or extreme embedding left out")
-        and f"warning: {line}" in said
-    )
+    assert line.endswith("2 without a finite score") and f"warning: {line}" in said
 
 
 def test_a_second_cycle_selects_other_images_and_writes_every_file(

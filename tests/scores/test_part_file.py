@@ -37,17 +37,6 @@ def _scan(path: Path, *columns: str) -> pa.Table:
     return pa.Table.from_batches(ScoresFolder(path.parent).scan(columns or ("id", "loss")))
 
 
-def test_a_part_cut_short_behind_its_footer_is_one_line(tmp_path: Path) -> None:
-    """Whole at its end, damaged where the rows are."""
-    path = tmp_path / "a.parquet"
-    write_part(_table(5000), path)
-    content = bytearray(path.read_bytes())
-    content[4:2000] = bytes(1996)
-    path.write_bytes(content)
-    with pytest.raises(ScoresError, match=r"cannot be read"):
-        _scan(path)
-
-
 @pytest.mark.parametrize("column", [0, 1, 2])
 def test_a_bit_that_turned_over_is_found(tmp_path: Path, column: int) -> None:
     path = tmp_path / "a.parquet"

@@ -12,6 +12,7 @@ from lloss.errors import LabelError, SettingsError
 from lloss.images.decode import ImageSpec
 from lloss.pools import Item
 from lloss.tasks import TASKS, get_task
+from lloss.tasks.task import Decoding
 from lloss.tasks.train_settings import TrainSettings
 
 TASK = get_task("classification")
@@ -124,7 +125,7 @@ def test_a_target_is_the_position_in_the_classes() -> None:
     classes = ("cat", "cow", "dog")
     items = _items("a", "b", "c")
     found = [
-        TASK.example(item, label, classes, spec, False, out)
+        TASK.example(item, label, Decoding(classes, spec), out)
         for item, label in zip(items, ("dog", "cat", "dog"))
     ]
     assert found == [2, 0, 2]
@@ -135,7 +136,8 @@ def test_a_target_is_the_position_in_the_classes() -> None:
 
 def test_a_class_the_model_does_not_know_has_no_loss() -> None:
     out = np.empty((8, 8, 3), np.uint8)
-    assert TASK.example(_items("b")[0], "cow", ("cat", "dog"), ImageSpec(8, 8), False, out) == -1
+    how = Decoding(("cat", "dog"), ImageSpec(8, 8))
+    assert TASK.example(_items("b")[0], "cow", how, out) == -1
     assert not TASK.has_loss("cow", ("cat", "dog"))
     losses = OBJECTIVE.loss_per_image(torch.randn(2, 2), torch.tensor([-1, 1]))
     assert losses[0] == 0 < losses[1]

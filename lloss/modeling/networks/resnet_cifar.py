@@ -9,10 +9,7 @@ from torchvision.models.resnet import BasicBlock
 
 
 class CifarResNet(nn.Module):
-    """A 3×3 stem, four stages that halve the resolution but for the first, and a linear classifier.
-
-    ``widths`` are the channels of each stage, ``blocks`` its number of residual blocks.
-    """
+    """A 3×3 stem, stages of so many channels and blocks, halving after the first; a classifier."""
 
     def __init__(self, classes: int, widths: Sequence[int], blocks: Sequence[int]) -> None:
         super().__init__()

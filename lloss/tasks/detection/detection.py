@@ -14,7 +14,6 @@ from lloss.annotations.lloss_json import write_labels
 from lloss.data.labeled_set import LabeledSet, class_names
 from lloss.data.object_labels import join_objects, open_objects, read_objects
 from lloss.errors import LabelError
-from lloss.images.cropped_share import CroppedShare
 from lloss.images.decode import Frame, ImageSpec, Pixels, decode_into, size_of
 from lloss.images.drawing import Drawing, Shape
 from lloss.modeling.networks.ssd import (
@@ -34,7 +33,7 @@ from lloss.tasks.detection.average_precision import DetectionMeter, detect
 from lloss.tasks.detection.box_augmentation import KINDS, STORED_SCALE, augment_boxes
 from lloss.tasks.detection.box_targets import ObjectBatch, Objects
 from lloss.tasks.detection.multibox_loss import multibox_loss
-from lloss.tasks.task import Task
+from lloss.tasks.task import Decoding, Task
 from lloss.tasks.train_settings import NAMED_WEIGHTS, STATE_DICT, TrainSettings
 
 DRAWN = 0.4  # Score from which a detection is drawn
@@ -162,16 +161,7 @@ class _Detection(Task):
             return settings.image_spec()
         return settings.image_spec(round(settings.size * STORED_SCALE), "pad")
 
-    def example(
-        self,
-        item: Item,
-        label: ObjectLabel,
-        classes: Sequence[str],
-        spec: ImageSpec,
-        for_training: bool,
-        out: Pixels,
-        cut: CroppedShare | None = None,
-    ) -> Objects:
+    def example(self, item: Item, label: ObjectLabel, how: Decoding, out: Pixels) -> Objects:
         """Objects of unknown classes are left out; what the fit cuts off is measured alone."""
         raw = item.read()
         size = size_of(raw)
@@ -181,11 +171,12 @@ class _Detection(Task):
                 f"the image is {width}×{height} pixels, its boxes were drawn on "
                 f"{columns}×{rows}; label it as it is"
             )
-        decode_into(raw, spec, out)
-        if cut:
+        decode_into(raw, how.spec, out)
+        if how.cut:
             counts = label.boxes[~(label.difficult | label.crowd)]
-            cut.add(size, (counts[:, :2] + counts[:, 2:]) / 2)
-        return Objects.of(label, classes, Frame.of(size, spec), spec.height, spec.width)
+            how.cut.add(size, (counts[:, :2] + counts[:, 2:]) / 2)
+        frame = Frame.of(size, how.spec)
+        return Objects.of(label, how.classes, frame, how.spec.height, how.spec.width)
 
 
 def _trained(label: ObjectLabel) -> list[str]:

@@ -18,9 +18,8 @@ SHIFT = 0.25
 def render(joints: Tensor, size: tuple[int, int]) -> Tensor:
     """Draw Gaussians of height 1 around joints, x, y [..., 2]: float [..., height, width].
 
-    The centre is the joint's exact place, not the nearest pixel as in the paper's code: pixels hold
-    ``exp(-d² / 2σ²)`` of their centre's distance ``d``, which makes the quarter-pixel shift of
-    :func:`decode` meaningful.
+    Pixels hold ``exp(-d² / 2σ²)`` of their centre's distance ``d`` from the joint's exact place,
+    not from a pixel's as in the paper's code: so the shift of :func:`decode` means something.
     """
     height, width = size
     columns = torch.arange(width, device=joints.device, dtype=joints.dtype) + 0.5

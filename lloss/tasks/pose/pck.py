@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import compress
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from lloss.annotations import PersonLabel
 from lloss.modeling.meter import Meter
@@ -67,7 +68,6 @@ class Pck(Meter):
     original image. Only annotated joints count, those outside of the input and those that the
     network does not have as well, pelvis and thorax do not; the mean is over joints, not over
     groups or persons.
-
     """
 
     names: tuple[str, ...]  # of the joints
@@ -75,52 +75,40 @@ class Pck(Meter):
     by_head: bool
     # Of each person, in the order of the updates, the annotated joints that the network lacks
     unknown: Sequence[Collection[str]] = ()
-    right: list[Tensor] = field(default_factory=list, init=False)
-    total: list[Tensor] = field(default_factory=list, init=False)
+    right: list[Counter[str]] = field(default_factory=list, init=False)  # of a person, by group
+    total: list[Counter[str]] = field(default_factory=list, init=False)
 
     def update(self, output: Any, targets: Sequence[PersonTarget]) -> None:
         """Judge the last stack of heatmaps, [N, stacks, J, H, W]."""
-        self.images += len(targets)
         heatmaps = output[:, -1].float().cpu()
         places, _ = decode(heatmaps)
         for found, target in zip(places, targets):
             error = found * (target.size / heatmaps.shape[-1]) - target.joints
             distance = (error * torch.tensor(target.pixel)).norm(dim=-1)
             limit = PCKH_SHARE * target.head if self.by_head else SIDE_SHARE * target.side
-            self.right.append((distance <= limit) & target.annotated)
-            self.total.append(target.annotated)
+            near = (distance <= limit) & target.annotated
+            missed = self.unknown[self.images] if self.unknown else ()
+            self.right.append(_by_group(compress(self.names, near)))
+            self.total.append(_by_group([*compress(self.names, target.annotated), *missed]))
+            self.images += 1
 
     def resampled(self, weights: Floats) -> dict[str, Floats]:
         """``pck`` over all joints that count; the same as ``pckh`` if it is that; each group."""
-        groups = self._groups()
-        right = {name: weights @ right for name, (right, _) in groups.items()}
-        total = {name: weights @ total for name, (_, total) in groups.items()}
-        none = np.zeros(len(weights))
-        with np.errstate(invalid="ignore"):
-            mean = sum(right.values(), none) / sum(total.values(), none)
-            each = {f"PCK {name}": right[name] / total[name] for name in groups}
-        return {"pck": mean, **({"pckh": mean} if self.by_head else {}), **each}
-
-    def _groups(self) -> dict[str, tuple[Floats, Floats]]:
-        """Joints that are right and joints that count of each person, float64 [N], by group."""
-        shape = (self.images, len(self.names))
+        groups = list(dict.fromkeys(group for counts in self.total for group in counts))
+        shape = self.images, len(groups)
         right, total = (
-            torch.stack(parts).numpy().astype(np.float64) if parts else np.zeros(shape)
-            for parts in (self.right, self.total)
+            weights @ np.array([[float(c[g]) for g in groups] for c in counts]).reshape(shape)
+            for counts in (self.right, self.total)
         )
-        columns = list(zip(self.names, right.T, total.T))
-        for name in self._unknown_names():
-            missed = np.array([float(name in names) for names in self.unknown])
-            columns.append((name, np.zeros(len(missed)), missed))
-        groups: dict[str, tuple[Floats, Floats]] = {}
-        for name, hits, count in columns:
-            if group_of(name) not in LEFT_OUT:
-                before = groups.get(group_of(name), (0.0, 0.0))
-                groups[group_of(name)] = before[0] + hits, before[1] + count
-        return groups
-
-    def _unknown_names(self) -> list[str]:
-        return sorted({name for names in self.unknown for name in names})
+        with np.errstate(invalid="ignore"):
+            mean, shares = right.sum(1) / total.sum(1), right / total
+        each = {f"PCK {group}": share for group, share in zip(groups, shares.T)}
+        return {"pck": mean, **({"pckh": mean} if self.by_head else {}), **each}
 
     def notes(self) -> list[str]:
         return [f"pck is {MEASURES[self.by_head]}; without pelvis and thorax, no flip averaging"]
+
+
+def _by_group(joints: Iterable[str]) -> Counter[str]:
+    groups = map(group_of, joints)
+    return Counter(group for group in groups if group not in LEFT_OUT)

@@ -3,36 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 
 import numpy as np
 import torch
 
 from lloss.annotations import PersonLabel
 from lloss.errors import LabelError
-from lloss.images.cropped_share import CroppedShare
 from lloss.images.decode import Frame, ImageSpec, Pixels, decode_into, size_of
 from lloss.pools import Item
 from lloss.pools.person_crop_pool import CropItem
 from lloss.tasks.pose.joint_targets import PersonTarget
 from lloss.tasks.pose.pose_augmentation import STORED_SCALE
+from lloss.tasks.task import Decoding
 
 
-def read_person(
-    item: Item,
-    label: PersonLabel,
-    classes: Sequence[str],
-    spec: ImageSpec,
-    for_training: bool,
-    out: Pixels,
-    cut: CroppedShare | None = None,
-) -> PersonTarget:
+def read_person(item: Item, label: PersonLabel, how: Decoding, out: Pixels) -> PersonTarget:
     """Decode one person and find the joints in it, as :meth:`.Task.example`.
 
     For training, ``out`` is :data:`.STORED_SCALE` times as large as the input and shows the plain
     cut in its middle, with the image around it (around a whole image: black). Joints that the
     label lacks are not annotated.
     """
+    classes, spec = how.classes, how.spec
     rows = {name: row for row, name in enumerate(label.names)}
     if len(rows) < len(label.names):
         raise LabelError(f"{item.id!r}: two joints of one name among {', '.join(label.names)}")
@@ -41,17 +33,17 @@ def read_person(
     places[annotated] = label.joints[[rows[n] for n, known in zip(classes, annotated) if known]]
     region = item.region if isinstance(item, CropItem) else None
     if isinstance(item, CropItem):
-        raw = item.cut(STORED_SCALE) if for_training else item.read()
+        raw = item.cut(STORED_SCALE) if how.for_training else item.read()
         decode_into(raw, spec, out)
         frame = Frame.of(size_of(raw), spec)
-        grown = item.region.grown(STORED_SCALE) if for_training else item.region
+        grown = item.region.grown(STORED_SCALE) if how.for_training else item.region
         corner = grown.left, grown.top
     else:
-        frame, corner = _whole(item, spec, for_training, out), (0, 0)
-    if cut:
+        frame, corner = _whole(item, spec, how.for_training, out), (0, 0)
+    if how.cut:
         size = (region.side, region.side) if region else frame.size
         origin = (region.left, region.top) if region else (0, 0)
-        cut.add(size, (places - origin)[annotated])
+        how.cut.add(size, (places - origin)[annotated])
     scale = np.array(frame.scale)
     joints = (places - corner) * scale + frame.offset
     return PersonTarget(

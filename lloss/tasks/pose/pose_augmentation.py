@@ -72,10 +72,9 @@ def _factor(draw: float) -> float:
 def show(
     images: Tensor, targets: Sequence[PersonTarget], views: Sequence[View], size: int
 ) -> tuple[Tensor, list[PersonTarget]]:
-    """Show each stored image, uint8 [B, stored, stored, 3], by its view.
+    """Show each stored image by its view: uint8 [B, size, size, 3], and targets in its pixels.
 
-    Returns uint8 [B, size, size, 3], and the targets in its pixels; a joint outside is not
-    annotated.
+    A joint outside is not annotated.
     """
     seen = zip(images.numpy(), views)
     shown = np.stack([_warped(pixels, view, size) for pixels, view in seen])

@@ -25,15 +25,14 @@ from lloss.data.annotation_folders import annotation_files
 from lloss.data.labeled_set import class_names
 from lloss.errors import ImageError, LabelError, SettingsError
 from lloss.files import write_json
-from lloss.images.cropped_share import CroppedShare
-from lloss.images.decode import ImageSpec, Pixels, decode_into, decode_mask, size_of
+from lloss.images.decode import Pixels, decode_into, decode_mask, size_of
 from lloss.images.drawing import Drawing
 from lloss.modeling.objective import Objective
 from lloss.pools import Item
 from lloss.pools.image_files import read_file
 from lloss.tasks.classification import ClassificationObjective, flip_crop
 from lloss.tasks.segmentation.mean_iou import UNKNOWN, Mask, MaskTarget, MeanIoU
-from lloss.tasks.task import Task
+from lloss.tasks.task import Decoding, Task
 from lloss.tasks.train_settings import TrainSettings
 
 MODELS = ("deeplabv3_mobilenet_v3_large", "deeplabv3_resnet50", "fcn_resnet50", "fcn_resnet101")
@@ -170,16 +169,7 @@ class _Segmentation(Task):
             note = _ignored_note(labels)  # masks of 0 and 255, as many programs write them
             raise LabelError(f"{what}; {note}" if note else what)
 
-    def example(
-        self,
-        item: Item,
-        label: MaskLabel,
-        classes: Names,
-        spec: ImageSpec,
-        for_training: bool,
-        out: Pixels,
-        cut: CroppedShare | None = None,
-    ) -> MaskTarget:
+    def example(self, item: Item, label: MaskLabel, how: Decoding, out: Pixels) -> MaskTarget:
         """The mask is resized as the image is; the nearest pixel counts."""
         raw, mask = item.read(), _unchanged(label)
         size = size_of(raw)
@@ -188,13 +178,13 @@ class _Segmentation(Task):
                 f"{label.path}: is {mask.shape[1]}×{mask.shape[0]} pixels, its image "
                 f"{item.id!r} is {size[1]}×{size[0]}"
             )
-        decode_into(raw, spec, out)
-        to = np.zeros(256, np.uint8)
+        decode_into(raw, how.spec, out)
+        to, classes = np.zeros(256, np.uint8), list(how.classes)
         for value, name in label.names.items():
-            to[int(value)] = list(classes).index(name) + 1 if name in classes else UNKNOWN
-        if cut:
-            cut.add(size)
-        return MaskTarget.of(to[mask], spec)
+            to[int(value)] = classes.index(name) + 1 if name in classes else UNKNOWN
+        if how.cut:
+            how.cut.add(size)
+        return MaskTarget.of(to[mask], how.spec)
 
     def augment(
         self,

@@ -70,10 +70,8 @@ class Batcher:
     async def score(self, images: Images, seconds: float) -> Answer:
         """Score uint8 [N, H, W, 3] of any H and W, or N encoded images or arrays, in time.
 
-        Raises:
-            RequestError: 413 more images than the queue can hold; 429 the queue is full; 503 it is
-                closed; 504 the time limit is over.
-            EngineError: the engine failed.
+        Raises RequestError: 413 more images than the queue can hold; 429 the queue is full; 503 it
+        is closed; 504 the time limit is over.
         """
         loop = asyncio.get_running_loop()
         request = ScoringRequest(images, loop)

@@ -16,7 +16,7 @@ import anyio
 import anyio.to_thread
 from lloss.serve.daemon.errors import RequestError
 from lloss.serve.daemon.observability.metrics import DaemonMetrics
-from lloss.serve.daemon.services.name_matching import check_texts, match_exclusion
+from lloss.serve.daemon.services.name_matching import match_exclusion
 from lloss.serve.daemon.services.pool_registry import PoolRegistry
 from lloss.serve.daemon.services.score_summary import score_summary
 from lloss.serve.daemon.settings import ServeSettings
@@ -28,6 +28,7 @@ from lloss.errors import SelectionError, SettingsError
 from lloss.scores.scores_folder import ScoresFolder
 from lloss.selection import Selection, SelectionSettings, select
 from lloss.selection.ties import tie_note
+from lloss.text.clean_names import is_text
 
 _AT_ONCE = 16
 """Selections that run at once, each of another pool."""
@@ -113,21 +114,16 @@ class Selections:
     ) -> HandedOut:
         """Select K images of a scored pool, but none of these ids or names, and set them pending.
 
-        For a week the same idempotency ``key`` gives the same reply.
-
-        Raises:
-            RequestError: 404, 409; 422 the key was used for another request, or a name to exclude
-                may mean several images.
-            SettingsError: it costs too much.
-            SelectionError: fewer than K images are left.
+        For a week the same idempotency ``key`` gives the same reply. Raises, besides RequestError,
+        SettingsError for a selection that costs too much, and SelectionError if too few are left.
         """
         if settings.strategy == "diverse" and settings.k > DIVERSE_MOST:
             raise SettingsError(
                 f"k = {settings.k}: strategy diverse hands out at most {DIVERSE_MOST:,} at a time; "
                 "ask for fewer, or with strategy top"
             )
-        check_texts("id", exclude)
-        check_texts("Idempotency-Key", [key])
+        if not all(map(is_text, exclude)):
+            raise RequestError(422, "exclude: an id has an unpaired surrogate")
         self._catalog.pools.row(pool)
         fingerprint = _fingerprint(settings, exclude)
         if key and (reply := self._images.reply(pool, key)):

@@ -8,15 +8,12 @@ from dataclasses import dataclass
 from lloss.serve.daemon.observability.metrics import DaemonMetrics
 from lloss.serve.daemon.services.label_classes import Classes
 from lloss.serve.daemon.services.name_matching import (
-    check_texts,
     match_labels,
     scored_ids,
     unknown_ids,
 )
 from lloss.serve.daemon.services.pool_registry import PoolRegistry
 from lloss.serve.daemon.store.catalog import Catalog
-
-from lloss.text.clean_names import is_text
 
 
 @dataclass(frozen=True)
@@ -55,7 +52,7 @@ class Labels:
 
     def present(self, pool: str, ids: Iterable[str]) -> set[str]:
         """The ids that the pool has, by the catalog, its scores, or itself."""
-        asked = set(filter(is_text, ids))
+        asked = set(ids)
         unknown = asked - self._images.states(pool, asked).keys()
         unknown -= self._pools.get(pool).cached_ids(unknown)  # such as those that a page shows
         if unknown and self._catalog.pools.row(pool).scores is not None:
@@ -76,7 +73,6 @@ class Labels:
         names = match_labels(self._pools, pool, labels, self.present(pool, labels))
         by_name = sum(name != id for id, name in names.items())
         labels = {id: labels[name] for id, name in names.items()}
-        check_texts("label", labels.values())
         labels, new = self._classes.checked(pool, labels, new_classes, without)
         bare = [id for id, label in labels.items() if not label]
         kept = sum(bool(row.label) for row in self._images.states(pool, bare).values())

@@ -10,7 +10,6 @@ from lloss.serve.daemon.services.pool_registry import PoolRegistry
 
 from lloss.data.id_matching import Matches
 from lloss.scores.scores_folder import ScoresFolder
-from lloss.text.clean_names import is_text
 
 
 @dataclass(frozen=True)
@@ -76,13 +75,6 @@ def unknown_ids(pool: str, ids: Sequence[str], near: str = "") -> RequestError:
     return RequestError(
         422, f"the id {ids[0][:200]!r}{others} not in the pool {pool!r}; none was marked{hint}"
     )
-
-
-def check_texts(what: str, texts: Iterable[str]) -> None:
-    """Refuse text that cannot be stored. Raises RequestError: 422."""
-    broken = next((text for text in texts if not is_text(text)), None)
-    if broken is not None:
-        raise RequestError(422, f"unpaired surrogate in the {what} {broken[:100]!r}")
 
 
 def scored_ids(folder: ScoresFolder, ids: set[str]) -> set[str]:

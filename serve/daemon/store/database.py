@@ -69,9 +69,7 @@ class Database:
     def reading(self) -> Iterator[sqlite3.Connection]:
         """A read transaction, which sees one state of the file whatever is written.
 
-        Raises:
-            RequestError: 503 it was closed, removed, or cannot be read now.
-            LlossError: it is damaged.
+        Raises RequestError: 503 it was closed, removed, or cannot be read now.
         """
         with self._translated(503), contextlib.closing(self._connect()) as db:
             db.execute("BEGIN")
@@ -81,10 +79,8 @@ class Database:
     def writing(self) -> Iterator[sqlite3.Connection]:
         """A write transaction: all that the block writes is kept, or nothing.
 
-        Raises:
-            RequestError: 507 the disk is full or refuses to write, or the file was removed; 503
-                another process locked the file, or it was closed.
-            LlossError: it is damaged.
+        Raises RequestError: 507 the disk is full or refuses to write, or the file was removed; 503
+        another process locked the file, or it was closed.
         """
         with self._lock, self._translated(507):
             db = self._writer
@@ -161,6 +157,8 @@ class Database:
             raise RequestError(status, missing)
         try:
             yield
+        except UnicodeEncodeError as error:
+            raise RequestError(422, f"unpaired surrogate in {error.object[:100]!r}") from error
         except sqlite3.OperationalError as error:
             message = self._unusable(error)
             if _is_busy(error):

@@ -10,8 +10,6 @@ from lloss.serve.daemon.store.database import Database
 from lloss.serve.daemon.store.pool_table import PoolTable
 from lloss.serve.daemon.store.records import Counts, ImageRow, ImageState, Pending, StoredReply
 
-from lloss.text.clean_names import is_text
-
 _REPLY_SECONDS = 7 * 24 * 3600.0
 """How long the reply to a request with an idempotency key is kept."""
 
@@ -59,7 +57,7 @@ class ImageTable:
     """The states of the images of all pools.
 
     All methods take the pool's name, and raise :class:`RequestError` 404 if it does not exist; each
-    is one transaction. Ids with an unpaired surrogate are in no pool.
+    is one transaction.
     """
 
     def __init__(self, database: Database) -> None:
@@ -81,7 +79,7 @@ class ImageTable:
         states = {}
         with self._db.reading() as db:
             given = {"pool": PoolTable.number(db, pool), "now": time.time()}
-            for id in filter(is_text, ids):
+            for id in ids:
                 row = db.execute(f"{_SELECT} AND id = :id", {**given, "id": id}).fetchone()
                 if row is not None:
                     states[id] = ImageRow(*row[1:])
@@ -179,5 +177,5 @@ class ImageTable:
         """Run a statement for each row of an id and more; returns how many images changed."""
         with self._db.writing() as db:
             number, now = PoolTable.number(db, pool), time.time()
-            given = ((number, row[0], now, *row[1:]) for row in rows if all(map(is_text, row)))
+            given = ((number, id, now, *others) for id, *others in rows)
             return db.executemany(statement, given).rowcount

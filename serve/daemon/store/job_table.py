@@ -12,8 +12,6 @@ from lloss.serve.daemon.store.database import Database
 from lloss.serve.daemon.store.pool_table import PoolTable
 from lloss.serve.daemon.store.records import JobRow, PoolScores
 
-from lloss.text.clean_names import is_text
-
 _SELECT = "SELECT jobs.*, pools.name AS pool_name FROM jobs JOIN pools ON pools.number = jobs.pool "
 _ACTIVE = "state IN ('queued', 'running')"
 
@@ -41,10 +39,10 @@ class JobTable:
 
     def row(self, id: str) -> JobRow:
         """One job. Raises RequestError: 404."""
-        rows = self._rows("WHERE jobs.id = ?", [id]) if is_text(id) else []
-        if not rows:
+        row = self._first("WHERE jobs.id = ?", [id])
+        if row is None:
             raise RequestError(404, f"no job {id[:100]!r}; see GET /v1/jobs")
-        return rows[0]
+        return row
 
     def active(self) -> list[JobRow]:
         """Jobs that are queued or running, the newest first."""

@@ -13,7 +13,6 @@ from lloss.serve.daemon.store.database import Database
 from lloss.serve.daemon.store.records import PoolRow, PoolScores
 
 from lloss.pools.uri import without_secrets
-from lloss.text.clean_names import is_text
 
 T = TypeVar("T")
 
@@ -126,9 +125,7 @@ class PoolTable:
 
 
 def _pool(db: sqlite3.Connection, name: str) -> sqlite3.Row:
-    row: sqlite3.Row | None = None
-    if is_text(name):
-        row = db.execute("SELECT * FROM pools WHERE name = ?", [name]).fetchone()
+    row: sqlite3.Row | None = db.execute("SELECT * FROM pools WHERE name = ?", [name]).fetchone()
     if row is None:
         raise RequestError(404, f"no pool {name[:100]!r}; PUT it first, or see GET /v1/pools")
     return row

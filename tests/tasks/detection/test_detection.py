@@ -16,6 +16,7 @@ from lloss.tasks import get_task
 from lloss.tasks.detection.box_targets import ObjectBatch, Objects
 from lloss.tasks.detection.multibox_loss import match
 from lloss.tasks.presets import resolve_settings
+from lloss.tasks.task import Decoding
 
 TASK = get_task("detection")
 CLASSES = ("cat", "dog")
@@ -46,7 +47,7 @@ def _example(
     images = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), np.uint8)
     out = np.empty((spec.height, spec.width, 3), np.uint8)
     (item,) = ArrayPool(images, "made up")
-    objects = TASK.example(item, label, CLASSES, spec, True, out)
+    objects = TASK.example(item, label, Decoding(CLASSES, spec), out)
     return out, objects
 
 

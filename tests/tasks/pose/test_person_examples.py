@@ -13,6 +13,7 @@ from lloss.pools import Item
 from lloss.pools.person_crop_pool import CropItem
 from lloss.tasks.pose.person_examples import read_person
 from lloss.tasks.pose.pose_augmentation import STORED_SCALE
+from lloss.tasks.task import Decoding
 
 NAMES = ("r-knee", "l-knee", "nose")
 JOINTS = np.array([[40.5, 30.5], [60.5, 50.5], [0, 0]], np.float32)
@@ -43,7 +44,7 @@ def blocks(out: Pixels) -> list[tuple[float, float]]:
 def read(item: Item, side: int, for_training: bool) -> tuple[Pixels, list[list[float]], object]:
     spec = ImageSpec(side, side, "pad")
     out = np.full((side, side, 3), 9, np.uint8)
-    target = read_person(item, label(), NAMES, spec, for_training, out)
+    target = read_person(item, label(), Decoding(NAMES, spec, for_training), out)
     return out, target.joints[:2].tolist(), target
 
 
@@ -86,11 +87,11 @@ def test_with_margin_the_middle_is_the_plain_cut(image: Item) -> None:
 
 def test_what_pckh_needs_is_in_pixels_of_the_image(image: Item) -> None:
     item = CropItem.of("a@1", image, CropBox(20, 10, 60))
-    target = read_person(item, label(), NAMES, ImageSpec(120, 120, "pad"), False, _out(120))
+    target = read_person(item, label(), Decoding(NAMES, ImageSpec(120, 120, "pad")), _out(120))
     assert target.pixel == (0.5, 0.5)
     assert (target.head, target.side, target.size) == (12.0, 60.0, 120)
     frame = Frame.of((70, 90), ImageSpec(64, 64, "pad"))
-    target = read_person(image, label(), NAMES, ImageSpec(64, 64, "pad"), False, _out(64))
+    target = read_person(image, label(), Decoding(NAMES, ImageSpec(64, 64, "pad")), _out(64))
     assert target.pixel == pytest.approx((1 / frame.scale[0], 1 / frame.scale[1]))
     assert target.side == 90.0
 
@@ -101,7 +102,7 @@ def _out(side: int) -> Pixels:
 
 def test_joints_come_in_the_order_of_the_network(image: Item) -> None:
     names = ("nose", "l-knee", "tail", "r-knee")
-    target = read_person(image, label(), names, ImageSpec(90, 90, "pad"), False, _out(90))
+    target = read_person(image, label(), Decoding(names, ImageSpec(90, 90, "pad")), _out(90))
     assert target.names == names
     assert target.annotated.tolist() == [False, True, False, True]
     assert target.joints[[3, 1]].tolist() == [[40.5, 40.5], [60.5, 60.5]]  # 10 rows of padding
@@ -110,4 +111,4 @@ def test_joints_come_in_the_order_of_the_network(image: Item) -> None:
 def test_two_joints_of_one_name_are_refused(image: Item) -> None:
     doubled = label(("nose", "nose"))
     with pytest.raises(LabelError, match=r"'a\.png': two joints of one name"):
-        read_person(image, doubled, NAMES, ImageSpec(64, 64, "pad"), False, _out(64))
+        read_person(image, doubled, Decoding(NAMES, ImageSpec(64, 64, "pad")), _out(64))

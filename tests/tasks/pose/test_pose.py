@@ -18,6 +18,7 @@ from lloss.tasks.pose.heatmaps import render
 from lloss.tasks.pose.pck import Pck
 from lloss.tasks.pose.pose import TASK
 from lloss.tasks.presets import resolve_settings
+from lloss.tasks.task import Decoding
 from lloss.tasks.train_settings import TrainSettings
 
 JOINTS = ("r-knee", "l-knee", "r-ankle", "nose")
@@ -92,10 +93,9 @@ def test_a_person_goes_from_file_to_loss(people: Path) -> None:
         chosen = dataclasses.replace(chosen, augment=augment)
         spec = TASK.training_spec(chosen)
         assert (spec.height, spec.width) == (224, 224)
-        images = np.empty((4, 224, 224, 3), np.uint8)
+        images, how = np.empty((4, 224, 224, 3), np.uint8), Decoding(classes, spec, True)
         targets = [
-            TASK.example(labeled.items[n], labeled.labels[n], classes, spec, True, images[n])
-            for n in range(4)
+            TASK.example(labeled.items[n], labeled.labels[n], how, images[n]) for n in range(4)
         ]
         seen, moved = TASK.augment(
             torch.from_numpy(images), targets, chosen, torch.Generator().manual_seed(0)

@@ -52,11 +52,8 @@ def brightest(image: Tensor) -> list[float]:
 VIEWS = [
     View(),
     View(zoom=0.75),
-    View(zoom=1.25),
-    View(degrees=30),
     View(degrees=-17),
     View(mirrored=True),
-    View(zoom=0.8, degrees=25, mirrored=True),
     View(zoom=1.2, degrees=-30, mirrored=True),
 ]
 

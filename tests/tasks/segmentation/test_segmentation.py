@@ -20,6 +20,7 @@ from lloss.tasks import get_task
 from lloss.tasks.presets import resolve_settings
 from lloss.tasks.segmentation.mean_iou import MaskTarget
 from lloss.tasks.segmentation.segmentation import MaskLabel
+from lloss.tasks.task import Decoding
 
 TASK = get_task("segmentation")
 SETTINGS = resolve_settings("default", task="segmentation", size=32)
@@ -92,7 +93,7 @@ def test_labels_are_masks_called_as_their_images(scenes: Path) -> None:
         TASK.read_labels(copy, Problems())
     out = np.empty((32, 32, 3), np.uint8)
     target = TASK.example(
-        found.items[0], found.labels[0], ("disc", "ground"), ImageSpec(32, 32), True, out
+        found.items[0], found.labels[0], Decoding(("disc", "ground"), ImageSpec(32, 32)), out
     ).mask
     assert set(np.unique(target)) == {0, 1, 2}
     # The disc is yellow, the ground dark.
@@ -147,7 +148,7 @@ def test_a_mask_is_turned_as_its_image_is(tmp_path: Path) -> None:
             Image.fromarray(image).save(tmp_path / folder / name, exif=exif)
     found = TASK.open(str(tmp_path / "pool"), tmp_path / "masks", Path(), Problems())
     spec, out = ImageSpec(16, 8), np.zeros((16, 8, 3), np.uint8)
-    target = TASK.example(found.items[0], found.labels[0], ("0", "1"), spec, False, out).mask
+    target = TASK.example(found.items[0], found.labels[0], Decoding(("0", "1"), spec), out).mask
     assert np.array_equal(target == 2, out[:, :, 0] > 0)
     assert (target == 2).sum() == 3 * 16
 
@@ -155,10 +156,9 @@ def test_a_mask_is_turned_as_its_image_is(tmp_path: Path) -> None:
 def test_a_mask_of_another_size_is_refused(scenes: Path) -> None:
     Image.new("L", (10, 10), 1).save(scenes / "masks" / "03.png")
     found = TASK.open(str(scenes / "pool"), scenes / "masks", Path(), Problems())
+    how, out = Decoding(("disc",), ImageSpec(8, 8)), np.empty((8, 8, 3), np.uint8)
     with pytest.raises(LabelError, match=r"03\.png: is 10×10 pixels, its image '03\.jpg' is 43×50"):
-        TASK.example(
-            found.items[3], found.labels[3], ("disc",), ImageSpec(8, 8), True, np.empty((8, 8, 3))
-        )
+        TASK.example(found.items[3], found.labels[3], how, out)
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_a_mask_that_changed_since_the_labels_were_copied_is_refused(
     spoil(scenes / "masks" / "03.png")
     out = np.empty((8, 8, 3), np.uint8)
     with pytest.raises(LabelError, match=rf"03\.png:? {why}"):
-        TASK.example(found.items[3], found.labels[3], ("disc",), ImageSpec(8, 8), True, out)
+        TASK.example(found.items[3], found.labels[3], Decoding(("disc",), ImageSpec(8, 8)), out)
 
 
 def test_augmentation_moves_image_and_mask_together() -> None:

@@ -101,7 +101,7 @@ def test_large_diverse_selections_are_refused_at_once(
 def test_missing_pools_and_scores_are_reported(bench: Any) -> None:
     refused(lambda: bench.selections.hand_out("none", SelectionSettings(k=1)), 404)
     refused(lambda: bench.selections.preview("none", 1), 404)
-    refused(lambda: bench.labels.label("\ud800", {"a": "b"}), 404)
+    refused(lambda: bench.labels.label("\ud800", {"a": "b"}), 422)
     bench.catalog.pools.put("bare", "/bare")
     message = refused(lambda: bench.selections.hand_out("bare", SelectionSettings(k=1)), 409)
     assert "POST /v1/pools/bare/score" in message

@@ -243,20 +243,6 @@ def test_a_changed_pool_is_scored_from_the_start(
     assert_removed(job.folder)
 
 
-def test_a_job_continues_after_a_full_disk(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    daemon = bench.start()
-    expected = contents(bench.score("array.npy").folder)
-    with monkeypatch.context() as patch:
-        break_parts(patch, LlossError("part: the disk is full (0.0 MB free)"), after=4)
-        failed = bench.score("array.npy")
-    assert failed.state == "failed" and failed.resumable and "disk is full" in failed.error
-    assert len(list(failed.folder.glob("part-*"))) == 4
-    assert daemon.catalog.jobs.models() == {failed.model_sha256}
-    done = bench.score("array.npy")
-    assert (done.id, done.state, done.error) == (failed.id, "done", "")
-    assert contents(failed.folder) == expected
-
-
 def test_a_failed_job_can_be_cancelled_or_replaced(
     bench: Bench, artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -364,5 +350,4 @@ def test_unusable_pools_fail(bench: Bench, root: Path) -> None:
     assert daemon.catalog.pools.row("bad").scores is None
     shutil.rmtree(root / "bad")
     assert "no such pool" in bench.score("bad").error
-    for name in ("none", "\ud800"):
-        refused(lambda name=name: daemon.jobs.submit(name), 404)
+    refused(lambda: daemon.jobs.submit("none"), 404)
