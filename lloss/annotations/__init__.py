@@ -1,6 +1,6 @@
 """Labels that are more than a class name, and parsers of annotation formats; without torch.
 
-To add a format, write its parser here; ``lloss/data/label_formats.py`` says where it is called.
+``lloss/data/label_formats.py`` says how to add a format.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from lloss.cli.options import (
     training_settings,
 )
 from lloss.project.create import create_project
-from lloss.project.project import Strategy
+from lloss.project.project import CycleStrategy
 
 
 @click.command("init")
@@ -28,7 +28,7 @@ from lloss.project.project import Strategy
     "--labels", required=True, help="CSV with the columns id and label, or the format of --task."
 )
 @click.option("-k", "k", type=int, required=True, help="Images to select per cycle.")
-@click.option("--strategy", type=click.Choice(get_args(Strategy)), default="diverse")
+@click.option("--strategy", type=click.Choice(get_args(CycleStrategy)), default="diverse")
 @subset_option
 @click.option(
     "--holdout", type=float, show_default="0.1", help="Share of the labels kept for measuring."

@@ -10,13 +10,16 @@ from lloss.errors import LabelError
 from lloss.pools.file_walk import PassedOver, has_image_suffix, suffix_of, walk
 from lloss.pools.storage import LocalPath
 
+ANNOTATIONS = (".xml",)
+"""Suffixes of annotation files; a folder of labels without them is one of masks."""
 
-def holds_xml(folder: Path) -> bool:
-    """Whether a folder has XML annotations, in it or below."""
+
+def holds_annotations(folder: Path) -> bool:
+    """Whether a folder has annotation files, in it or below."""
 
     def takes(name: str) -> bool:
         name = name.lower()  # GDAL writes .aux.xml beside images and masks
-        return name.endswith(".xml") and not name.endswith(".aux.xml")
+        return name.endswith(ANNOTATIONS) and not name.endswith(".aux.xml")
 
     return any(True for _ in walk(LocalPath(folder), takes, PassedOver()))
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from lloss.annotations.label_types import PersonLabel
 from lloss.annotations.problems import AnnotationError, Problems
-from lloss.data.annotation_folders import holds_xml
+from lloss.data.annotation_folders import holds_annotations
 from lloss.data.id_matching import Matches, differs
 from lloss.errors import LabelError
 from lloss.pools import FolderPool, Item, Pool, open_pool, refuse_duplicates
@@ -25,10 +25,10 @@ def labeled_pool(
 ) -> Pool:
     """Open a pool without the folders of its masks, which are not images to label.
 
-    Images in a folder of XML annotations stay: the annotations are of them. Folders that
+    Images in a folder of annotation files stay: the annotations are of them. Folders that
     lloss itself has ``written``, or will write, are left out too.
     """
-    folders = [path for path in labels if path.is_dir() and not holds_xml(path)]
+    folders = [path for path in labels if path.is_dir() and not holds_annotations(path)]
     pool = open_pool(uri, leave_out=[*folders, *written])
     if problems is None:
         return pool

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 HeadLoss: TypeAlias = Callable[..., Tensor]
-"""Takes predicted and true losses, and ``xi``, which matters to the margin alone."""
+"""Takes predicted and true losses, and ``xi``, which only the margin uses."""
 
 
 def margin(predicted: Tensor, target: Tensor, xi: float = 1.0) -> Tensor:

@@ -37,7 +37,7 @@ from lloss.training.holdout import draw_holdout, holdout_ids, refuse_unknown, un
 
 FILE = "lloss.toml"
 HOLDOUT = "holdout.csv"
-Strategy = Literal["diverse", "top"]
+CycleStrategy = Literal["diverse", "top"]
 
 
 def _key(comment: str, default: Any = MISSING) -> Any:
@@ -53,7 +53,7 @@ class Project:
     pool: str = _key("images: a folder, array, list, tar shards, Parquet, or a URL (s3://…)")
     labels: str = _key("add what you label")
     k: int = _key("images to select per cycle")
-    strategy: Strategy = _key(
+    strategy: CycleStrategy = _key(
         "diverse: spread over the best 4k; top: the k highest predicted losses", "diverse"
     )
     subset: int = _key("select from so many random images only; 0: all", 0)

@@ -20,7 +20,6 @@ from lloss.runtime.int8_support import session_options, weight_bits
 from lloss.runtime.onnx_runtime import import_onnxruntime
 
 ORDER = ("tensorrt", "cuda", "cpu")
-"""The order in which ``auto`` tries providers."""
 
 ORT_NAMES = {
     "tensorrt": "TensorrtExecutionProvider",
@@ -60,6 +59,13 @@ def parse_device(text: str) -> tuple[str, int]:
         )
     without_gpu, on_gpu, number = found.groups()
     return without_gpu or on_gpu, int(number or 0)
+
+
+def candidates(provider: str, precision: str) -> tuple[str, ...]:
+    """The providers that :class:`.Engine` tries, in this order, until one works."""
+    if provider != "auto":
+        return (provider,)
+    return ("cpu",) if precision == "int8" else ORDER  # int8 artifacts are for CPUs
 
 
 def why_unavailable(provider: str, device_id: int = 0) -> str:

@@ -123,6 +123,10 @@ class ScoresFolder:
         """The numbers in the whole pool of the existing parts."""
         return [number for number, _ in zip(self.shard().parts(), self.parts())]
 
+    def missing_parts(self) -> Iterator[int]:
+        """The numbers in the whole pool of the parts to score, from the first missing one on."""
+        return self.shard().parts(len(self.parts()))
+
     def part_path(self, number: int) -> Path:
         """The path of a part, whether it exists or not."""
         return self.path / _PART.format(number)

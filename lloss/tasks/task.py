@@ -1,4 +1,7 @@
-"""The data side of a task: its labels, its training images, and the networks that learn it."""
+"""The data side of a task: its labels, its training images, and the networks that learn it.
+
+The model side is :mod:`lloss.modeling.objective`; ``lloss/tasks/__init__.py`` lists all tasks.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,7 @@ from lloss.errors import LabelError, SettingsError
 from lloss.images.cropped_share import CroppedShare
 from lloss.images.decode import ImageSpec, Pixels
 from lloss.modeling.head import LossPredictionHead
+from lloss.modeling.head_losses import HEAD_LOSSES
 from lloss.modeling.network import TappedNetwork
 from lloss.modeling.objective import Objective
 from lloss.modeling.taps import find_taps
@@ -59,6 +63,8 @@ class Task(ABC):
     # Whether labels are image files themselves, of their `path`: then the suffix of a label's name
     # is not its image's
     masks: bool = False
+    loss_norms: bool = False  # whether the setting `loss_norm` has an effect
+    names_are_free: bool = True  # whether class names are the user's, and may be misspelled
     may_be_empty: bool = False  # whether a label may show nothing, see `lloss.data.empty_labels`
 
     # Networks
@@ -75,6 +81,9 @@ class Task(ABC):
     def check_settings(self, settings: TrainSettings) -> None:
         """Refuse settings that training would ignore or fail at, with a ``SettingsError``."""
         augment, start = settings.augment, settings.weights
+        if settings.head_loss not in HEAD_LOSSES:
+            choices = ", ".join(HEAD_LOSSES)
+            raise SettingsError(f"head_loss = {settings.head_loss!r}: choose one of {choices}")
         if augment not in self.augments:
             raise SettingsError(
                 f"augment = {augment!r}: {self.name} has {', '.join(self.augments)}"
@@ -82,9 +91,9 @@ class Task(ABC):
         if start not in self.weights and (start in NAMED_WEIGHTS or STATE_DICT not in self.weights):
             choices = " or ".join(self.weights)
             raise SettingsError(f"weights {start!r}: {self.name} starts from {choices}")
-        if settings.loss_norm != TrainSettings.loss_norm and self.name != "detection":
+        if settings.loss_norm != TrainSettings.loss_norm and not self.loss_norms:
             raise SettingsError(
-                f"loss_norm = {settings.loss_norm!r}: is for detection alone; leave it out"
+                f"loss_norm = {settings.loss_norm!r}: {self.name} has no such choice; leave it out"
             )
 
     @abstractmethod
@@ -194,7 +203,7 @@ class Task(ABC):
     ) -> None:
         """Note classes that may be misspelled: similar ones, and new ones of one image."""
         problems.note(similar_note(self.summarize(labels)))
-        if self.unit != "joints":  # a label format has its own names of those
+        if self.names_are_free:
             images = Counter(name for label in labels for name in set(self.classes([label])))
             problems.note(lone_classes(images, known))
 
@@ -202,8 +211,7 @@ class Task(ABC):
         """Refuse the option ``empty`` where labels always show something."""
         if empty and not self.may_be_empty:
             raise SettingsError(
-                f"empty = {empty!r}: is for detection and segmentation; {self.name} has no labels "
-                "that show nothing, so leave it out"
+                f"empty = {empty!r}: {self.name} has no labels that show nothing; leave it out"
             )
 
     # Training images

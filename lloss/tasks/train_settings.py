@@ -13,7 +13,6 @@ from lloss.images.decode import Fit, ImageSpec
 from lloss.modeling import IMAGENET_MEAN, IMAGENET_STD
 from lloss.tasks import TASKS
 
-HeadLossName = Literal["margin", "soft-pairs", "mse"]
 Augment = Literal["none", "flip", "crop", "flip-crop", "ssd", "pose"]
 Optimizer = Literal["sgd", "rmsprop", "adam"]
 LossNorm = Literal["positives", "none"]
@@ -46,7 +45,9 @@ class TrainSettings:
     white: int = _setting(0, "White level of images of over 8 bits, as 4095; 0: 65535 of 16 bits.")
     taps: tuple[str, ...] = _setting((), "Modules that the head reads; none: found automatically.")
     head: bool = _setting(True, "Train a loss prediction head; without one it is a baseline.")
-    head_loss: HeadLossName = _setting("soft-pairs", "Loss of the head.")
+    head_loss: str = _setting(
+        "soft-pairs", "Loss of the head: soft-pairs, margin (the paper's), mse."
+    )
     head_summary: bool = _setting(True, "The head also sees the network's own outputs, detached.")
     hidden: int = _setting(128, "Hidden units of the head for each tap.")
     xi: float = _setting(1.0, "Margin of the margin loss.")

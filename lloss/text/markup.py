@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import math
 
 _JOINERS = "\u200c\u200d"  # unprintable to Python, but part of many scripts' words
 
@@ -15,11 +14,6 @@ def text(value: str) -> str:
         for c in value
     )
     return html.escape("".join(visible))
-
-
-def percent(value: float | None) -> str:
-    """A share as a percentage; a dash for None."""
-    return f"{value:.1%}" if value is not None and math.isfinite(value) else "–"
 
 
 def loss(value: float) -> str:

@@ -227,21 +227,27 @@ def device_of(name: str) -> torch.device:
 
 def _optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
     common: dict[str, Any] = {"lr": settings.lr, "weight_decay": settings.weight_decay}
-    if settings.optimizer == "adam":
-        return torch.optim.Adam(model.parameters(), **common)
-    if settings.optimizer == "rmsprop":
-        return torch.optim.RMSprop(model.parameters(), momentum=settings.momentum, **common)
-    return torch.optim.SGD(model.parameters(), momentum=settings.momentum, **common)
+    match settings.optimizer:
+        case "adam":
+            return torch.optim.Adam(model.parameters(), **common)
+        case "rmsprop":
+            return torch.optim.RMSprop(model.parameters(), momentum=settings.momentum, **common)
+        case "sgd":
+            return torch.optim.SGD(model.parameters(), momentum=settings.momentum, **common)
 
 
 def _schedule(
     optimizer: torch.optim.Optimizer, settings: TrainSettings, steps: int
 ) -> lr_scheduler.LRScheduler:
     """Make the schedule, to be stepped once after each optimizer step."""
-    if settings.schedule == "step":
-        return lr_scheduler.MultiStepLR(optimizer, [at * steps for at in settings.milestones])
     total = settings.epochs * steps + 1
-    return lr_scheduler.OneCycleLR(optimizer, settings.lr, total_steps=total, cycle_momentum=False)
+    match settings.schedule:
+        case "step":
+            return lr_scheduler.MultiStepLR(optimizer, [at * steps for at in settings.milestones])
+        case "onecycle":
+            return lr_scheduler.OneCycleLR(
+                optimizer, settings.lr, total_steps=total, cycle_momentum=False
+            )
 
 
 @contextlib.contextmanager

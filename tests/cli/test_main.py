@@ -176,7 +176,7 @@ def mistakes(
          ["train", photos, "-o", tmp / "afile", *small, "--batch-size=8"]),
         ("choose cpu or cuda",
          ["train", photos, "-o", run, *small, "--batch-size=8", "--device=tpu"]),
-        ("is for detection and segmentation",
+        ("pose has no labels that show nothing",
          ["train", photos, "-o", run, "--task=pose", "--empty=background"]),
         ("augment = 'ssd': segmentation has none, flip",
          ["train", photos, "--task=segmentation", "--augment=ssd", "-o", run]),

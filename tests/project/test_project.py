@@ -123,7 +123,7 @@ def test_images_without_an_annotation_are_background_or_unlabeled(
     ("empty", "train", "message"),
     [
         ("maybe", DETECTION, "empty = 'maybe': choose one of background, unlabeled"),
-        ("unlabeled", {"task": "pose", "batch_size": 2}, "is for detection and segmentation"),
+        ("unlabeled", {"task": "pose", "batch_size": 2}, "pose has no labels that show nothing"),
     ],
 )
 def test_an_impossible_meaning_of_empty_labels_is_refused(

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lloss.errors import CheckpointError, DivergedError, LabelError
+from lloss.modeling.head_losses import HEAD_LOSSES
 from lloss.tasks.train_settings import TrainSettings
 from lloss.training.trainer import Trainer, predict
 from lloss.training.training_data import TrainingData
@@ -123,6 +124,16 @@ def test_the_total_is_the_mean_loss_plus_lambda_times_the_heads(
             moved = parameter.detach() - before[name]
             expected = torch.zeros_like(moved) if gradient is None else -0.01 * gradient
             assert torch.allclose(moved, expected, atol=1e-6), name
+
+
+def test_a_head_loss_works_by_its_line_in_the_list(
+    make: Make, make_data: MakeData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(
+        HEAD_LOSSES, "half", lambda predicted, target, xi: predicted.sum() * 0 + 0.5
+    )
+    (figures,) = _run(make(make_data(8), head_loss="half"), 1)
+    assert figures["head_loss"] == 0.5
 
 
 def _next_step_depends_on_the_head(trainer: Trainer, without: Trainer) -> bool:

@@ -95,6 +95,7 @@ class _Detection(Task):
     metric_title = "mAP"
     counted = "Labeled objects per class"
     unit = "objects"
+    loss_norms = True
     may_be_empty = True
     augments = KINDS
     weights = (*NAMED_WEIGHTS, STATE_DICT)

@@ -93,6 +93,7 @@ class _Pose(Task):
     metric_title = "PCK"
     counted = "Persons on whom each joint is labeled"
     unit = "joints"
+    names_are_free = False
     augments = ("none", "pose")
     weights = ("none", STATE_DICT)
     read_labels = staticmethod(read_persons)

@@ -66,4 +66,4 @@ async def _json(request: Request) -> Any:
     try:
         return await run_in_threadpool(json.loads, body)
     except (ValueError, RecursionError) as error:
-        raise RequestError(400, "the body is not JSON") from error
+        raise RequestError(422, "the body is not JSON") from error

@@ -277,7 +277,7 @@ class _Run:
         total = self._total() if sys.stderr.isatty() and not silent else None
         if self.progress:
             self.progress.begin(before, self._total)
-        ranges = self._ranges(self.shard.parts(len(self.folder.part_numbers())))
+        ranges = self._ranges(self.folder.missing_parts())
         with (
             tqdm(
                 total=total, initial=before.resumed, unit="img", desc="score", disable=silent

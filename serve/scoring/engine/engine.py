@@ -20,7 +20,13 @@ from lloss.runtime.batch_size import device_batch, host_batch
 from lloss.runtime.cpu_count import usable_cores
 from lloss.runtime.int8_support import saturates, weight_bits
 from lloss.runtime.onnx_runtime import import_onnxruntime
-from lloss.runtime.providers import ORDER, SessionSetup, open_session, parse_device, why_unavailable
+from lloss.runtime.providers import (
+    SessionSetup,
+    candidates,
+    open_session,
+    parse_device,
+    why_unavailable,
+)
 
 log = logging.getLogger(__name__)
 
@@ -65,10 +71,7 @@ class Engine:
         self.sha256 = sha256_of(self.path)
         self._threads, self._fixed_batch_size = threads or usable_cores(), batch_size
         self._on_halving = on_halving
-        if name != "auto":
-            self._choose_provider((name,))
-        else:
-            self._choose_provider(("cpu",) if self.manifest.precision == "int8" else ORDER)
+        self._choose_provider(candidates(name, self.manifest.precision))
 
     def _choose_provider(self, candidates: Sequence[str]) -> None:
         """Start the first candidate that works."""
