@@ -14,12 +14,7 @@ from lloss.annotations.lloss_json import load_annotations, parse_archive
 from lloss.annotations.problems import AnnotationError, Problems
 from lloss.data.label_joining import match_labels
 from lloss.data.labeled_set import LabeledSet, usable_set
-from lloss.data.voc_folders import (
-    DEFAULT_SPLIT,
-    read_split,
-    read_voc_folder,
-    years_of,
-)
+from lloss.data.voc_folders import DEFAULT_SPLIT, read_split, read_voc_folder, years_of
 from lloss.errors import ImageError, LabelError, PoolError
 from lloss.images.decode import size_of
 from lloss.pools import Item, Pool
