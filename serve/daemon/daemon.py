@@ -32,9 +32,8 @@ class Daemon:
         self.draining = False
         self.metrics = DaemonMetrics(settings.limits)
         self.catalog = Catalog(settings.data_dir)
-        self.authentication = Authentication(
-            settings
-        )  # behind the catalog's lock: it may make a key
+        # Only after the catalog is locked: it may make a key
+        self.authentication = Authentication(settings)
         self.models = ModelManager(settings, self.metrics)
         self.pools = PoolRegistry(settings, self.catalog)
         self.jobs = JobRunner(settings, self.catalog, self.models, self.pools, self.metrics)

@@ -95,9 +95,8 @@ def test_the_token_is_compared_in_constant_time(
 ) -> None:
     compare = Mock(return_value=True)
     settings = ServeSettings(model=tmp_path / "m", data_dir=tmp_path, token=TOKEN)
-    authentication = Authentication(settings)
     monkeypatch.setattr(authentication.hmac, "compare_digest", compare)
-    assert authentication.admits({b"authorization": b"Bearer given"})
+    assert Authentication(settings).admits({b"authorization": b"Bearer given"})
     compare.assert_called_once_with(b"given", TOKEN.encode())
 
 
