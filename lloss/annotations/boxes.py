@@ -42,7 +42,7 @@ class ObjectList:
 
     @contextlib.contextmanager
     def skipping(self, problems: Problems) -> Iterator[None]:
-        """As :meth:`Problems.skipping`, around one object."""
+        """Handle one object as :meth:`Problems.skipping` does an image."""
         with problems.skipping():
             try:
                 yield
