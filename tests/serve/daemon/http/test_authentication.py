@@ -11,6 +11,7 @@ from unittest.mock import Mock
 import pytest
 from lloss.serve.daemon import app
 from lloss.serve.daemon.api import health
+from lloss.serve.daemon.http import authentication
 from lloss.serve.daemon.http.authentication import Authentication
 from lloss.serve.daemon.settings import ServeSettings
 

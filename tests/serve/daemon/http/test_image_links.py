@@ -55,11 +55,9 @@ def test_a_signed_link_opens_nothing_else(make_server: Make) -> None:
 
 def test_a_link_expires(make_server: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     server, now = make_server(token=TOKEN), time.time()
-    link = f"{IMAGES}?{server.daemon.authentication.links.signed_query('p', 'a', seconds=3600)}"
-    assert (
-        link
-        == f"{IMAGES}?{server.daemon.authentication.links.signed_query('p', 'a', seconds=3600)}"
-    )
+    links = server.daemon.authentication.links
+    link = f"{IMAGES}?{links.signed_query('p', 'a', seconds=3600)}"
+    assert link == f"{IMAGES}?{links.signed_query('p', 'a', seconds=3600)}"
     monkeypatch.setattr(image_links.time, "time", lambda: now + 3500)
     assert server.status(link) == 200
     monkeypatch.setattr(image_links.time, "time", lambda: now + 3600 + 86400)
