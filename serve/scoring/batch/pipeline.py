@@ -63,7 +63,8 @@ class _Run:
 
     remote: bool = False
     left: bool = False  # by its consumer
-    chunk_bytes: float = math.inf  # of raw images in the newest scored chunk: what others may have
+    # Of raw images in a whole batch, by the newest scored chunk; a part may end with a small one
+    chunk_bytes: float = math.inf
 
 
 class _Job:
@@ -228,7 +229,7 @@ class Pipeline:
                 wait(fetched)  # before a core is taken
             with self._buffer(POOL) as buffer:
                 scores = self._score(job, buffer, fetched)
-            job.run.chunk_bytes = job.size
+            job.run.chunk_bytes = job.size / max(len(job.chunk), 1) * self.engine.batch_size
             return scores
         finally:
             self.telemetry.queued(-1)
