@@ -19,7 +19,7 @@ FORMAT = 1
 INPUT = "images"
 
 PRECISIONS = ("fp32", "fp16", "int8")
-"""Of the network; the head and the outputs are float32 in each."""
+"""Precisions of the network; the head and the outputs are float32 in each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ class Manifest:
     fidelity: Mapping[str, Any] = field(default_factory=dict)
     # Of int8: the calibration, the layers left in fp32, and what that reached on ``tuning`` images
     recipe: Mapping[str, Any] = field(default_factory=dict)
-    # Of int8: images a second beside the fp32 graph's, and on which processor
+    # Of int8: images per second compared with the fp32 graph's, and on which processor
     speed: Mapping[str, Any] = field(default_factory=dict)
     # sha256 of the checkpoint, training settings, labels, versions
     provenance: Mapping[str, Any] = field(default_factory=dict)

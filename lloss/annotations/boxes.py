@@ -42,7 +42,7 @@ class ObjectList:
 
     @contextlib.contextmanager
     def skipping(self, problems: Problems) -> Iterator[None]:
-        """As :meth:`Problems.skipping`, around one object."""
+        """Handle one object as :meth:`Problems.skipping` does an image."""
         with problems.skipping():
             try:
                 yield
@@ -50,14 +50,15 @@ class ObjectList:
                 self.complete = self.complete and isinstance(error, EmptyBoxError)
                 raise
 
-    def label(self, size: tuple[int, int] | None) -> ObjectLabel:
-        """The objects as a label of an image of this height and width."""
+    def label(self, size: tuple[int, int] | None, shares: bool = False) -> ObjectLabel:
+        """The objects as a label of an image of this height and width, see ``ObjectLabel``."""
         return ObjectLabel(
             tuple(one.name for one in self.objects),
             np.array([one.box for one in self.objects], np.float32).reshape(-1, 4),
             np.array([one.difficult for one in self.objects], np.bool_),
             np.array([one.crowd for one in self.objects], np.bool_),
             size,
+            shares,
         )
 
 

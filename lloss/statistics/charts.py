@@ -93,7 +93,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: NDArray[np.float32]) -> Spread | None:
-        """Of predicted losses, float [N] with NaN for none; None where no image has one."""
+        """Count predicted losses, float [N] with NaN for none; None if no image has one."""
         losses = values[np.isfinite(values)].astype(np.float64)
         if not losses.size:
             return None

@@ -28,7 +28,7 @@ from lloss.training.divergence import remedy
 from lloss.training.training_data import Batches, TrainingData, entropy, workers_for
 
 _PIXELS = 256 * 64 * 64
-"""Of a batch that is only predicted: its feature maps are to fit a small memory."""
+"""Pixels per batch of a prediction: the feature maps must fit into a small memory."""
 
 
 SUMS = ("images", "loss", "head_loss", "pairs", "ordered", "seconds")

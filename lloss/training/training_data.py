@@ -25,7 +25,7 @@ from lloss.tasks.task import Decoding, Task
 from lloss.tasks.train_settings import TrainSettings
 
 CHECKED = 64  # Images whose brightness is checked, spread over the set
-DARK = 63  # Of 255: the white of 14 bits in a file of 16. Sensors have 10 to 14
+DARK = 63  # The white of 14 bits in a file of 16, as of 255. Sensors have 10 to 14 bits
 WORKERS = 8  # Processes, at most, that augment for a GPU
 
 

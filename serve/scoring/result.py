@@ -43,7 +43,7 @@ class Scores:
         return len(self.ids) + len(self.skipped)
 
     def table(self) -> pa.Table:
-        """A table with one row an image: ``id`` and the outputs."""
+        """A table with one row per image: ``id`` and the outputs."""
         return scores_table(self.ids, self.columns)
 
 

@@ -36,8 +36,8 @@ class Scorer:
         device: ``auto`` (TensorRT, CUDA, CPU, in that order), or one of them by name, and for the
             former two the GPU's number: ``cuda:1``. For TensorRT the environment must have
             ``NVIDIA_TF32_OVERRIDE=0`` before the program starts, see :mod:`lloss.runtime.tf32`.
-        batch_size: images a batch at most; 0 for what suits the device and the images' size.
-        threads: number of threads that decode and, on the CPU, compute; 0 for one a core.
+        batch_size: images per batch at most; 0 for what suits the device and the images' size.
+        threads: number of threads that decode and, on the CPU, compute; 0 for one per core.
         readers: number of threads that fetch images from remote pools.
         telemetry: metrics that several scorers share; by default new ones. The program that
             shares them names the model in them.
@@ -115,7 +115,7 @@ class Scorer:
 
     @property
     def batch_size(self) -> int:
-        """Images a run of the engine at most."""
+        """Images per run of the engine at most."""
         return self.engine.batch_size
 
     def score(self, images: Images) -> Scores:
@@ -145,7 +145,7 @@ class Scorer:
                 of arrays of several sizes; all other columns pass through.
 
         Returns:
-            The same columns without the images, and the artifact's outputs beside them.
+            The same columns without the images, and the artifact's outputs.
 
         Raises:
             PoolError: there are no images, or an image cannot be read: every row that comes in must

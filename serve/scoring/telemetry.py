@@ -47,7 +47,7 @@ class Telemetry:
             for stage in (*STAGES, "queue")
         }
         self._batch = Histogram(
-            "lloss_batch_size", "Images a run.", buckets=_COUNTS, registry=registry
+            "lloss_batch_size", "Images per run.", buckets=_COUNTS, registry=registry
         )
         self._queue = Gauge(
             "lloss_queue_size", "Batches begun and not scored yet.", registry=registry

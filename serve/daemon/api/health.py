@@ -22,7 +22,7 @@ async def healthz() -> dict[str, str]:
 
 @router.get("/v2/health/live", tags=["inference"])
 async def live() -> dict[str, bool]:
-    """As /healthz."""
+    """The same as /healthz."""
     return {"live": True}
 
 

@@ -63,7 +63,7 @@ def pools(daemon: DaemonDep) -> dict[str, list[PoolView]]:
 
 @router.put("/{name}")
 def put(daemon: DaemonDep, name: Name, body: PoolBody) -> PoolView:
-    """Add a pool: a folder of images, or whatever lloss score takes; twice does nothing."""
+    """Add a pool: a folder of images, or whatever lloss score takes; repeating it does nothing."""
     daemon.pools.put(name, body.uri, body.scores)
     return _view(daemon, name)
 

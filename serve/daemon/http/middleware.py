@@ -156,7 +156,7 @@ class RequestMiddleware:
 
 @contextlib.contextmanager
 def _beside(work: Callable[[], Coroutine[Any, Any, None]]) -> Iterator[None]:
-    """Run a task beside the block, but not from the start: short requests would pay for it."""
+    """Run a task during the block, but not from the start: short requests would pay for it."""
     tasks: list[asyncio.Task[None]] = []
     timer = asyncio.get_running_loop().call_later(
         _WATCH_AFTER_SECONDS, lambda: tasks.append(asyncio.create_task(work()))

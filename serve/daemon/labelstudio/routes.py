@@ -46,7 +46,7 @@ async def webhook(request: Request, control: str | None = None) -> JSONResponse:
     """
     event = await _json(request)
     if not isinstance(event, dict):
-        raise RequestError(400, "the body must be a JSON object")
+        raise RequestError(422, "the body must be a JSON object")
     action = event.get("action")
     if not isinstance(action, str) or action not in WRITTEN | DELETED:
         return JSONResponse({"ignored": "this event is not about annotations"})

@@ -66,7 +66,7 @@ class ModelManager:
         memory_trim.trim()
 
     def reload(self) -> tuple[str, str]:
-        """Load ``settings.model`` again beside the serving model, check it, and swap. Blocks.
+        """Load ``settings.model`` again next to the serving model, check it, and swap. Blocks.
 
         Returns the SHA-256 of the model that served before, and of the one that serves now.
         No request fails: those in progress finish with the earlier model. Concurrent calls wait.
@@ -94,7 +94,7 @@ class ModelManager:
 
     @property
     def sha256(self) -> str:
-        """Of the serving model; "" before one is loaded."""
+        """The serving model's digest; "" before one is loaded."""
         serving = self._serving
         return serving.sha256 if serving else ""
 

@@ -21,7 +21,7 @@ _BUSY_SECONDS = 5.0
 """How long to wait for another process that locked the file, such as a sqlite3 shell."""
 
 _CACHE_KIB = 64 << 10
-"""Of the writer: a selection's images are spread over all pages."""
+"""Cache of the writer: a selection's images are spread over all pages."""
 
 _MIN_FREE_BYTES = 256 << 10
 """A disk with less counts as full."""

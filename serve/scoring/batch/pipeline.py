@@ -42,10 +42,10 @@ READERS = 32
 """Threads that fetch from a store; each of them mostly waits."""
 
 _AHEAD = 4
-"""Batches that may be under way beyond two for each lane."""
+"""Batches that may be under way beyond two per lane."""
 
 _BYTES_PER_LANE = 128 << 20
-"""Of raw images that chunks under way may hold, beyond the fewest chunks that keep lanes busy."""
+"""Raw images that chunks under way may hold, beyond the fewest chunks that keep lanes busy."""
 
 _PIECE = 16
 """Images that one thread decodes in a row for a GPU's batch."""
@@ -62,8 +62,8 @@ class _Run:
     """One pass over a pool."""
 
     remote: bool = False
-    left: bool = False  # by its consumer
-    # Of raw images in a whole batch, by the newest scored chunk; a part may end with a small one
+    left: bool = False  # its consumer left it
+    # Raw images in a whole batch, by the newest scored chunk: an estimate for others
     chunk_bytes: float = math.inf
 
 

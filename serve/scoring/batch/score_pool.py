@@ -78,9 +78,9 @@ def score_pool(
         pool: opened.
         out: the scores folder.
         exclude: ids to leave out.
-        part_size: items a part.
+        part_size: items per part.
         shard: of the pool.
-        batch_size: images a run of the engine, at most the scorer's; 0 for the scorer's.
+        batch_size: images per run of the engine, at most the scorer's; 0 for the scorer's.
         progress: follows the run; by default a bar, in a terminal.
 
     Raises:

@@ -40,8 +40,8 @@ class Engine:
         model: path of the artifact.
         provider: ``auto`` takes the first that works of TensorRT, CUDA, CPU (int8 artifacts are for
             CPUs); any other name is used or refused. ``cuda:1`` and ``tensorrt:1`` name a GPU.
-        threads: number of runs at a time on the CPU; 0 for one a core.
-        batch_size: images a batch at most; 0 for what suits the provider and the images' size. A
+        threads: number of runs at a time on the CPU; 0 for one per core.
+        batch_size: images per batch at most; 0 for what suits the provider and the images' size. A
             GPU with too little memory runs a batch in pieces.
         on_halving: called each time that a GPU's memory did not hold a run and runs are halved.
 
