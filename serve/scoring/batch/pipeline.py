@@ -63,7 +63,8 @@ class _Run:
 
     remote: bool = False
     left: bool = False  # its consumer left it
-    chunk_bytes: float = math.inf  # raw images in the newest scored chunk: an estimate for others
+    # Raw images in a whole batch, by the newest scored chunk: an estimate for others
+    chunk_bytes: float = math.inf
 
 
 class _Work:
@@ -228,7 +229,7 @@ class Pipeline:
                 wait(fetched)  # before a core is taken
             with self._buffer(POOL) as buffer:
                 scores = self._score(work, buffer, fetched)
-            work.run.chunk_bytes = work.size
+            work.run.chunk_bytes = work.size / max(len(work.chunk), 1) * self.engine.batch_size
             return scores
         finally:
             self.telemetry.queued(-1)
