@@ -235,7 +235,7 @@ def loader_work(files: Any, network: nn.Module, batch: int, plan: Plan) -> Work:
 
 
 def scorer_work(model: Path, pool: Path, batch: int, plan: Plan) -> Work:
-    scorer = lloss.Scorer(model, device=plan.device, batch_size=batch)
+    scorer = lloss.Scorer(model, provider=plan.device, batch_size=batch)
     return lambda: sum(map(len, scorer.stream(pool)))
 
 

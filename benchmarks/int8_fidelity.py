@@ -21,7 +21,7 @@ from lloss.export.export_model import export_artifact
 from lloss.export.fidelity import FidelityLimits
 from lloss.export.graph import ScoringGraph
 from lloss.export.pool_sample import batches
-from lloss.export.precision import Reduction
+from lloss.export.precision import ReducedPrecision
 from numpy.typing import NDArray
 
 from lloss.errors import FidelityError
@@ -47,7 +47,7 @@ def main(run: Path, pool: str, held_out: int, batch: int, turns: int) -> None:
             path = Path(folder) / f"{precision}.onnx"
             reduction = None
             if precision != "fp32":
-                reduction = Reduction(
+                reduction = ReducedPrecision(
                     precision=precision, pool=opened, held_out=held_out, limits=FidelityLimits()
                 )
             try:
@@ -59,7 +59,7 @@ def main(run: Path, pool: str, held_out: int, batch: int, turns: int) -> None:
                 continue
             files[precision] = path
         spec = read_manifest(files["fp32"]).image
-        sample = Reduction(precision="fp16", pool=opened).sample.held_out[:batch]
+        sample = ReducedPrecision(precision="fp16", pool=opened).sample.held_out[:batch]
         ((_, images),) = batches(sample, spec, "read", size=batch)
         speeds = timed(runners(checkpoint, files, images), len(images), turns)
         click.echo("| | Spearman | top 10% | largest difference | MB | images/s |")

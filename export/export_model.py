@@ -11,7 +11,7 @@ import onnx
 from lloss.export.divergence_check import check_network
 from lloss.export.graph import ScoringGraph, outputs_of, write_onnx
 from lloss.export.pool_sample import ReferenceSample
-from lloss.export.precision import Log, Reduction
+from lloss.export.precision import Log, ReducedPrecision
 from lloss.export.torch_parity import check_parity
 
 from lloss.files import atomic_write
@@ -22,7 +22,7 @@ from lloss.training.checkpoint import Checkpoint
 def export_artifact(
     checkpoint: Checkpoint,
     path: Path,
-    reduction: Reduction | None = None,
+    reduction: ReducedPrecision | None = None,
     log: Log = lambda _: None,
     reference: ReferenceSample | None = None,
 ) -> Manifest:

@@ -29,7 +29,7 @@ Log = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reduction:
+class ReducedPrecision:
     """Makes artifacts of a precision below fp32, judged on images of a pool.
 
     Attributes:

@@ -52,7 +52,7 @@ def test_scoring_and_selecting_work_without_torch(artifact: Path, photos: Path) 
     code = (
         "import sys; sys.modules['torch'] = sys.modules['torchvision'] = None\n"  # import fails
         "import lloss, lloss.serve\n"
-        f"scorer = lloss.Scorer({str(artifact)!r}, device='cpu')\n"
+        f"scorer = lloss.Scorer({str(artifact)!r}, provider='cpu')\n"
         f"batches = list(scorer.stream({str(photos)!r}))\n"
         "from lloss.scores.score_source import TableScores\n"
         "chosen = lloss.select(TableScores(batches[0].table()), lloss.SelectionSettings(k=3))\n"

@@ -19,12 +19,7 @@ from lloss.annotations.yolo import YAML_SUFFIXES
 from lloss.data.annotation_folders import holds_xml, holds_yolo
 from lloss.data.label_joining import match_labels
 from lloss.data.labeled_set import LabeledSet, usable_set
-from lloss.data.voc_folders import (
-    DEFAULT_SPLIT,
-    read_split,
-    read_voc_folder,
-    years_of,
-)
+from lloss.data.voc_folders import DEFAULT_SPLIT, read_split, read_voc_folder, years_of
 from lloss.data.yolo_folders import (
     config_of,
     read_yolo_folder,

@@ -138,6 +138,8 @@ def _orientation(image: Image.Image, raw: bytes) -> Any:
         if not any(mark in raw for mark in _PNG_METADATA):
             return 1
         _check_pixels(image, MAX_PIXELS)
+        with _IN_FLIGHT.holding(image.width * image.height * 8):
+            return image.getexif().get(_ORIENTATION, 1)
     return image.getexif().get(_ORIENTATION, 1)
 
 

@@ -15,9 +15,9 @@ from lloss.files import locked
 from lloss.manifest import INPUT, Manifest
 from lloss.runtime import cuda_driver, tf32
 from lloss.runtime import shared_libraries as libraries
-from lloss.runtime.engine_cache import engine_folder
 from lloss.runtime.int8_support import session_options, weight_bits
 from lloss.runtime.onnx_runtime import import_onnxruntime
+from lloss.runtime.tensorrt_cache import engine_folder
 
 ORDER = ("tensorrt", "cuda", "cpu")
 
@@ -49,7 +49,7 @@ class SessionSetup:
     device_id: int = 0
 
 
-def parse_device(text: str) -> tuple[str, int]:
+def parse_provider(text: str) -> tuple[str, int]:
     """Parse ``cuda:1``, ``tensorrt``, ``cpu`` or ``auto`` into provider and GPU number."""
     found = _DEVICE.fullmatch(text)
     if not found:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lloss.serve.daemon.http.authentication import Access
+from lloss.serve.daemon.http.authentication import Authentication
 from lloss.serve.daemon.observability.gauges import register_gauges
 from lloss.serve.daemon.observability.metrics import DaemonMetrics
 from lloss.serve.daemon.services.hand_out import Selections
@@ -32,7 +32,8 @@ class Daemon:
         self.draining = False
         self.metrics = DaemonMetrics(settings.limits)
         self.catalog = Catalog(settings.data_dir)
-        self.access = Access(settings)  # behind the catalog's lock: it may make a key
+        # Only after the catalog is locked: it may make a key
+        self.authentication = Authentication(settings)
         self.models = ModelManager(settings, self.metrics)
         self.pools = PoolRegistry(settings, self.catalog)
         self.jobs = JobRunner(settings, self.catalog, self.models, self.pools, self.metrics)

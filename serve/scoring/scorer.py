@@ -33,10 +33,10 @@ class Scorer:
 
     Args:
         model: path of ``model.onnx``.
-        device: ``auto`` (TensorRT, CUDA, CPU, in that order), or one of them by name, and for the
+        provider: ``auto`` (TensorRT, CUDA, CPU, in that order), or one of them by name, and for the
             former two the GPU's number: ``cuda:1``. For TensorRT the environment must have
             ``NVIDIA_TF32_OVERRIDE=0`` before the program starts, see :mod:`lloss.runtime.tf32`.
-        batch_size: images per batch at most; 0 for what suits the device and the images' size.
+        batch_size: images per batch at most; 0 for what suits the provider and the images' size.
         threads: number of threads that decode and, on the CPU, compute; 0 for one per core.
         readers: number of threads that fetch images from remote pools.
         telemetry: metrics that several scorers share; by default new ones. The program that
@@ -49,7 +49,7 @@ class Scorer:
 
     Raises:
         ArtifactError: the file is not an artifact.
-        EngineError: the device cannot run it.
+        EngineError: the provider cannot run it.
         SettingsError: a number is out of range.
 
     Example:
@@ -61,7 +61,7 @@ class Scorer:
     def __init__(
         self,
         model: str | Path,
-        device: str = "auto",
+        provider: str = "auto",
         batch_size: int = 0,
         threads: int = 0,
         readers: int = READERS,
@@ -75,9 +75,9 @@ class Scorer:
         ):
             if value < least:
                 raise SettingsError(f"{name} = {value}: give at least {least}")
-        self._arguments = (str(Path(model).absolute()), device, batch_size, threads, readers)
+        self._arguments = (str(Path(model).absolute()), provider, batch_size, threads, readers)
         self.telemetry = telemetry or Telemetry()
-        self.engine = Engine(model, device, threads, batch_size, self.telemetry.halved)
+        self.engine = Engine(model, provider, threads, batch_size, self.telemetry.halved)
         if telemetry is None:
             self.telemetry.model(self.engine.sha256, self.engine.device, self.manifest.precision)
         self.threads = threads or usable_cores()

@@ -16,7 +16,7 @@ import torch
 from lloss.export import export_model, precision
 from lloss.export.export_model import export_artifact
 from lloss.export.fidelity import Fidelity, FidelityLimits
-from lloss.export.precision import Reduction
+from lloss.export.precision import ReducedPrecision
 from lloss.export.speed_check import measure_speed
 from onnx import TensorProto
 
@@ -38,12 +38,12 @@ POOL = ArrayPool(IMAGES, "images.npy")
 LOOSE = FidelityLimits(min_spearman=0.99, min_overlap=0.85)
 
 
-def reduction(name: str, **given: object) -> Reduction:
+def reduction(name: str, **given: object) -> ReducedPrecision:
     options = {
         "pool": POOL, "held_out": 200, "calibration_images": 64, "limits": LOOSE,
         "reduce_range": False, **given,
     }  # fmt: skip
-    return Reduction(precision=name, **options)  # type: ignore[arg-type]
+    return ReducedPrecision(precision=name, **options)  # type: ignore[arg-type]
 
 
 QUICK = functools.partial(measure_speed, seconds=0.1)
@@ -181,7 +181,7 @@ def copy(artifact: Path, tmp_path: Path) -> Path:
 
 
 def reduce(
-    reduction: Reduction,
+    reduction: ReducedPrecision,
     checkpoint: Checkpoint,
     fp32: Path,
     log: Callable[[str], Any] = lambda _: None,

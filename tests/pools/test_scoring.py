@@ -31,7 +31,7 @@ def test_the_scores_do_not_depend_on_where_images_are(
     whole = [0.8, 0.8, 6.4, 6.4]  # 1.25 times as large it is the whole image of 8×8 pixels
     people = [{"image": str(photos / item.id), "box": whole} for item in open_pool(photos)]
     (tmp_path / "p.json").write_text(json.dumps(people))
-    scorer = Scorer(artifact, device="cpu")
+    scorer = Scorer(artifact, provider="cpu")
     losses = {
         name: np.concatenate([part.loss for part in scorer.stream(str(uri))])
         for name, uri in {"folder": photos, **{p.name: p for p in tmp_path.iterdir()}}.items()
@@ -49,7 +49,7 @@ def test_what_was_passed_over_is_kept_with_the_scores(
     for name in ("notes.json", "sub/photo.HEIC", "sub/._0.png"):
         write(tmp_path / "pool" / name)
     pool = open_pool(tmp_path / "pool")
-    with Scorer(artifact, device="cpu") as scorer:
+    with Scorer(artifact, provider="cpu") as scorer:
         report = score_pool(scorer, pool, tmp_path / "scores", exclude=["sub/0.png"])
         again = score_pool(scorer, pool, tmp_path / "scores", exclude=["sub/0.png"])
     assert (report.scored, again.scored) == (3, 3)
@@ -73,7 +73,7 @@ def test_a_table_replaced_under_its_name_is_not_scored_on(
 ) -> None:
     images = [bytes(item.read()) for item in open_pool(photos)][:12]
     write_table(tmp_path / "t.parquet", {"png": images})
-    scorer = Scorer(artifact, device="cpu")
+    scorer = Scorer(artifact, provider="cpu")
     score_pool(scorer, open_pool(tmp_path / "t.parquet"), tmp_path / "scores")
     write_table(tmp_path / "t.parquet", {"png": images[::-1]})
     with pytest.raises(ScoresError, match="its images are others than before"):

@@ -9,12 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lloss.errors import (
-    DivergedError,
-    InterruptedRunError,
-    ProjectError,
-    SelectionError,
-)
+from lloss.errors import DivergedError, InterruptedRunError, ProjectError, SelectionError
 from lloss.manifest import read_manifest
 from lloss.project import cycle as cycle_module
 from lloss.project.cycle import next_cycle

@@ -21,7 +21,7 @@ from lloss.runtime.providers import (
     SessionSetup,
     error_type,
     open_session,
-    parse_device,
+    parse_provider,
     provider_options,
     why_unavailable,
 )
@@ -52,11 +52,11 @@ def install(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
 
 
 def test_devices_are_parsed() -> None:
-    parsed = [parse_device(text) for text in ("auto", "cpu", "cuda", "cuda:0", "tensorrt:12")]
+    parsed = [parse_provider(text) for text in ("auto", "cpu", "cuda", "cuda:0", "tensorrt:12")]
     assert parsed == [("auto", 0), ("cpu", 0), ("cuda", 0), ("cuda", 0), ("tensorrt", 12)]
     for text in ("cuda:", "cuda:x", "cuda:-1", "cuda:²", "cpu:0", "auto:1", "gpu", ""):
         with pytest.raises(EngineError, match=f"provider '{text}': .*; cuda:1 and"):
-            parse_device(text)
+            parse_provider(text)
 
 
 def test_a_complete_machine_misses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

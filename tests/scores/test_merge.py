@@ -27,7 +27,7 @@ from ..pools.pool_files import random_images, write, write_table, write_tar
 
 @pytest.fixture(scope="module")
 def scorer(artifact: Path) -> Scorer:
-    return Scorer(artifact, device="cpu", batch_size=8, threads=2)
+    return Scorer(artifact, provider="cpu", batch_size=8, threads=2)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -6,7 +6,7 @@ import asyncio
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
-from lloss.serve.daemon.deps import DaemonDep
+from lloss.serve.daemon.dependencies import DaemonDep
 
 router = APIRouter()
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
-from lloss.serve.daemon.deps import daemon_of, reject_unknown_parameters
+from lloss.serve.daemon.dependencies import daemon_of, reject_unknown_parameters
 from lloss.serve.daemon.errors import RequestError
 from lloss.serve.daemon.labelstudio.coco_export import coco_of
 from lloss.serve.daemon.labelstudio.webhook import DELETED, WRITTEN, apply_event

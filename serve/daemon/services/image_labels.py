@@ -7,11 +7,7 @@ from dataclasses import dataclass
 
 from lloss.serve.daemon.observability.metrics import DaemonMetrics
 from lloss.serve.daemon.services.label_classes import Classes
-from lloss.serve.daemon.services.name_matching import (
-    match_labels,
-    scored_ids,
-    unknown_ids,
-)
+from lloss.serve.daemon.services.name_matching import match_labels, scored_ids, unknown_ids
 from lloss.serve.daemon.services.pool_registry import PoolRegistry
 from lloss.serve.daemon.store.catalog import Catalog
 

@@ -175,10 +175,13 @@ class ModelManager:
     def _copy(self) -> str:
         """Copy ``settings.model``, which may be overwritten from then on; returns its SHA-256."""
         model = self._settings.model
-        if not model.is_file():
-            raise ArtifactError(f"{model}: no such file; make it with lloss export RUN -o {model}")
         try:
-            content = model.read_bytes()
+            if not model.is_file():
+                make = f"make it with lloss export RUN -o {model}"
+                raise ArtifactError(f"{model}: no such file; {make}")
+            before, content = model.stat().st_mtime_ns, model.read_bytes()
+            if model.stat().st_mtime_ns != before:  # half of it may be of another model
+                raise ArtifactError(f"{model}: is being written; load it when that is done")
         except OSError as error:
             raise ArtifactError(f"{model}: cannot be read: {error.strerror or error}") from error
         sha256 = hashlib.sha256(content).hexdigest()

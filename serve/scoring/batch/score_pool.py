@@ -19,13 +19,7 @@ from lloss.serve.scoring.result import Scores, concatenate
 from lloss.serve.scoring.scorer import Scorer
 from tqdm import tqdm
 
-from lloss.errors import (
-    InterruptedRunError,
-    LlossError,
-    OtherRunError,
-    ScoresError,
-    SettingsError,
-)
+from lloss.errors import InterruptedRunError, LlossError, OtherRunError, ScoresError, SettingsError
 from lloss.files import locked, sweep, write_error
 from lloss.pools import Pool, SubsetPool, refuse_duplicates
 from lloss.scores.scores_folder import POOL_IDS, ScoresFolder

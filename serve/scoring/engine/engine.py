@@ -24,7 +24,7 @@ from lloss.runtime.providers import (
     SessionSetup,
     candidates,
     open_session,
-    parse_device,
+    parse_provider,
     why_unavailable,
 )
 
@@ -65,7 +65,7 @@ class Engine:
         batch_size: int = 0,
         on_halving: Callable[[], None] = lambda: None,
     ) -> None:
-        name, self.device_id = parse_device(provider)
+        name, self.device_id = parse_provider(provider)
         self.path = Path(model)
         self.manifest: Manifest = read_manifest(self.path)
         self.sha256 = sha256_of(self.path)

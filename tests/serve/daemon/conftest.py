@@ -22,7 +22,7 @@ from fastapi import FastAPI, Request, Response
 from lloss.serve.daemon.app import InferShortcut, create_app
 from lloss.serve.daemon.daemon import Daemon
 from lloss.serve.daemon.errors import RequestError, answer_failures
-from lloss.serve.daemon.http.authentication import Access
+from lloss.serve.daemon.http.authentication import Authentication
 from lloss.serve.daemon.http.middleware import RequestMiddleware
 from lloss.serve.daemon.observability import logs
 from lloss.serve.daemon.observability.metrics import DaemonMetrics
@@ -82,7 +82,7 @@ class RouteServer:
             settings=settings,
             metrics=self.metrics,
             models=SimpleNamespace(sha256=SHA256),
-            access=Access(settings),
+            authentication=Authentication(settings),
             draining=False,
             not_ready=lambda: "",
         )

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any, cast
 
-from lloss.serve.daemon.http.authentication import Access
+from lloss.serve.daemon.http.authentication import Authentication
 from lloss.serve.daemon.observability.metrics import DaemonMetrics
 from lloss.serve.daemon.services.hand_out import Selections
 from lloss.serve.daemon.services.image_labels import Labels
@@ -28,7 +28,7 @@ class StubDaemon:
             pool_roots=(str(folder),),
             **settings,
         )
-        self.access = Access(self.settings)
+        self.authentication = Authentication(self.settings)
         self.catalog = Catalog(self.settings.data_dir)
         self.metrics = DaemonMetrics(self.settings.limits)
         self.pools = PoolRegistry(self.settings, self.catalog)

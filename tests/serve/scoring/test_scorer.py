@@ -23,7 +23,7 @@ from .fakes import pictures
 
 @pytest.fixture(scope="module")
 def scorer(artifact: Path) -> Iterator[Scorer]:
-    with Scorer(artifact, device="cpu", batch_size=16) as made:
+    with Scorer(artifact, provider="cpu", batch_size=16) as made:
         yield made
 
 

@@ -187,6 +187,22 @@ def test_an_invalid_model_is_refused_and_the_old_one_serves(
     assert reloads(models) == {"refused": 1}
 
 
+def test_a_file_that_is_being_written_is_refused(
+    models: ModelManager, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = Path.read_bytes
+
+    def rewriting(self: Path) -> bytes:
+        content = read(self)
+        if self == model:
+            model.write_bytes(content)
+        return content
+
+    monkeypatch.setattr(Path, "read_bytes", rewriting)
+    with pytest.raises(ArtifactError, match="is being written"):
+        models.reload()
+
+
 def test_a_job_keeps_the_model_that_it_began_with(
     models: ModelManager, model: Path, tmp_path: Path
 ) -> None:

@@ -173,7 +173,10 @@ def test_a_slow_consumer_holds_the_pool_back(make: Make, remote: bool) -> None:
     until(lambda: is_idle(scorer))
 
 
-def test_bytes_under_way_are_bounded(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("first", [0, 1], ids=["batches", "a small batch first"])
+def test_bytes_under_way_are_bounded(
+    make: Make, monkeypatch: pytest.MonkeyPatch, first: int
+) -> None:
     monkeypatch.setattr(pipeline, "_BYTES_PER_LANE", 4 << 20)  # 16 MB in all
     alive = most = 0
     lock = threading.Lock()
@@ -194,7 +197,9 @@ def test_bytes_under_way_are_bounded(make: Make, monkeypatch: pytest.MonkeyPatch
         return image
 
     pool = ReadPool([600] * 120, lambda number: read(600), remote=True)
-    assert sum(map(len, scored(make(), pool))) == 120
+    ranges = [range(first), *(range(at, at + BATCH) for at in range(first, 120, BATCH))]
+    batches = within(lambda: list(make().ranges(pool, filter(None, ranges))))
+    assert sum(map(len, batches)) == 120
     assert most <= 3 * BATCH  # two batches may be under way whatever their size
 
 

@@ -31,7 +31,7 @@ from ..fakes import pictures
 
 @pytest.fixture(scope="module")
 def scorer(artifact: Path) -> Scorer:
-    return Scorer(artifact, device="cpu", batch_size=8, threads=1)
+    return Scorer(artifact, provider="cpu", batch_size=8, threads=1)
 
 
 @pytest.fixture
@@ -260,7 +260,7 @@ def test_a_smaller_batch_is_as_a_scorer_of_that_size(
     scorer: Scorer, artifact: Path, pool: Path, tmp_path: Path
 ) -> None:
     score_pool(scorer, open_pool(pool), tmp_path / "s", batch_size=3)
-    with Scorer(artifact, device="cpu", batch_size=3, threads=5) as small:
+    with Scorer(artifact, provider="cpu", batch_size=3, threads=5) as small:
         score_pool(small, open_pool(pool), tmp_path / "small")
     assert contents(tmp_path / "s") == contents(tmp_path / "small")
     for size in (-1, 9):

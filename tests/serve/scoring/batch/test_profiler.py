@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lloss.serve.scoring.batch.profile import Profiler
+from lloss.serve.scoring.batch.profiler import Profiler
 
 from lloss import Scorer
 from lloss.cli.main import main
