@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -60,6 +60,29 @@ class ObjectList:
             size,
             shares,
         )
+
+
+@dataclass(slots=True)
+class ListedImage:
+    """An image of an annotation file: its place in it, name, height and width, and objects."""
+
+    where: str
+    name: str
+    size: tuple[int, int] | None
+    objects: ObjectList = field(default_factory=ObjectList)
+
+
+def usable_images(
+    images: Iterable[ListedImage], origin: str, problems: Problems
+) -> list[ListedImage]:
+    """The images without a broken object; mark the others of this file unusable."""
+    usable = []
+    for image in images:
+        if image.objects.complete:
+            usable.append(image)
+        else:
+            problems.mark_unusable(origin, image.name)
+    return usable
 
 
 def check_box(

@@ -17,6 +17,7 @@ import yaml
 from lloss.annotations.boxes import BoxedObject, Edges, ObjectList
 from lloss.annotations.class_list import read_class_list
 from lloss.annotations.label_types import ObjectLabel
+from lloss.annotations.number_text import parse_number
 from lloss.annotations.problems import AnnotationError, EmptyBoxError, Problems
 from lloss.errors import LabelError
 from lloss.text.clean_names import clean_name
@@ -123,7 +124,7 @@ class YoloParser:
         return objects.label(None, shares=True) if objects.complete else None
 
     def _object(self, words: Sequence[str], where: str) -> BoxedObject:
-        index, *values = (_number(word, where) for word in words)
+        index, *values = (parse_number(word, where) for word in words)
         known = self.config.names
         if index != int(index) or index < 0:
             raise AnnotationError(where, f"the class {words[0]!r} is not a whole number from 0")
@@ -177,16 +178,6 @@ class YoloParser:
 def is_row(line: str) -> bool:
     """Whether a line is of an object: five numbers or more."""
     try:
-        return len([_number(word, "") for word in line.split()]) >= 5
+        return len([parse_number(word, "") for word in line.split()]) >= 5
     except AnnotationError:
         return False
-
-
-def _number(word: str, where: str) -> float:
-    try:
-        value = float(word if word.isascii() and "_" not in word else "")
-    except ValueError:
-        raise AnnotationError(where, f"{word!r} is not a number") from None
-    if not math.isfinite(value):
-        raise AnnotationError(where, f"{word!r} is not a finite number")
-    return value

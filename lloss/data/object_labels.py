@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lloss.annotations.boxes import BoxedObject, ObjectList, check_box
-from lloss.annotations.coco import CocoImage, is_coco, parse_objects
+from lloss.annotations.boxes import BoxedObject, ListedImage, ObjectList, check_box
+from lloss.annotations.coco import is_coco, parse_objects
+from lloss.annotations.cvat import parse_cvat
 from lloss.annotations.json_fields import load_json
 from lloss.annotations.label_types import ObjectLabel
 from lloss.annotations.lloss_json import load_annotations, parse_archive
@@ -35,9 +36,9 @@ from lloss.pools.uri import PoolUri
 def read_objects(path: Path, problems: Problems) -> dict[str, ObjectLabel]:
     """Read the objects of a file or a folder, by the name of the image.
 
-    ``path`` is a COCO JSON (names are its ``file_name``), a folder of VOC XML or YOLO text (names
-    are the files' own), YOLO's ``data.yaml``, or a file of :func:`.write_labels`. An image with a
-    broken annotation is left out, unless that is a box without area.
+    ``path`` is a COCO JSON or CVAT XML (names are those of its images), a folder of VOC XML or YOLO
+    text (names are the files' own), YOLO's ``data.yaml``, or a file of :func:`.write_labels`. An
+    image with a broken annotation is left out, unless that is a box without area.
     """
     if path.suffix.lower() in YAML_SUFFIXES:
         return read_yolo_labels(path, problems)
@@ -45,7 +46,7 @@ def read_objects(path: Path, problems: Problems) -> dict[str, ObjectLabel]:
         of_yolo = not holds_xml(path) and holds_yolo(path)
         return (read_yolo_folder if of_yolo else read_voc_folder)(path, problems)
     if path.suffix.lower() == ".xml":
-        raise LabelError(f"{path}: is of one image; give the folder of the XML files")
+        return _by_name(parse_cvat(path, problems))
     document = load_json(path)
     archived = parse_archive(document, str(path), "objects")
     return objects_in(document, path, problems) if archived is None else archived
@@ -53,15 +54,18 @@ def read_objects(path: Path, problems: Problems) -> dict[str, ObjectLabel]:
 
 def objects_in(document: Any, path: Path, problems: Problems) -> dict[str, ObjectLabel]:
     """The objects of a COCO JSON that was loaded already, by the name of the image."""
-    images = _coco_images(document, path, problems)
+    return _by_name(_coco_images(document, path, problems))
+
+
+def _by_name(images: Iterable[ListedImage]) -> dict[str, ObjectLabel]:
     return {image.name: image.objects.label(image.size) for image in images}
 
 
-def _coco_images(document: Any, path: Path, problems: Problems) -> list[CocoImage]:
+def _coco_images(document: Any, path: Path, problems: Problems) -> list[ListedImage]:
     if not is_coco(document):
         raise LabelError(
             f"{path}: is not COCO JSON (with 'images', 'annotations' and 'categories'); give that, "
-            "a folder of VOC XML or of YOLO text, or YOLO's data.yaml"
+            "a folder of VOC XML or of YOLO text, YOLO's data.yaml, or CVAT's XML"
         )
     return parse_objects(document, str(path), problems)
 
@@ -86,8 +90,8 @@ def open_objects(data: str, problems: Problems) -> LabeledSet:
     Args:
         data: a VOC devkit (its folder, ``VOCdevkit`` in that, or one year in that), optionally with
             ``:SPLIT`` (``train``, ``val``, ``trainval``, which is the default, or ``test``); or a
-            COCO JSON, optionally with ``?image=FOLDER``; or a ``data.yaml`` of YOLO or its folder,
-            optionally with ``:SPLIT`` (``train``, which is the default, ``val`` or ``test``).
+            COCO JSON or CVAT XML, optionally with ``?image=FOLDER``; or a ``data.yaml`` of YOLO or
+            its folder, optionally with ``:SPLIT`` (``train``, the default, ``val`` or ``test``).
         problems: counts broken annotations and missing images.
     """
     asked = PoolUri.parse(data)
@@ -96,7 +100,7 @@ def open_objects(data: str, problems: Problems) -> LabeledSet:
         found = read_yolo_split(config, split, problems)
         return usable_set(found, _sized(problems), data, "image", problems)
     if Path(asked.path).is_file():
-        return _coco_set(Path(asked.path), asked.options.get("image", ""), problems)
+        return _listed_set(Path(asked.path), asked.options.get("image", ""), problems)
     if years := years_of(path):
         found = read_split(years, split or DEFAULT_SPLIT, problems)
         return usable_set(found, _sized(problems), data, "image", problems)
@@ -109,7 +113,7 @@ def open_objects(data: str, problems: Problems) -> LabeledSet:
 
 def missing_image(where: str, name: str, folder: StoragePath) -> AnnotationError:
     """Name an image that is not in the folder of the images."""
-    what = f"no image {name!r} in {folder}; ?image=FOLDER behind the json says where they are"
+    what = f"no image {name!r} in {folder}; ?image=FOLDER behind the file says where they are"
     return AnnotationError(where, what)
 
 
@@ -120,14 +124,17 @@ def _path_and_split(data: str) -> tuple[Path, str]:
     return Path(head), split
 
 
-def _coco_set(path: Path, folder: str, problems: Problems) -> LabeledSet:
-    images = _coco_images(load_annotations(path), path, problems)
+def _listed_set(path: Path, folder: str, problems: Problems) -> LabeledSet:
+    if path.suffix.lower() == ".xml":
+        images = parse_cvat(path, problems)
+    else:
+        images = _coco_images(load_annotations(path), path, problems)
     place = image_folder(LocalPath(path), [image.name for image in images], folder)
     found: list[tuple[Item, ObjectLabel]] = []
     for image in images:
         with problems.skipping():
             if place.at(image.name).kind() != "file":
-                raise missing_image(f"{image.where}.file_name", image.name, place)
+                raise missing_image(image.where, image.name, place)
             found.append((place.image(image.name), image.objects.label(image.size)))
     return usable_set(found, _sized(problems), str(path), "image", problems)
 

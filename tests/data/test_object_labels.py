@@ -127,7 +127,7 @@ def test_a_missing_image_of_a_coco_file(
 ) -> None:
     picture(tmp_path / "a.jpg")
     path = as_json(tmp_path / "train.json", coco())
-    expected = r"train.json: images\[1\].file_name: no image 'b.jpg' in"
+    expected = r"train.json: images\[1\]: no image 'b.jpg' in"
     check_broken(partial(opened_ids, path, None), expected, ["a.jpg"])
 
 

@@ -170,7 +170,7 @@ BROKEN = {
     "pixels": ((0, 20, 15, 8, 6), "20 is not a share of the image's width or height"),
     "word": ((0, 0.5, "x", 0.2, 0.2), "'x' is not a number"),
     "name": (("cat", 0.5, 0.5, 0.2, 0.2), "'cat' is not a number"),
-    "nan": ((0, "nan", 0.5, 0.2, 0.2), "'nan' is not a finite number"),
+    "nan": ((0, "nan", 0.5, 0.2, 0.2), "nan is far outside any image"),
     "no area": ((0, 0.5, 0.5, 0.2, 0), "the box 0.5, 0.5, 0.2, 0 has no area"),
     "polygon": ((0, 0.1, 0.1, 7, 0.1, 0.4, 0.4), "7 is not a share"),
 }
