@@ -17,7 +17,7 @@ from pathlib import Path
 import click
 import numpy as np
 import torch
-from lloss.export.export_model import export_artifact
+from lloss.export.export_model import export_onnx
 from lloss.export.fidelity import FidelityLimits
 from lloss.export.graph import ScoringGraph
 from lloss.export.pool_sample import batches
@@ -51,9 +51,7 @@ def main(run: Path, pool: str, held_out: int, batch: int, turns: int) -> None:
                     precision=precision, pool=opened, held_out=held_out, limits=FidelityLimits()
                 )
             try:
-                export_artifact(
-                    checkpoint, path, reduction, lambda line: click.echo(line, err=True)
-                )
+                export_onnx(checkpoint, path, reduction, lambda line: click.echo(line, err=True))
             except FidelityError as error:
                 click.echo(f"{precision}: {error}", err=True)
                 continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from lloss.export.export_model import export_artifact
+from lloss.export.export_model import export_onnx
 from lloss.export.fidelity import FidelityLimits
 from lloss.export.precision import ReducedPrecision
 from PIL import Image
@@ -59,7 +59,7 @@ def exported(run: Path, out: Path, precision: str, pool: Path) -> Path:
         reduction = ReducedPrecision(
             precision=precision, pool=open_pool(pool), held_out=200, limits=limits
         )
-    export_artifact(checkpoint, out, reduction)
+    export_onnx(checkpoint, out, reduction)
     return out
 
 

@@ -1,4 +1,4 @@
-"""From a checkpoint to a verified artifact."""
+"""From a checkpoint to a verified ONNX file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lloss.manifest import KEY, Manifest
 from lloss.training.checkpoint import Checkpoint
 
 
-def export_artifact(
+def export_onnx(
     checkpoint: Checkpoint,
     path: Path,
     reduction: ReducedPrecision | None = None,

@@ -70,7 +70,7 @@ def command(run: Path, out: Path, precision: str, reference: str | None, **reduc
 
 
 def _export(run: Path, out: Path, pool: str | None, reduction: ReducedPrecision | None) -> None:
-    from lloss.export.export_model import export_artifact
+    from lloss.export.export_model import export_onnx
     from lloss.export.pool_sample import ReferenceSample
     from lloss.training.checkpoint import load_checkpoint
 
@@ -81,7 +81,7 @@ def _export(run: Path, out: Path, pool: str | None, reduction: ReducedPrecision 
     if not checkpoint.finished:
         epochs = checkpoint.settings.epochs
         print_notes(f"note: the run is not finished ({checkpoint.epoch} of {epochs} epochs)")
-    manifest = export_artifact(checkpoint, out, reduction, print_notes, reference)
+    manifest = export_onnx(checkpoint, out, reduction, print_notes, reference)
     click.echo(
         f"{out}: {out.stat().st_size / 1e6:.1f} MB, outputs {', '.join(manifest.outputs)}; "
         f"{_summary(manifest)}"

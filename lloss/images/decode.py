@@ -1,7 +1,7 @@
 """Decode and resize: the one code path of training and serving.
 
 Both sides turn an encoded image or an array into the same ``uint8 [height, width, 3]``, by the
-same :class:`ImageSpec`, which travels in the artifact.
+same :class:`ImageSpec`, which travels in the model.
 """
 
 from __future__ import annotations

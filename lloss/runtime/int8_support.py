@@ -61,7 +61,7 @@ def open_cpu_session(model: str | bytes, threads: int = 0, weight_bits: int = 8)
 
 
 def weight_bits(manifest: Manifest) -> int:
-    """Bits of an int8 artifact's weights; 8 where they are unknown, 0 for other artifacts."""
+    """Bits of an int8 model's weights; 8 where they are unknown, 0 for other models."""
     if manifest.precision != "int8":
         return 0
     return 7 if manifest.recipe.get("weight_bits") == 7 else 8

@@ -46,7 +46,7 @@ class Daemon:
         """Load the model, then resume the jobs of an earlier process. Blocks.
 
         Raises:
-            ArtifactError: the model file is not an artifact.
+            ModelFileError: the model file is not an exported model.
             EngineError: the provider cannot run it.
         """
         self.models.load()

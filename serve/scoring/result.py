@@ -19,7 +19,7 @@ class Scores:
 
     Attributes:
         ids: of the N images that could be read, in the pool's order.
-        columns: the artifact's outputs by name, each float32 [N, ...].
+        columns: the model's outputs by name, each float32 [N, ...].
         skipped: ids and reasons of the images that could not be read.
         start: position in the pool of the first image, scored or skipped.
     """

@@ -24,7 +24,7 @@ from lloss.runtime.cpu_count import usable_cores
 
 
 class Scorer:
-    """Scores images with an artifact.
+    """Scores images with an exported model.
 
     Several threads may use one scorer at a time; they share its engine. A scorer frees its threads
     and the device's memory at the end of its ``with`` block, with :meth:`close`, or at the end of
@@ -44,11 +44,11 @@ class Scorer:
         slots: cores and GPU that several scorers share; by default its own.
 
     Attributes:
-        engine: the artifact on its provider.
+        engine: the model on its provider.
         telemetry: the metrics.
 
     Raises:
-        ArtifactError: the file is not an artifact.
+        ModelFileError: the file is not an exported model.
         EngineError: the provider cannot run it.
         SettingsError: a number is out of range.
 
@@ -110,7 +110,7 @@ class Scorer:
 
     @property
     def manifest(self) -> Manifest:
-        """The artifact's manifest."""
+        """The model's manifest."""
         return self.engine.manifest
 
     @property
@@ -145,7 +145,7 @@ class Scorer:
                 of arrays of several sizes; all other columns pass through.
 
         Returns:
-            The same columns without the images, and the artifact's outputs.
+            The same columns without the images, and the model's outputs.
 
         Raises:
             PoolError: there are no images, or an image cannot be read: every row that comes in must

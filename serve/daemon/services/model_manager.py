@@ -20,7 +20,7 @@ from lloss.serve.scoring.batch.slots import ComputeSlots
 from lloss.serve.scoring.scorer import Scorer
 from numpy.typing import NDArray
 
-from lloss.errors import ArtifactError, EngineError, LlossError
+from lloss.errors import EngineError, LlossError, ModelFileError
 from lloss.files import atomic_write, sha256_of, sweep
 
 
@@ -70,7 +70,7 @@ class ModelManager:
 
         Returns the SHA-256 of the model that served before, and of the one that serves now.
         No request fails: those in progress finish with the earlier model. Concurrent calls wait.
-        After an ArtifactError or EngineError the earlier one serves on.
+        After an ModelFileError or EngineError the earlier one serves on.
         """
         with self._loading:
             before = self.current.sha256
@@ -178,12 +178,12 @@ class ModelManager:
         try:
             if not model.is_file():
                 make = f"make it with lloss export RUN -o {model}"
-                raise ArtifactError(f"{model}: no such file; {make}")
+                raise ModelFileError(f"{model}: no such file; {make}")
             before, content = model.stat().st_mtime_ns, model.read_bytes()
             if model.stat().st_mtime_ns != before:  # half of it may be of another model
-                raise ArtifactError(f"{model}: is being written; load it when that is done")
+                raise ModelFileError(f"{model}: is being written; load it when that is done")
         except OSError as error:
-            raise ArtifactError(f"{model}: cannot be read: {error.strerror or error}") from error
+            raise ModelFileError(f"{model}: cannot be read: {error.strerror or error}") from error
         sha256 = hashlib.sha256(content).hexdigest()
         with atomic_write(self._path(sha256)) as aside:
             aside.write_bytes(content)
@@ -196,13 +196,13 @@ class ModelManager:
         except LlossError as error:
             copy, model = self._path(sha256), str(self._settings.model)
             message = str(error).replace(str(copy.absolute()), model).replace(str(copy), model)
-            kind = ArtifactError if isinstance(error, ArtifactError) else EngineError
+            kind = ModelFileError if isinstance(error, ModelFileError) else EngineError
             raise kind(message) from error
 
     def _open(self, sha256: str) -> LoadedModel:
         path, settings = self._path(sha256), self._settings
         if not path.is_file() or sha256_of(path) != sha256:
-            raise ArtifactError(
+            raise ModelFileError(
                 f"{path}: the copy of this model is gone or damaged; score the pool again with the "
                 "model that serves now"
             )

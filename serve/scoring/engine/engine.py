@@ -1,4 +1,4 @@
-"""An artifact, loaded on the provider that the caller asked for."""
+"""An exported model, loaded on the provider that the caller asked for."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ import_onnxruntime()  # where it is missing, that is the first error
 
 
 class Engine:
-    """One artifact on one provider.
+    """One model on one provider.
 
     Args:
-        model: path of the artifact.
-        provider: ``auto`` takes the first that works of TensorRT, CUDA, CPU (int8 artifacts are for
+        model: path of the model.
+        provider: ``auto`` takes the first that works of TensorRT, CUDA, CPU (int8 models are for
             CPUs); any other name is used or refused. ``cuda:1`` and ``tensorrt:1`` name a GPU.
         threads: number of runs at a time on the CPU; 0 for one per core.
         batch_size: images per batch at most; 0 for what suits the provider and the images' size. A
@@ -46,14 +46,14 @@ class Engine:
         on_halving: called each time that a GPU's memory did not hold a run and runs are halved.
 
     Attributes:
-        manifest: of the artifact.
+        manifest: of the model.
         sha256: of its file.
         provider: ``tensorrt``, ``cuda`` or ``cpu``: the one that runs.
         note: remarks on how it runs, or "".
         concurrency: number of threads that keep it busy.
 
     Raises:
-        ArtifactError: the file is not an artifact.
+        ModelFileError: the file is not an exported model.
         EngineError: the provider cannot run it.
     """
 

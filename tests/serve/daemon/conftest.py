@@ -281,10 +281,10 @@ class Served:
 
 
 @pytest.fixture(scope="module")
-def served(artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A daemon that scores with ``artifact``: batches of 8, 64 images in its queue."""
+def served(onnx_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A daemon that scores with ``onnx_file``: batches of 8, 64 images in its queue."""
     settings = ServeSettings(
-        model=artifact,
+        model=onnx_file,
         data_dir=tmp_path_factory.mktemp("served"),
         provider="cpu",
         batch_size=8,
@@ -297,9 +297,9 @@ def served(artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 @pytest.fixture
-def folder(tmp_path: Path, artifact: Path, photos: Path) -> Path:
+def folder(tmp_path: Path, onnx_file: Path, photos: Path) -> Path:
     """What a daemon needs: a model, and pools under one root."""
-    shutil.copy(artifact, tmp_path / "model.onnx")
+    shutil.copy(onnx_file, tmp_path / "model.onnx")
     shutil.copytree(photos, tmp_path / "photos")
     return tmp_path
 
