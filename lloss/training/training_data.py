@@ -47,7 +47,7 @@ class TrainingData:
         return TrainingData(self.images[rows], targets, self.classes, self.sha256)
 
 
-def entropy(*words: int) -> int:
+def seed_of(*words: int) -> int:
     """Hash whole numbers to a seed."""
     return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1)
 
@@ -74,7 +74,7 @@ class Batches(Dataset[tuple[torch.Tensor, Any]]):
             order = random.permutation(len(self.data.images))
             self._order = epoch, np.array_split(order, self.steps)
         rows = self._order[1][step]
-        generator = torch.Generator().manual_seed(entropy(self.settings.seed, 3, epoch, step))
+        generator = torch.Generator().manual_seed(seed_of(self.settings.seed, 3, epoch, step))
         images = torch.from_numpy(self.data.images[rows])
         targets = [self.data.targets[row] for row in rows]
         images, targets = self.task.augment(images, targets, self.settings, generator)
