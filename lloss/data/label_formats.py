@@ -20,6 +20,7 @@ from typing import Any
 
 from lloss.annotations.coco import entries, is_coco
 from lloss.annotations.cvat import is_tagged, parse_tags
+from lloss.annotations.image_folder import has_objects, parse_row_labels
 from lloss.annotations.json_fields import load_json
 from lloss.annotations.label_csv import read_labels
 from lloss.annotations.lloss_json import parse_archive
@@ -40,6 +41,9 @@ def read_any_labels(path: Path, problems: Problems) -> Mapping[str, Any]:
         return read_objects(path, problems)
     if path.suffix.lower() == ".xml":
         return parse_tags(path, problems) if is_tagged(path) else read_objects(path, problems)
+    if path.suffix.lower() == ".jsonl":
+        of_objects = has_objects(path)
+        return (read_objects if of_objects else parse_row_labels)(path, problems)
     if path.suffix.lower() != ".json":
         return read_labels(path, needs_label=False)
     labels = _any_in(load_json(path), path, problems)

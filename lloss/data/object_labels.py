@@ -11,6 +11,7 @@ import numpy as np
 from lloss.annotations.boxes import BoxedObject, ListedImage, ObjectList, check_box
 from lloss.annotations.coco import is_coco, parse_objects
 from lloss.annotations.cvat import parse_cvat
+from lloss.annotations.image_folder import parse_row_objects
 from lloss.annotations.json_fields import load_json
 from lloss.annotations.label_types import ObjectLabel
 from lloss.annotations.lloss_json import load_annotations, parse_archive
@@ -32,21 +33,25 @@ from lloss.pools import Item, Pool
 from lloss.pools.storage import LocalPath, StoragePath, image_folder
 from lloss.pools.uri import PoolUri
 
+_LISTINGS = {".xml": parse_cvat, ".jsonl": parse_row_objects}
+"""Parsers of files that list images with their objects, by suffix; JSON is COCO's."""
+
 
 def read_objects(path: Path, problems: Problems) -> dict[str, ObjectLabel]:
     """Read the objects of a file or a folder, by the name of the image.
 
-    ``path`` is a COCO JSON or CVAT XML (names are those of its images), a folder of VOC XML or YOLO
-    text (names are the files' own), YOLO's ``data.yaml``, or a file of :func:`.write_labels`. An
-    image with a broken annotation is left out, unless that is a box without area.
+    ``path`` is a COCO JSON, CVAT XML or ``metadata.jsonl`` (names are those of its images), a
+    folder of VOC XML or YOLO text (names are the files' own), YOLO's ``data.yaml``, or a file of
+    :func:`.write_labels`. An image with a broken annotation is left out, unless that is a box
+    without area.
     """
     if path.suffix.lower() in YAML_SUFFIXES:
         return read_yolo_labels(path, problems)
     if path.is_dir():
         of_yolo = not holds_xml(path) and holds_yolo(path)
         return (read_yolo_folder if of_yolo else read_voc_folder)(path, problems)
-    if path.suffix.lower() == ".xml":
-        return _by_name(parse_cvat(path, problems))
+    if parse := _LISTINGS.get(path.suffix.lower()):
+        return _by_name(parse(path, problems))
     document = load_json(path)
     archived = parse_archive(document, str(path), "objects")
     return objects_in(document, path, problems) if archived is None else archived
@@ -65,7 +70,7 @@ def _coco_images(document: Any, path: Path, problems: Problems) -> list[ListedIm
     if not is_coco(document):
         raise LabelError(
             f"{path}: is not COCO JSON (with 'images', 'annotations' and 'categories'); give that, "
-            "a folder of VOC XML or of YOLO text, YOLO's data.yaml, or CVAT's XML"
+            "a folder of VOC XML or of YOLO text, YOLO's data.yaml, CVAT's XML or metadata.jsonl"
         )
     return parse_objects(document, str(path), problems)
 
@@ -90,8 +95,9 @@ def open_objects(data: str, problems: Problems) -> LabeledSet:
     Args:
         data: a VOC devkit (its folder, ``VOCdevkit`` in that, or one year in that), optionally with
             ``:SPLIT`` (``train``, ``val``, ``trainval``, which is the default, or ``test``); or a
-            COCO JSON or CVAT XML, optionally with ``?image=FOLDER``; or a ``data.yaml`` of YOLO or
-            its folder, optionally with ``:SPLIT`` (``train``, the default, ``val`` or ``test``).
+            COCO JSON, CVAT XML or ``metadata.jsonl``, optionally with ``?image=FOLDER``; or a
+            ``data.yaml`` of YOLO or its folder, optionally with ``:SPLIT`` (``train``, the default,
+            ``val`` or ``test``).
         problems: counts broken annotations and missing images.
     """
     asked = PoolUri.parse(data)
@@ -125,8 +131,8 @@ def _path_and_split(data: str) -> tuple[Path, str]:
 
 
 def _listed_set(path: Path, folder: str, problems: Problems) -> LabeledSet:
-    if path.suffix.lower() == ".xml":
-        images = parse_cvat(path, problems)
+    if parse := _LISTINGS.get(path.suffix.lower()):
+        images = parse(path, problems)
     else:
         images = _coco_images(load_annotations(path), path, problems)
     place = image_folder(LocalPath(path), [image.name for image in images], folder)

@@ -27,7 +27,7 @@ from lloss.annotations.yolo import (
 from lloss.data.annotation_folders import annotation_files, is_yolo_name
 from lloss.errors import ImageError, LabelError, PoolError
 from lloss.pools import FolderPool, Item
-from lloss.pools.file_walk import PassedOver, walk
+from lloss.pools.file_walk import PassedOver, has_image_suffix, walk
 from lloss.pools.image_files import ImageRoot, read_file
 from lloss.pools.storage import LocalPath
 from lloss.text.image_paths import image_path
@@ -50,7 +50,7 @@ def read_yolo_folder(folder: Path, problems: Problems) -> dict[str, ObjectLabel]
     image, in ``images``.
     """
     files = annotation_files(folder, ".txt", "YOLO labels", problems, True)
-    files = [(id, path) for id, path in files if is_yolo_name(path.name)]
+    files = [(id, path) for id, path in files if is_yolo_name(path.name) and not _lists(path)]
     inside = [(id, path) for id, path in files if "labels" in id.split("/")[:-1]]
     parser = YoloParser(find_config(folder), problems)
     labels: dict[str, ObjectLabel] = {}
@@ -191,6 +191,12 @@ def _listed(listing: Path, config: YoloConfig, problems: Problems) -> Iterator[P
                 raise AnnotationError(where, f"the file {places[0]} is missing")
         if path is not None:
             yield path
+
+
+def _lists(path: Path) -> bool:
+    """Whether a text file begins with the name of an image, as lists of a split do."""
+    with path.open("rb") as file:
+        return has_image_suffix(file.readline(1 << 12).decode("utf-8", "replace").strip())
 
 
 def label_file(image: Path) -> Path:

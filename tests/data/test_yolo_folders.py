@@ -135,12 +135,13 @@ def test_images_beside_their_labels_stay_in_the_pool(tmp_path: Path, picture: An
     picture(folder / "a.jpg", 40, 30)
     picture(folder / "b.jpg", 40, 30)
     write_rows(folder / "a.txt", end="\r\n")
+    (folder / "train.txt").write_text("data/obj_train_data/a.jpg\n")
     problems = Problems()
     pool = labeled_pool(folder, [folder], problems)
     assert sorted(pool.ids()) == ["a.jpg", "b.jpg"]
     found = join_objects(pool, read_objects(folder, problems), str(folder), problems)
     assert [item.id for item in found.items] == ["a.jpg"]
-    assert problems.notes == [f"{folder}: passed over 1 other file (1 .txt)"]  # of the pool
+    assert problems.notes == [f"{folder}: passed over 2 other files (2 .txt)"]  # of the pool
     check_label(found.labels[0])
 
 
