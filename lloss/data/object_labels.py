@@ -101,7 +101,7 @@ def open_objects(data: str, problems: Problems) -> LabeledSet:
         problems: counts broken annotations and missing images.
     """
     asked = PoolUri.parse(data)
-    path, split = _path_and_split(data)
+    path, split = path_and_split(data)
     if config := config_of(path):
         found = read_yolo_split(config, split, problems)
         return usable_set(found, _sized(problems), data, "image", problems)
@@ -123,7 +123,8 @@ def missing_image(where: str, name: str, folder: StoragePath) -> AnnotationError
     return AnnotationError(where, what)
 
 
-def _path_and_split(data: str) -> tuple[Path, str]:
+def path_and_split(data: str) -> tuple[Path, str]:
+    """The path, and the split behind its colon; "" without one."""
     head, colon, split = data.rpartition(":")
     if Path(data).exists() or not colon or not Path(head).exists():
         return Path(data), ""

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lloss.annotations.label_types import ObjectLabel
+from lloss.annotations.person_record import Person
 from lloss.annotations.problems import AnnotationError, Problems
 from lloss.annotations.yolo import (
     YAML_FILES,
@@ -24,8 +25,10 @@ from lloss.annotations.yolo import (
     find_config,
     read_config,
 )
+from lloss.annotations.yolo_pose import parse_rows
 from lloss.data.annotation_folders import annotation_files, is_yolo_name
 from lloss.errors import ImageError, LabelError, PoolError
+from lloss.images.decode import size_of
 from lloss.pools import FolderPool, Item
 from lloss.pools.file_walk import PassedOver, has_image_suffix, walk
 from lloss.pools.image_files import ImageRoot, read_file
@@ -114,6 +117,19 @@ def read_yolo_split(
         if label is not None:
             yield item, label
     parser.note_conversions(str(path))
+
+
+def read_yolo_persons(path: Path, split: str, problems: Problems) -> Iterator[Person]:
+    """Read the persons of a split of a ``data.yaml``, with the images' ids as their names."""
+    config = read_config(path)
+    for item, file in _split(config, split or DEFAULT_SPLIT, problems):
+        with problems.skipping():
+            if file.is_file():
+                try:
+                    data, size = read_file(file), size_of(item.read())
+                except ImageError as error:
+                    raise AnnotationError(str(file), f"it or its image {error}") from error
+                yield from parse_rows(data, file, config, item.id, size, problems)
 
 
 def _read(path: Path, parser: YoloParser) -> ObjectLabel | None:

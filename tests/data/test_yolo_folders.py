@@ -80,8 +80,10 @@ def test_a_split_is_read_in_pixels(dataset: Path) -> None:
     assert found.items[1].read() == (dataset / "images/train/b.jpg").read_bytes()
     assert opened(dataset / "data.yaml").sha256 == found.sha256
     assert opened_ids(f"{dataset}/data.yaml:val", Problems()) == ["images/val/c.jpg"]
-    with pytest.raises(PoolError, match="no such split as 'test'; it has train, val"):
-        opened(f"{dataset}:test")
+    for absent in (None, ""):
+        write_config(dataset, test=absent)
+        with pytest.raises(PoolError, match="no such split as 'test'; it has train, val"):
+            opened(f"{dataset}:test")
 
 
 def test_random_rows_come_back(dataset: Path) -> None:
