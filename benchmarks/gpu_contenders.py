@@ -81,7 +81,7 @@ def graph_of(model: str, half: bool) -> tuple[ScoringGraph, Manifest]:
     return graph, manifest
 
 
-def write_artifact(model: str, half: bool, folder: Path) -> Path:
+def write_onnx_file(model: str, half: bool, folder: Path) -> Path:
     path = folder / f"{'fp16' if half else 'fp32'}.onnx"
     write_onnx(*graph_of(model, half), path)
     return path
@@ -161,7 +161,7 @@ def opened(path: Path, provider: str, batch: int) -> Any:
 def add_engines(
     contenders: dict[str, Work],
     provider: str,
-    artifacts: dict[str, Path],
+    models: dict[str, Path],
     images: np.ndarray,
     notes: dict[str, str],
     stack: ExitStack,
@@ -169,7 +169,7 @@ def add_engines(
     if provider == "cpu":  # a trial run without a GPU
         return
     lanes = stack.enter_context(ThreadPoolExecutor(LANES))
-    for precision, path in artifacts.items():
+    for precision, path in models.items():
         name = f"lloss engine, {provider} {precision}"
         engine = Engine(path, provider, batch_size=len(images))
         stack.callback(engine.close)
@@ -235,7 +235,7 @@ def loader_work(files: Any, network: nn.Module, batch: int, plan: Plan) -> Work:
 
 
 def scorer_work(model: Path, pool: Path, batch: int, plan: Plan) -> Work:
-    scorer = lloss.Scorer(model, device=plan.device, batch_size=batch)
+    scorer = lloss.Scorer(model, provider=plan.device, batch_size=batch)
     return lambda: sum(map(len, scorer.stream(pool)))
 
 

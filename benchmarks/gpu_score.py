@@ -43,7 +43,7 @@ from gpu_contenders import (
     synchronized,
     torch_graph,
     torch_work,
-    write_artifact,
+    write_onnx_file,
 )
 
 import lloss
@@ -120,7 +120,7 @@ def best_time(work: Callable[[], Any], plan: Plan) -> float:
 # The engine alone
 
 
-def engine_table(plan: Plan, artifacts: dict[str, Path]) -> dict[str, Row]:
+def engine_table(plan: Plan, models: dict[str, Path]) -> dict[str, Row]:
     rows: dict[str, Row] = {}
     networks = {"fp32": torch_graph(plan, False), "fp16": torch_graph(plan, True)}
     for batch in plan.batches:
@@ -134,14 +134,14 @@ def engine_table(plan: Plan, artifacts: dict[str, Path]) -> dict[str, Row]:
             }
             if plan.compiled:
                 add_compiled(contenders, networks["fp16"], resident, plan, notes)
-            for precision, path in artifacts.items():
+            for precision, path in models.items():
                 plain = opened(path, plan.device, batch)
                 contenders[f"session.run, {precision}"] = bare_work(plain, images)
                 contenders[f"session on resident data, {precision}"] = bound_work(
                     plain, images, plan
                 )
             for provider in [plan.device, *(["tensorrt"] if plan.tensorrt else [])]:
-                add_engines(contenders, provider, artifacts, images, notes, stack)
+                add_engines(contenders, provider, models, images, notes, stack)
             take_turns(contenders, plan, rows, str(batch))
             for name, note in notes.items():
                 rows.setdefault(name, Row(name)).note = note
@@ -152,13 +152,13 @@ def engine_table(plan: Plan, artifacts: dict[str, Path]) -> dict[str, Row]:
 
 
 def end_to_end_table(
-    plan: Plan, artifacts: dict[str, Path], batch: int, folder: Path
+    plan: Plan, models: dict[str, Path], batch: int, folder: Path
 ) -> dict[str, Row]:
     rows: dict[str, Row] = {}
     network = torch_graph(plan, half=True)
     for column, pool, files in pools(plan, folder):
         contenders = {"torch DataLoader loop, fp16 eager": loader_work(files, network, batch, plan)}
-        for precision, path in artifacts.items():
+        for precision, path in models.items():
             name = f"lloss Scorer.stream, {precision}"
             contenders[name] = scorer_work(path, pool, batch, plan)
         take_turns(contenders, plan, rows, column)
@@ -279,14 +279,14 @@ def main(
 
 def measured(plan: Plan, folder: Path) -> str:
     limits = ceilings(plan)
-    artifacts = {
-        precision: write_artifact(plan.model, precision == "fp16", folder)
+    models = {
+        precision: write_onnx_file(plan.model, precision == "fp16", folder)
         for precision in ("fp32", "fp16")
     }
-    engine = engine_table(plan, artifacts)
+    engine = engine_table(plan, models)
     columns = [str(batch) for batch in plan.batches]
     batch = max(plan.batches, key=lambda size: best(engine, "lloss", str(size)) or 0)
-    whole = end_to_end_table(plan, artifacts, batch, folder)
+    whole = end_to_end_table(plan, models, batch, folder)
     flops = flops_per_image(plan.model)
     top = max((best(engine, "lloss", column) or 0 for column in columns), default=0)
     lines = [

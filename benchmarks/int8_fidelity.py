@@ -17,11 +17,11 @@ from pathlib import Path
 import click
 import numpy as np
 import torch
-from lloss.export.export_model import export_artifact
+from lloss.export.export_model import export_onnx
 from lloss.export.fidelity import FidelityLimits
 from lloss.export.graph import ScoringGraph
 from lloss.export.pool_sample import batches
-from lloss.export.precision import Reduction
+from lloss.export.precision import ReducedPrecision
 from numpy.typing import NDArray
 
 from lloss.errors import FidelityError
@@ -47,19 +47,17 @@ def main(run: Path, pool: str, held_out: int, batch: int, turns: int) -> None:
             path = Path(folder) / f"{precision}.onnx"
             reduction = None
             if precision != "fp32":
-                reduction = Reduction(
+                reduction = ReducedPrecision(
                     precision=precision, pool=opened, held_out=held_out, limits=FidelityLimits()
                 )
             try:
-                export_artifact(
-                    checkpoint, path, reduction, lambda line: click.echo(line, err=True)
-                )
+                export_onnx(checkpoint, path, reduction, lambda line: click.echo(line, err=True))
             except FidelityError as error:
                 click.echo(f"{precision}: {error}", err=True)
                 continue
             files[precision] = path
         spec = read_manifest(files["fp32"]).image
-        sample = Reduction(precision="fp16", pool=opened).sample.held_out[:batch]
+        sample = ReducedPrecision(precision="fp16", pool=opened).sample.held_out[:batch]
         ((_, images),) = batches(sample, spec, "read", size=batch)
         speeds = timed(runners(checkpoint, files, images), len(images), turns)
         click.echo("| | Spearman | top 10% | largest difference | MB | images/s |")

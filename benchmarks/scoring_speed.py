@@ -247,7 +247,7 @@ def table(title: str, rates: dict[str, float], against: dict[str, str]) -> str:
     return "\n".join([*lines, ""])
 
 
-def small_images(run: Path, artifacts: dict[str, Path], png: Path, npy: Path, options: Any) -> None:
+def small_images(run: Path, models: dict[str, Path], png: Path, npy: Path, options: Any) -> None:
     """CIFAR-sized images: files and an array, against PyTorch and the bare engine."""
     eager = Loop(load_checkpoint(run)).eval()
     compiled = torch.compile(eager, dynamic=False)
@@ -264,7 +264,7 @@ def small_images(run: Path, artifacts: dict[str, Path], png: Path, npy: Path, op
         "torch.compile, .npy": lambda: torch_loop(compiled, Array(npy, few), batch, workers),
     }
     with contextlib.ExitStack() as stack:
-        for name, path in artifacts.items():
+        for name, path in models.items():
             session = bare_session(path, cores)
             size = max((16, 64, 128), key=lambda b, s=session: bare(s, images[:1024], b))
             scorer = stack.enter_context(Scorer(path, "cpu"))
@@ -279,7 +279,7 @@ def small_images(run: Path, artifacts: dict[str, Path], png: Path, npy: Path, op
             }
         rates = rounds(turns, options["rounds"])
     against = {"eager PNG": "PyTorch eager, PNG", "eager .npy": "PyTorch eager, .npy"}
-    for name in artifacts:
+    for name in models:
         bares = [key for key in rates if key.startswith(f"bare session, {name}")]
         against[f"bare {name}"] = max(bares, key=lambda key: rates[key])
     flops = flops_an_image(eager, images.shape[1:])
@@ -298,16 +298,16 @@ def _turn(function: Callable[..., float], *given: Any) -> Turn:
     return lambda: function(*given)
 
 
-def photos(artifact: Path, name: str, folder: Path, options: Any) -> None:
+def photos(model: Path, name: str, folder: Path, options: Any) -> None:
     """JPEG files of 500×375 at the network's 224×224: decoding and computing share the cores."""
     cores = len(os.sched_getaffinity(0))
-    with Scorer(artifact, "cpu") as scorer:
+    with Scorer(model, "cpu") as scorer:
         spec = scorer.manifest.image
         count = len(list(open_pool(folder)))
         images = np.random.default_rng(0).integers(
             0, 256, (count, spec.height, spec.width, 3), np.uint8
         )
-        single = bare_session(artifact, 1)
+        single = bare_session(model, 1)
         rates = rounds(
             {
                 "decode alone": _turn(decode_alone, folder, spec, cores),
@@ -328,8 +328,8 @@ def photos(artifact: Path, name: str, folder: Path, options: Any) -> None:
 @click.option("--png", type=PATH, help="Folder of PNG files of 32×32 pixels.")
 @click.option("--npy", type=PATH, help="The same images, uint8 [N, 32, 32, 3].")
 @click.option("--run", type=PATH, help="A trained ResNet-18 (resnet18-cifar).")
-@click.option("--fp32", type=PATH, help="Its artifact.")
-@click.option("--int8", type=PATH, help="Its artifact of reduced precision.")
+@click.option("--fp32", type=PATH, help="Its model.")
+@click.option("--int8", type=PATH, help="Its model of reduced precision.")
 @click.option("--images", default=10_000, show_default=True)
 @click.option("--torch-images", default=2_048, show_default=True, help="Of them for PyTorch.")
 @click.option("--jpegs", default=600, show_default=True)

@@ -167,7 +167,7 @@ def _resident(pid: int) -> int:
 
 
 @click.command()
-@click.option("--model", type=PATH, help="An artifact.  [default: an untrained network]")
+@click.option("--model", type=PATH, help="An exported model.  [default: an untrained network]")
 @click.option("--network", default="resnet18-cifar", show_default=True, help="At 32×32.")
 @click.option("--precision", type=click.Choice(["fp32", "int8"]), default="fp32", show_default=True)
 @click.option("--rivals", type=PATH, help="A venv with litserve, mlserver and onnxruntime.")

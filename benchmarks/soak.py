@@ -268,7 +268,9 @@ def drawn(samples: list[dict[str, float]], warm_up: float, path: Path) -> None:
 
 
 @click.command()
-@click.option("--model", type=PATH, help="An artifact.  [default: an untrained ResNet-18, 32×32]")
+@click.option(
+    "--model", type=PATH, help="Of lloss export.  [default: an untrained ResNet-18, 32×32]"
+)
 @click.option("--seconds", default=600.0, show_default=True)
 @click.option("--warm-up", default=120.0, show_default=True, help="Of them, not judged.")
 @click.option("--log", type=PATH, help="Keep what the daemon says here.")

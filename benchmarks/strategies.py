@@ -21,28 +21,28 @@ import numpy as np
 import torch
 
 from lloss.project.demo_data import SETTINGS, digits
-from lloss.simulation.strategy_trials import ENTROPY, RANDOM, Experiment, Strategy, simulate
+from lloss.simulation.strategy_trials import ENTROPY, RANDOM, Experiment, Method, simulate
 from lloss.tasks.presets import resolve_settings
 from lloss.training.training_data import TrainingData
 
 PAPER = {"head_loss": "margin", "head_summary": False}
 
 
-def strategies(epochs: int) -> list[Strategy]:
+def methods(epochs: int) -> list[Method]:
     stop = epochs * 6 // 10
     paper = {**PAPER, "gradient_stop": stop}
     joint, detached = {"gradient_stop": stop}, {"gradient_stop": 0}
     return [
         RANDOM,
         ENTROPY,
-        Strategy("paper, top", paper),
-        Strategy("soft joint, top", joint),
-        Strategy("soft joint, top of half", joint, subset=0.5),
-        Strategy("soft joint, diverse", joint, how="diverse"),
-        Strategy("soft joint, diverse of half", joint, how="diverse", subset=0.5),
-        Strategy("soft detached, diverse", detached, how="diverse"),
-        Strategy("soft detached, diverse of half", detached, how="diverse", subset=0.5),
-        Strategy("entropy, diverse", {"head": False}, how="diverse", by="entropy"),
+        Method("paper, top", paper),
+        Method("soft joint, top", joint),
+        Method("soft joint, top of half", joint, subset=0.5),
+        Method("soft joint, diverse", joint, how="diverse"),
+        Method("soft joint, diverse of half", joint, how="diverse", subset=0.5),
+        Method("soft detached, diverse", detached, how="diverse"),
+        Method("soft detached, diverse of half", detached, how="diverse", subset=0.5),
+        Method("entropy, diverse", {"head": False}, how="diverse", by="entropy"),
     ]
 
 
@@ -99,14 +99,14 @@ def main(
     experiment = Experiment(pool, test, **budget)
     table = defaultdict(list)
     for trial in range(first, first + trials):
-        for strategy in strategies(epochs):
-            if only and strategy.name not in only:
+        for method in methods(epochs):
+            if only and method.name not in only:
                 continue
-            results = simulate(experiment, settings, strategy, trial)
-            table[strategy.name].append([r.metric for r in results])
+            results = simulate(experiment, settings, method, trial)
+            table[method.name].append([r.metric for r in results])
             last = results[-1]
             click.echo(
-                f"{trial} {strategy.name:32s} "
+                f"{trial} {method.name:32s} "
                 + " ".join(f"{r.metric:.3f}" for r in results)
                 + (f"  head {last.head.spearman:.3f}" if last.head else "  head  –   ")
                 + f"  entropy {last.entropy.spearman:.3f}"
@@ -117,7 +117,7 @@ def main(
                         row = {
                             "data": data,
                             "trial": trial,
-                            "strategy": strategy.name,
+                            "strategy": method.name,
                             "epochs": epochs,
                             **asdict(r),
                         }

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from lloss.export.export_model import export_artifact
+from lloss.export.export_model import export_onnx
 from lloss.export.fidelity import FidelityLimits
-from lloss.export.precision import Reduction
+from lloss.export.precision import ReducedPrecision
 from PIL import Image
 from tqdm import tqdm
 
@@ -56,10 +56,10 @@ def exported(run: Path, out: Path, precision: str, pool: Path) -> Path:
     if precision != "fp32":
         # Untrained, so that no fidelity is to be expected of it, and none is claimed.
         limits = FidelityLimits(min_spearman=0, min_overlap=0)
-        reduction = Reduction(
+        reduction = ReducedPrecision(
             precision=precision, pool=open_pool(pool), held_out=200, limits=limits
         )
-    export_artifact(checkpoint, out, reduction)
+    export_onnx(checkpoint, out, reduction)
     return out
 
 

@@ -1,4 +1,4 @@
-"""From a checkpoint to a verified artifact."""
+"""From a checkpoint to a verified ONNX file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import onnx
 from lloss.export.divergence_check import check_network
 from lloss.export.graph import ScoringGraph, outputs_of, write_onnx
 from lloss.export.pool_sample import ReferenceSample
-from lloss.export.precision import Log, Reduction
+from lloss.export.precision import Log, ReducedPrecision
 from lloss.export.torch_parity import check_parity
 from numpy.typing import NDArray
 
@@ -22,10 +22,10 @@ from lloss.training.checkpoint import Checkpoint
 from lloss.training.divergence import remedy
 
 
-def export_artifact(
+def export_onnx(
     checkpoint: Checkpoint,
     path: Path,
-    reduction: Reduction | None = None,
+    reduction: ReducedPrecision | None = None,
     log: Log = lambda _: None,
     reference: ReferenceSample | None = None,
 ) -> Manifest:

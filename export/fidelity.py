@@ -1,6 +1,6 @@
 """Measure in ranks how near a graph of reduced precision is to the fp32 graph.
 
-An artifact is used for its order: people label the K images with the highest predicted loss.
+An exported model is used for its order: people label the K images with the highest predicted loss.
 """
 
 from __future__ import annotations

@@ -89,7 +89,7 @@ def batches(
 
 @dataclass(frozen=True, kw_only=True)
 class ReferenceSample:
-    """Images whose predicted losses an artifact's live traffic is compared with."""
+    """Images whose predicted losses an exported model's live traffic is compared with."""
 
     pool: Pool
     exclude: Set[str] = frozenset()  # ids, such as those of training, whose losses are lower

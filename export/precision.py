@@ -29,8 +29,8 @@ Log = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reduction:
-    """Makes artifacts of a precision below fp32, judged on images of a pool.
+class ReducedPrecision:
+    """Makes models of a precision below fp32, judged on images of a pool.
 
     Attributes:
         precision: ``fp16``: the network in float16. ``int8``: its convolutions and products in
@@ -141,7 +141,7 @@ class Reduction:
         if speed["times_fp32"] <= 1:
             log(
                 f"note: int8 is no faster than fp32 on this CPU ({speed['times_fp32']:.2g}×): "
-                "here --precision fp32 is the better artifact"
+                "here --precision fp32 is the better model"
             )
         return {**recipe, "instructions": MADE_FOR[bits]}, speed
 

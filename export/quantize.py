@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from onnxruntime import quantization
 from onnxruntime.quantization.calibrate import TensorsData, create_calibrator
 
-from lloss.errors import ArtifactError
+from lloss.errors import ModelFileError
 from lloss.manifest import INPUT
 
 WEIGHTED = ("Conv", "MatMul", "Gemm")
@@ -41,7 +41,7 @@ class Int8Quantizer:
         layers: convolutions and products with constant weights, by name, in the graph's order.
 
     Raises:
-        ArtifactError: there are none; also from the methods, where onnxruntime cannot quantize.
+        ModelFileError: there are none; also from the methods, where onnxruntime cannot quantize.
     """
 
     def __init__(self, fp32: Path, scratch: Path) -> None:
@@ -55,7 +55,7 @@ class Int8Quantizer:
         self._names = layer_names(self._model)
         self.layers = tuple(self._names.values())
         if not self.layers:
-            raise ArtifactError(
+            raise ModelFileError(
                 "the network has no convolution and no product with constant weights to quantize: "
                 "export it with --precision fp32 or fp16"
             )
@@ -175,7 +175,7 @@ def _quantizing() -> Iterator[None]:
             yield
     except Exception as error:
         reason = " ".join(str(error).split()) or "no reason given"
-        raise ArtifactError(
+        raise ModelFileError(
             f"ONNX Runtime cannot quantize the network ({type(error).__name__}: {reason}): "
             "weights or activations may contain NaN or infinity; use --precision fp32 or fp16"
         ) from error

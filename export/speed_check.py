@@ -17,7 +17,7 @@ from lloss.runtime.batch_size import host_batch
 from lloss.runtime.int8_support import open_cpu_session
 
 SECONDS = 2.0
-"""Of runs, both graphs together."""
+"""Seconds of runs, both graphs together."""
 
 
 def measure_speed(
@@ -34,8 +34,8 @@ def measure_speed(
     ``images``, uint8 [B, H, W, 3], are repeated to fill a batch; each graph runs twice at least.
 
     Returns:
-        ``times_fp32``: images a second of the second graph over those of fp32; below 1 it is
-        slower. ``images_per_second`` of the second graph, images a run (``batch``), and the
+        ``times_fp32``: images per second of the second graph over those of fp32; below 1 it is
+        slower. ``images_per_second`` of the second graph, images per run (``batch``), and the
         processor's name (``cpu``).
     """
     sessions = [open_cpu_session(str(fp32), 1), open_cpu_session(str(reduced), 1, weight_bits)]

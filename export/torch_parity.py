@@ -23,7 +23,7 @@ BATCHES = (1, 2, 3, 64)
 """Batch sizes that are tried, the last one with images of up to 128×128 pixels."""
 
 PIXELS = 64 * 128 * 128
-"""Of a batch at most: larger images make the last batch smaller, so that the check stays quick."""
+"""Pixels per batch, at most; for larger images the last batch is smaller, to stay quick."""
 
 ABSOLUTE, RELATIVE = 1e-3, 1e-3
 """Allowed difference of an output: ABSOLUTE + RELATIVE * its largest magnitude, at most

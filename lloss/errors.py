@@ -3,7 +3,7 @@
 ::
 
     images ──train──▶ checkpoint ──export──▶ model.onnx ──score──▶ scores/ ──select──▶ ids
-    LabelError        CheckpointError        ArtifactError         ScoresError
+    LabelError        CheckpointError        ModelFileError        ScoresError
     PoolError                                ParityError           SelectionError
     ImageError (one image)   FidelityError   EngineError
 
@@ -45,15 +45,15 @@ class DivergedError(LlossError):
     """Training whose loss or weights became infinite or NaN."""
 
 
-class ArtifactError(LlossError):
+class ModelFileError(LlossError):
     """A file that lloss did not export, or that is damaged."""
 
 
-class ParityError(ArtifactError):
+class ParityError(ModelFileError):
     """An exported graph whose outputs differ from those of the network."""
 
 
-class FidelityError(ArtifactError):
+class FidelityError(ModelFileError):
     """A graph of reduced precision that ranks images differently from the fp32 graph."""
 
 

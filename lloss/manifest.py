@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from lloss.errors import ArtifactError
+from lloss.errors import ModelFileError
 from lloss.images.decode import ImageSpec
 from lloss.statistics.loss_distribution import LossReference
 
@@ -19,12 +19,12 @@ FORMAT = 1
 INPUT = "images"
 
 PRECISIONS = ("fp32", "fp16", "int8")
-"""Of the network; the head and the outputs are float32 in each."""
+"""Precisions of the network; the head and the outputs are float32 in each."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What an artifact is.
+    """What an exported model is.
 
     The graph's input is ``images``, uint8 [N, H, W, 3] with any N; normalisation is inside. Its
     outputs are float32 with a leading N.
@@ -43,7 +43,7 @@ class Manifest:
     fidelity: Mapping[str, Any] = field(default_factory=dict)
     # Of int8: the calibration, the layers left in fp32, and what that reached on ``tuning`` images
     recipe: Mapping[str, Any] = field(default_factory=dict)
-    # Of int8: images a second beside the fp32 graph's, and on which processor
+    # Of int8: images per second compared with the fp32 graph's, and on which processor
     speed: Mapping[str, Any] = field(default_factory=dict)
     # sha256 of the checkpoint, training settings, labels, versions
     provenance: Mapping[str, Any] = field(default_factory=dict)
@@ -55,18 +55,18 @@ class Manifest:
 
     @classmethod
     def from_json(cls, text: str, where: str) -> Manifest:
-        """Parse :meth:`to_json`; ArtifactError for other text or a later format."""
+        """Parse :meth:`to_json`; ModelFileError for other text or a later format."""
         try:
             fields = json.loads(text)
             version = fields.pop("format")
             if version != FORMAT:
-                raise ArtifactError(
+                raise ModelFileError(
                     f"{where}: its manifest is of format {version}, this lloss reads {FORMAT}; "
                     "update lloss or export again"
                 )
             return msgspec.convert(fields, cls)
         except (KeyError, TypeError, ValueError, AttributeError, msgspec.MsgspecError) as error:
-            raise ArtifactError(f"{where}: its manifest is damaged: export again") from error
+            raise ModelFileError(f"{where}: its manifest is damaged: export again") from error
 
 
 def class_name(classes: Sequence[str], prediction: float | None) -> str:
@@ -77,28 +77,28 @@ def class_name(classes: Sequence[str], prediction: float | None) -> str:
 
 
 def read_manifest(path: str | Path) -> Manifest:
-    """Read the manifest of an artifact, and check that the file is whole and self-contained.
+    """Read the manifest of an exported model, and check that the file is whole and self-contained.
 
-    ArtifactError for any other file, and for a graph that is not the manifest's.
+    ModelFileError for any other file, and for a graph that is not the manifest's.
     """
     import onnx  # half a second, and not everybody who imports this reads a model
 
     path = Path(path)
     if path.is_dir():
-        raise ArtifactError(f"{path}: is a folder; an artifact is one file, such as model.onnx")
+        raise ModelFileError(f"{path}: is a folder; a model is one file, such as model.onnx")
     if not path.is_file():
-        raise ArtifactError(f"{path}: no such file; make it with lloss export RUN -o {path}")
+        raise ModelFileError(f"{path}: no such file; make it with lloss export RUN -o {path}")
     try:
         # Without external data: a file may name others on this machine, and must not reach them.
         model = onnx.load(str(path), load_external_data=False)
     except Exception as error:  # protobuf fails in its own ways
-        raise ArtifactError(f"{path}: not a readable ONNX file; export it again") from error
+        raise ModelFileError(f"{path}: not a readable ONNX file; export it again") from error
     _refuse_external_data(model, path)
     metadata = {prop.key: prop.value for prop in model.metadata_props}
     if KEY not in metadata:
         maker = f" (made by {model.producer_name})" if model.producer_name else ""
-        raise ArtifactError(
-            f"{path}: not an artifact of lloss{maker}: it has no manifest; use lloss export"
+        raise ModelFileError(
+            f"{path}: not a model of lloss{maker}: it has no manifest; use lloss export"
         )
     manifest = Manifest.from_json(metadata[KEY], str(path))
     _check_interface(model, manifest, path)
@@ -108,8 +108,8 @@ def read_manifest(path: str | Path) -> Manifest:
 def _refuse_external_data(model: Any, path: Path) -> None:
     for tensor in _tensors(model.graph):
         if tensor.data_location == tensor.EXTERNAL or tensor.external_data:
-            raise ArtifactError(
-                f"{path}: keeps the weights {tensor.name!r} in another file; an artifact is one "
+            raise ModelFileError(
+                f"{path}: keeps the weights {tensor.name!r} in another file; a model is one "
                 "self-contained file: use lloss export"
             )
 
@@ -136,7 +136,7 @@ def _check_interface(model: Any, manifest: Manifest, path: Path) -> None:
         or outputs != list(manifest.outputs)
         or "loss" not in outputs
     ):
-        raise ArtifactError(
+        raise ModelFileError(
             f"{path}: its graph has the tensors {found}, which are not its manifest's; "
             "export it again"
         )

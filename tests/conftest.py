@@ -112,12 +112,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def artifact(tmp_path_factory: pytest.TempPathFactory, trained: Path) -> Path:
+def onnx_file(tmp_path_factory: pytest.TempPathFactory, trained: Path) -> Path:
     """``model.onnx`` of that run; not to be written to."""
-    from lloss.export.export_model import export_artifact
+    from lloss.export.export_model import export_onnx
 
     from lloss.training.checkpoint import load_checkpoint
 
-    path = tmp_path_factory.mktemp("artifact") / "model.onnx"
-    export_artifact(load_checkpoint(trained), path)
+    path = tmp_path_factory.mktemp("onnx_file") / "model.onnx"
+    export_onnx(load_checkpoint(trained), path)
     return path

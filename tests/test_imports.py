@@ -48,11 +48,11 @@ def test_an_import_is_light(modules: str, unwanted: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_scoring_and_selecting_work_without_torch(artifact: Path, photos: Path) -> None:
+def test_scoring_and_selecting_work_without_torch(onnx_file: Path, photos: Path) -> None:
     code = (
         "import sys; sys.modules['torch'] = sys.modules['torchvision'] = None\n"  # import fails
         "import lloss, lloss.serve\n"
-        f"scorer = lloss.Scorer({str(artifact)!r}, device='cpu')\n"
+        f"scorer = lloss.Scorer({str(onnx_file)!r}, provider='cpu')\n"
         f"batches = list(scorer.stream({str(photos)!r}))\n"
         "from lloss.scores.score_source import TableScores\n"
         "chosen = lloss.select(TableScores(batches[0].table()), lloss.SelectionSettings(k=3))\n"

@@ -12,7 +12,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from lloss.errors import ArtifactError
+from lloss.errors import ModelFileError
 from lloss.manifest import KEY, Manifest, read_manifest
 from lloss.statistics.loss_distribution import LossReference
 
@@ -26,8 +26,8 @@ def with_manifest(source: Path, target: Path, text: str) -> Path:
     return target
 
 
-def test_the_manifest_survives_its_own_json(artifact: Path) -> None:
-    manifest = read_manifest(artifact)
+def test_the_manifest_survives_its_own_json(onnx_file: Path) -> None:
+    manifest = read_manifest(onnx_file)
     assert Manifest.from_json(manifest.to_json(), "here") == manifest
     losses = np.random.default_rng(0).normal(0, 1, 300).astype(np.float32)
     noted = dataclasses.replace(manifest, reference=LossReference.of(losses, "Bilder/ä"))
@@ -50,15 +50,15 @@ REFERENCE: dict[str, Any] = {"pool": "p", "images": 300, "quantiles": [1.0] * 10
         {"image": {"height": float("inf"), "width": 8, "fit": "crop"}},
     ],
 )  # fmt: skip
-def test_a_damaged_field_is_one_line(artifact: Path, change: dict[str, Any]) -> None:
-    fields = json.loads(read_manifest(artifact).to_json())
-    with pytest.raises(ArtifactError, match="its manifest is damaged"):
+def test_a_damaged_field_is_one_line(onnx_file: Path, change: dict[str, Any]) -> None:
+    fields = json.loads(read_manifest(onnx_file).to_json())
+    with pytest.raises(ModelFileError, match="its manifest is damaged"):
         Manifest.from_json(json.dumps({**fields, **change}), "here")
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"format": 1}', '{"format": 1, "task": 3}'])
 def test_a_damaged_manifest_is_one_line(text: str) -> None:
-    with pytest.raises(ArtifactError, match="manifest"):
+    with pytest.raises(ModelFileError, match="manifest"):
         Manifest.from_json(text, "here")
 
 
@@ -71,20 +71,20 @@ def foreign(path: Path, weight: TensorProto | None = None) -> Path:
     return path
 
 
-def test_a_file_that_is_not_an_artifact_is_refused(artifact: Path, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_model_is_refused(onnx_file: Path, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
-    for content in (*(artifact.read_bytes()[:size] for size in (0, 100, 5000)),
+    for content in (*(onnx_file.read_bytes()[:size] for size in (0, 100, 5000)),
                     np.random.default_rng(0).bytes(4096)):  # fmt: skip
         path.write_bytes(content)
-        reason = r"model\.onnx: not (a readable ONNX file|an artifact)"
-        with pytest.raises(ArtifactError, match=reason):
+        reason = r"model\.onnx: not (a readable ONNX file|a model of lloss)"
+        with pytest.raises(ModelFileError, match=reason):
             read_manifest(path)
     for other, reason in (
         (tmp_path / "none.onnx", "no such file; make it with lloss export RUN"),
-        (tmp_path, "is a folder; an artifact is one file"),
+        (tmp_path, "is a folder; a model is one file"),
         (foreign(path), r"made by some-tool.*no manifest"),
     ):
-        with pytest.raises(ArtifactError, match=reason):
+        with pytest.raises(ModelFileError, match=reason):
             read_manifest(other)
 
 
@@ -94,7 +94,7 @@ def test_weights_in_another_file_are_refused_and_not_read(tmp_path: Path) -> Non
     weight.data_location = TensorProto.EXTERNAL
     entry = weight.external_data.add()
     entry.key, entry.value = "location", "secret"
-    with pytest.raises(ArtifactError, match="'w' in another file"):
+    with pytest.raises(ModelFileError, match="'w' in another file"):
         read_manifest(foreign(tmp_path / "reaching.onnx", weight))
 
 
@@ -106,9 +106,9 @@ def test_weights_in_another_file_are_refused_and_not_read(tmp_path: Path) -> Non
     ],
 )
 def test_a_manifest_of_another_format_or_graph_is_refused(
-    artifact: Path, tmp_path: Path, change: dict[str, Any], reason: str
+    onnx_file: Path, tmp_path: Path, change: dict[str, Any], reason: str
 ) -> None:
-    fields = json.loads(read_manifest(artifact).to_json())
-    path = with_manifest(artifact, tmp_path / "m.onnx", json.dumps({**fields, **change}))
-    with pytest.raises(ArtifactError, match=reason):
+    fields = json.loads(read_manifest(onnx_file).to_json())
+    path = with_manifest(onnx_file, tmp_path / "m.onnx", json.dumps({**fields, **change}))
+    with pytest.raises(ModelFileError, match=reason):
         read_manifest(path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -42,7 +42,7 @@ class ObjectList:
 
     @contextlib.contextmanager
     def skipping(self, problems: Problems) -> Iterator[None]:
-        """As :meth:`Problems.skipping`, around one object."""
+        """Handle one object as :meth:`Problems.skipping` does an image."""
         with problems.skipping():
             try:
                 yield
@@ -50,15 +50,39 @@ class ObjectList:
                 self.complete = self.complete and isinstance(error, EmptyBoxError)
                 raise
 
-    def label(self, size: tuple[int, int] | None) -> ObjectLabel:
-        """The objects as a label of an image of this height and width."""
+    def label(self, size: tuple[int, int] | None, shares: bool = False) -> ObjectLabel:
+        """The objects as a label of an image of this height and width, see ``ObjectLabel``."""
         return ObjectLabel(
             tuple(one.name for one in self.objects),
             np.array([one.box for one in self.objects], np.float32).reshape(-1, 4),
             np.array([one.difficult for one in self.objects], np.bool_),
             np.array([one.crowd for one in self.objects], np.bool_),
             size,
+            shares,
         )
+
+
+@dataclass(slots=True)
+class ListedImage:
+    """An image of an annotation file: its place in it, name, height and width, and objects."""
+
+    where: str
+    name: str
+    size: tuple[int, int] | None
+    objects: ObjectList = field(default_factory=ObjectList)
+
+
+def usable_images(
+    images: Iterable[ListedImage], origin: str, problems: Problems
+) -> list[ListedImage]:
+    """The images without a broken object; mark the others of this file unusable."""
+    usable = []
+    for image in images:
+        if image.objects.complete:
+            usable.append(image)
+        else:
+            problems.mark_unusable(origin, image.name)
+    return usable
 
 
 def check_box(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from lloss.annotations.boxes import BoxedObject, ObjectList, check_box
+from lloss.annotations.boxes import BoxedObject, ListedImage, check_box, usable_images
 from lloss.annotations.json_fields import Box, FileName, Flag, Name, PixelCount, convert
 from lloss.annotations.problems import AnnotationError, Problems
 from lloss.errors import LabelError
@@ -53,24 +53,14 @@ C = TypeVar("C", bound=Category)
 F = TypeVar("F")
 
 
-@dataclass(slots=True)
-class CocoImage:
-    """An image: the place of its entry, its ``file_name``, height and width, and its objects."""
-
-    where: str
-    name: str
-    size: tuple[int, int] | None
-    objects: ObjectList = field(default_factory=ObjectList)
-
-
 @dataclass(frozen=True, slots=True)
 class CocoFile(Generic[C]):
     """The images and categories of a file, by number."""
 
-    images: dict[int, CocoImage]
+    images: dict[int, ListedImage]
     categories: dict[int, C]
 
-    def find_image(self, id: int, where: str) -> CocoImage:
+    def find_image(self, id: int, where: str) -> ListedImage:
         """The image of an annotation."""
         return _find(self.images, id, f"{where}.image_id", "image")
 
@@ -117,7 +107,7 @@ def open_coco(document: Any, name: str, kind: type[C]) -> CocoFile[C]:
         named = _by_id(entries(document, "categories", name), kind, f"{name}: categories")
     except AnnotationError as error:
         raise LabelError(f"{error}; correct the file") from error
-    images = {id: CocoImage(at, one.file_name, one.size) for id, (at, one) in records.items()}
+    images = {id: ListedImage(at, one.file_name, one.size) for id, (at, one) in records.items()}
     return CocoFile(images, {id: category for id, (_, category) in named.items()})
 
 
@@ -134,7 +124,7 @@ def _by_id(listed: list[Any], kind: type[R], where: str) -> dict[int, tuple[str,
     return records
 
 
-def parse_objects(document: Any, name: str, problems: Problems) -> list[CocoImage]:
+def parse_objects(document: Any, name: str, problems: Problems) -> list[ListedImage]:
     """Read the images of a file with their objects, in its order, without those of a broken one."""
     file = open_coco(document, name, Category)
     numbers: dict[str, int] = {}
@@ -150,10 +140,7 @@ def parse_objects(document: Any, name: str, problems: Problems) -> list[CocoImag
                 if id != annotation.category_id:  # one class, or two? either would be a guess
                     both = f"the categories {id} and {annotation.category_id}"
                     raise LabelError(f"{name}: {both} are both called {found.name!r}; rename one")
-    for image in file.images.values():
-        if not image.objects.complete:
-            problems.mark_unusable(name, image.name)
-    return [image for image in file.images.values() if image.objects.complete]
+    return usable_images(file.images.values(), name, problems)
 
 
 def _object(

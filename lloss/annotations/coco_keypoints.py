@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from lloss.annotations.coco import Annotation, Category, CocoImage, entries, open_coco
+from lloss.annotations.boxes import ListedImage
+from lloss.annotations.coco import Annotation, Category, entries, open_coco
 from lloss.annotations.json_fields import Coordinate, Name, convert
 from lloss.annotations.label_types import PersonLabel
 from lloss.annotations.person_record import (
@@ -70,7 +71,11 @@ def parse_keypoints(document: Any, name: str, problems: Problems) -> Iterator[Pe
 
 
 def _label(
-    entry: Any, where: str, image: CocoImage, names: tuple[str, ...], region: Callable[[], CropBox]
+    entry: Any,
+    where: str,
+    image: ListedImage,
+    names: tuple[str, ...],
+    region: Callable[[], CropBox],
 ) -> PersonLabel | None:
     if not names or "keypoints" not in entry:
         return None

@@ -27,7 +27,7 @@ _LIMBS = (
     ("l-eye", "l-ear"), ("nose", "l-eye"), ("l-shoulder", "upper-neck"),
     ("l-hip", "r-hip"), ("l-shoulder", "r-shoulder"), ("upper-neck", "head-top"),
 )  # fmt: skip
-"""Of the left and the middle, in MPII's spelling; the right is the mirror image. Pelvis and thorax
+"""Joints of left and middle, in MPII's spelling; the right is the mirror image. Pelvis and thorax
 are on lines between others, and many sets lack them: nothing is drawn to those."""
 
 
@@ -47,7 +47,7 @@ def flip_pairs(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
 
 
 def without_mirror(names: Sequence[str]) -> tuple[bool, ...]:
-    """For each joint whether it is of one side and the other side's is none of the names."""
+    """Mark the joints of one side whose other side is not among the names."""
     there = {name.lower() for name in names}
     mirrored = [(name.lower(), _mirrored(name)) for name in names]
     return tuple(name != other and other not in there for name, other in mirrored)

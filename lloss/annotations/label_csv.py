@@ -28,6 +28,8 @@ def read_labels(
 ) -> dict[str, str]:
     """Read a CSV (UTF-8, with a header) with the columns ``id`` and ``label``; others are ignored.
 
+    Without a column ``id``, that is ``file_name``, as in Hugging Face's ``metadata.csv``.
+
     Without ``needs_label`` ids alone will do. A note names ignored columns that may matter.
     """
     columns = "the columns 'id' and 'label'" if needs_label else "a column 'id'"
@@ -58,7 +60,9 @@ def parse_labels(
     table = Table(file, origin, LabelError)
     label_at = table.column("label")
     needs_label = label_at is not None if needs_label is None else needs_label
-    id_at, *_ = table.needed("id", "label") if needs_label else table.needed("id")
+    named = table.column("id") is None and table.column("file_name") is not None
+    id_name = "file_name" if named else "id"
+    id_at, *_ = table.needed(id_name, "label") if needs_label else table.needed(id_name)
     labels: dict[str, str] = {}
     lines: dict[str, int] = {}
     for line, row in table:
@@ -73,10 +77,10 @@ def parse_labels(
                 f"{line}; keep one of them"
             )
         labels[id], lines[id] = label, line
-    ignored = [name for name in table.header if name.lower() in _WATCHED]
+    ignored = [n for n in table.header if n.lower() in _WATCHED and n.lower() != id_name]
     if problems is not None and ignored:
         problems.note(
-            f"{origin}: only the columns id and label are read, not {', '.join(ignored)}: all rows "
-            "are labels of the images that id names"
+            f"{origin}: only the columns {id_name} and label are read, not {', '.join(ignored)}: "
+            f"all rows are labels of the images that {id_name} names"
         )
     return labels

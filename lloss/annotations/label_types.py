@@ -30,6 +30,8 @@ class ObjectLabel:
     crowd: NDArray[np.bool_]
     # Height and width that the boxes were drawn on; None where the format lacks it
     size: tuple[int, int] | None = None
+    # Whether boxes are shares of the image's width and height, until its size is known
+    shares: bool = False
     marks: ClassVar[str] = "object"
     """What the label marks, in words."""
 

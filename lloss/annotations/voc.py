@@ -5,13 +5,12 @@ Boxes are 1-based and inclusive, so that a box over the first pixel alone is 1, 
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from xml.etree import ElementTree
 
 from lloss.annotations.boxes import BoxedObject, ObjectList, check_box
-from lloss.annotations.json_fields import FARTHEST
 from lloss.annotations.label_types import ObjectLabel
+from lloss.annotations.number_text import parse_number
 from lloss.annotations.problems import AnnotationError, Problems
 from lloss.text.clean_names import clean_name
 
@@ -28,7 +27,8 @@ def parse_voc(data: bytes, path: Path, problems: Problems) -> tuple[str, ObjectL
     except (ElementTree.ParseError, LookupError, ValueError) as error:
         raise AnnotationError(str(path), f"is not XML: {error}") from error
     if root.tag != "annotation":
-        raise AnnotationError(str(path), f"<{root.tag}> is not VOC's <annotation>")
+        remedy = "; give CVAT's file itself" if root.tag == "annotations" else ""
+        raise AnnotationError(str(path), f"<{root.tag}> is not VOC's <annotation>{remedy}")
     size = _size(root, str(path))
     objects = ObjectList()
     for number, element in enumerate(root.findall("object"), 1):
@@ -71,12 +71,4 @@ def _child(element: ElementTree.Element, tag: str, where: str) -> ElementTree.El
 
 
 def _number(element: ElementTree.Element, tag: str, where: str) -> float:
-    text = (_child(element, tag, where).text or "").strip()
-    try:
-        # Python's own takes "1_0" and the digits of all scripts.
-        value = float(text if text.isascii() and "_" not in text else "")
-    except ValueError:
-        raise AnnotationError(where, f"<{tag}> {text!r} is not a number") from None
-    if not math.isfinite(value) or abs(value) > FARTHEST:
-        raise AnnotationError(where, f"<{tag}> {value:g} is far outside any image")
-    return value
+    return parse_number(_child(element, tag, where).text or "", where, f"<{tag}>")

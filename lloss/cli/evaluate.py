@@ -46,7 +46,7 @@ def command(
 ) -> None:
     """Measure a RUN on held-out labeled DATA.
 
-    Prints the task's metric and how well the predicted loss ranks the true one, beside the entropy
+    Prints the task's metric and how well the predicted loss ranks the true one, next to the entropy
     of the same network, with 95 % intervals; writes evaluation.json.
     """
     out = out or (run if run.is_dir() else run.parent)

@@ -15,7 +15,7 @@ from lloss.manifest import PRECISIONS, Manifest
 from lloss.pools import open_pool
 
 if TYPE_CHECKING:
-    from lloss.export.precision import Reduction
+    from lloss.export.precision import ReducedPrecision
 
 
 @click.command("export")
@@ -69,8 +69,8 @@ def command(run: Path, out: Path, precision: str, reference: str | None, **reduc
     _export(run, out, reference, _reduction(precision, **reduction))
 
 
-def _export(run: Path, out: Path, pool: str | None, reduction: Reduction | None) -> None:
-    from lloss.export.export_model import export_artifact
+def _export(run: Path, out: Path, pool: str | None, reduction: ReducedPrecision | None) -> None:
+    from lloss.export.export_model import export_onnx
     from lloss.export.pool_sample import ReferenceSample
     from lloss.training.checkpoint import load_checkpoint
 
@@ -81,7 +81,7 @@ def _export(run: Path, out: Path, pool: str | None, reduction: Reduction | None)
     if not checkpoint.finished:
         epochs = checkpoint.settings.epochs
         print_notes(f"note: the run is not finished ({checkpoint.epoch} of {epochs} epochs)")
-    manifest = export_artifact(checkpoint, out, reduction, print_notes, reference)
+    manifest = export_onnx(checkpoint, out, reduction, print_notes, reference)
     click.echo(
         f"{out}: {out.stat().st_size / 1e6:.1f} MB, outputs {', '.join(manifest.outputs)}; "
         f"{_summary(manifest)}"
@@ -97,7 +97,7 @@ def _reduction(
     min_overlap: float,
     reduce_range: bool | None,
     **numbers: int,
-) -> Reduction | None:
+) -> ReducedPrecision | None:
     if reduce_range is not None and precision != "int8":
         raise SettingsError(
             f"--reduce-range: applies to --precision int8, not to {precision}; leave it out"
@@ -113,9 +113,9 @@ def _reduction(
         raise SettingsError(
             f"--precision {precision}: is compared with fp32 on images; add --calibrate POOL"
         )
-    from lloss.export.precision import Reduction
+    from lloss.export.precision import ReducedPrecision
 
-    return Reduction(
+    return ReducedPrecision(
         precision=precision,
         pool=open_pool(calibrate),
         limits=FidelityLimits(min_spearman=min_spearman, min_overlap=min_overlap),

@@ -62,7 +62,7 @@ def _rows(manifest: Manifest) -> dict[str, object]:
 
 
 def fidelity_text(manifest: Manifest) -> str:
-    """Say how near an artifact is to torch and to its fp32 graph, for ``info`` and ``export``."""
+    """Say how near a model is to torch and to its fp32 graph, for ``info`` and ``export``."""
     parity = manifest.fidelity.get("torch_parity", {}).get("max_abs_difference", {})
     torch = f"predicted loss within {parity.get('loss', float('nan')):.1e} of torch"
     measured = manifest.fidelity.get("fp32")

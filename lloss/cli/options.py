@@ -13,7 +13,7 @@ import click
 
 from lloss.data.class_labels import DATA_ROOT
 from lloss.data.empty_labels import EMPTY
-from lloss.runtime.providers import parse_device
+from lloss.runtime.providers import parse_provider
 from lloss.tasks.presets import PRESETS
 from lloss.tasks.train_settings import TrainSettings
 
@@ -50,14 +50,14 @@ def automatic_option(name: str, automatic: str, help: str) -> Callable[[F], F]:
     return click.option(name, type=click.IntRange(0), default=0, show_default=automatic, help=help)
 
 
-def _checked_device(context: Any, option: Any, value: str) -> str:
-    parse_device(value)
+def _checked_provider(context: Any, option: Any, value: str) -> str:
+    parse_provider(value)
     return value
 
 
 provider_option = click.option(
     "--provider",
-    callback=_checked_device,
+    callback=_checked_provider,
     metavar="[auto|tensorrt|cuda|cpu|cuda:N]",
     default="auto",
     help="Where to compute; auto takes the first that works of tensorrt, cuda, cpu. cuda:1 and "

@@ -29,7 +29,7 @@ from lloss.scores.scores_folder import ScoresFolder
 from lloss.scores.shard_spec import Shard
 from lloss.selection.exclusions import find_excluded, read_excluded
 from lloss.serve.scoring.batch.pipeline import READERS
-from lloss.serve.scoring.batch.profile import Profiler
+from lloss.serve.scoring.batch.profiler import Profiler
 from lloss.serve.scoring.batch.score_pool import PART, ScoreReport, score_pool
 from lloss.serve.scoring.scorer import Scorer
 from lloss.serve.scoring.telemetry import serve_metrics

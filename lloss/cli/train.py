@@ -49,10 +49,12 @@ def command(
 ) -> None:
     """Train a network with its loss prediction head on DATA.
 
-    DATA is labeled images. For classification: a class-per-folder tree, a pool with --labels, a
-    .npz of images and labels, or cifar10/cifar100. For detection: a VOC tree (VOCdevkit:trainval),
-    a COCO json, or a pool with --labels (a COCO json, or a folder of VOC xml files). For pose: an
-    MPII or COCO keypoints json. For segmentation: a pool with --labels (a folder of PNG masks).
+    DATA is labeled images. For classification: a class-per-folder tree, a pool with --labels (CSV,
+    CVAT xml with tags, metadata.jsonl), a .npz of images and labels, or cifar10/cifar100. For
+    detection: a VOC tree (VOCdevkit:trainval), a COCO json, a CVAT xml, a metadata.jsonl, YOLO's
+    data.yaml (data.yaml:train), or a pool with --labels (these, or a folder of VOC xml or YOLO txt
+    files). For pose: an MPII or COCO keypoints json. For segmentation: a pool with --labels (a
+    folder of PNG masks).
     The run's folder receives checkpoint.pt and metrics.jsonl.
     """
     settings = resolve_settings(preset, **train)

@@ -6,22 +6,43 @@ import os
 from pathlib import Path
 
 from lloss.annotations.problems import Problems
+from lloss.annotations.yolo import CLASS_LISTS, YAML_FILES, is_row
 from lloss.errors import LabelError
 from lloss.pools.file_walk import PassedOver, has_image_suffix, suffix_of, walk
 from lloss.pools.storage import LocalPath
 
-ANNOTATIONS = (".xml",)
-"""Suffixes of annotation files; a folder of labels without them is one of masks."""
+_CLASS_FILES = (*CLASS_LISTS, *YAML_FILES)
 
 
 def holds_annotations(folder: Path) -> bool:
-    """Whether a folder has annotation files, in it or below."""
+    """Whether a folder has annotation files, in it or below; others are folders of masks."""
+    return holds_xml(folder) or holds_yolo(folder)
+
+
+def holds_xml(folder: Path) -> bool:
+    """Whether a folder has XML annotations, in it or below."""
 
     def takes(name: str) -> bool:
         name = name.lower()  # GDAL writes .aux.xml beside images and masks
-        return name.endswith(ANNOTATIONS) and not name.endswith(".aux.xml")
+        return name.endswith(".xml") and not name.endswith(".aux.xml")
 
     return any(True for _ in walk(LocalPath(folder), takes, PassedOver()))
+
+
+def holds_yolo(folder: Path) -> bool:
+    """Whether a text file in a folder, or below, begins with a row of YOLO's."""
+    files = walk(LocalPath(folder), is_yolo_name, PassedOver())
+    return any(_begins_with_row(os.fsdecode(path)) for _, path in files)
+
+
+def is_yolo_name(name: str) -> bool:
+    """Whether a file of this name may be one of YOLO's labels."""
+    return suffix_of(name) == ".txt" and name not in CLASS_LISTS
+
+
+def _begins_with_row(path: str) -> bool:
+    with Path(path).open("rb") as file:
+        return is_row(file.readline(1 << 12).decode("utf-8-sig", "replace"))
 
 
 def annotation_files(
@@ -38,7 +59,7 @@ def annotation_files(
 
     def takes(name: str) -> bool:
         beside = images_beside and has_image_suffix(name)
-        return beside or name == "classes.txt" or suffix_of(name) == suffix
+        return beside or name in _CLASS_FILES or suffix_of(name) == suffix
 
     paths = walk(LocalPath(folder), takes, passed)
     found = [(id, Path(os.fsdecode(path))) for id, path in paths if suffix_of(id) == suffix]

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from lloss.annotations.cvat import parse_tags
+from lloss.annotations.image_folder import parse_row_labels
+from lloss.annotations.label_csv import read_labels
 from lloss.annotations.problems import Problems
 from lloss.data.class_folders import class_folders
 from lloss.data.labeled_set import LabeledSet
@@ -18,6 +21,16 @@ DATA_ROOT = Path("~/.cache/lloss")  # Where torchvision's sets are, or are downl
 
 DATASETS = {"cifar10": "CIFAR10", "cifar100": "CIFAR100"}
 """Names of data sets, and torchvision's classes that download them."""
+
+
+def read_class_labels(path: Path, problems: Problems) -> dict[str, str]:
+    """Read the classes of images of a pool: a CSV, a CVAT XML with tags or a ``metadata.jsonl``."""
+    suffix = path.suffix.lower()
+    if suffix == ".xml":
+        return parse_tags(path, problems)
+    if suffix == ".jsonl":
+        return parse_row_labels(path, problems)
+    return read_labels(path, problems=problems)
 
 
 def open_labeled(

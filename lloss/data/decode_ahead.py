@@ -34,9 +34,9 @@ _Out = TypeVar("_Out")
 
 
 def decoded(items: Iterable[Item], spec: ImageSpec, threads: int = 0) -> Iterator[Decoded]:
-    """Read and decode items, in their order; 0 threads is one a core.
+    """Read and decode items, in their order; 0 threads is one per core.
 
-    At most two chunks of 32 images (or of 16 MB, if that is fewer) a thread are held at a time.
+    At most two chunks of 32 images (or of 16 MB, if that is fewer) per thread are held at a time.
     """
 
     def work(item: Item) -> Decoded:
@@ -52,7 +52,7 @@ def decoded(items: Iterable[Item], spec: ImageSpec, threads: int = 0) -> Iterato
 def _mapped(
     work: Callable[[_In], _Out], items: Iterable[_In], threads: int, size: int = _CHUNK
 ) -> Iterator[_Out]:
-    """``map`` in threads: in order, ``size`` items a task, two tasks a thread ahead at most."""
+    """``map`` in threads: in order, ``size`` items per task, at most two tasks ahead per thread."""
     threads = threads or usable_cores()
     source = iter(items)
     chunks = iter(lambda: list(itertools.islice(source, size)), [])

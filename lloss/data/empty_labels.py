@@ -40,7 +40,7 @@ def drop_empty_labels(
 def drop_empty(
     labeled: LabeledSet, empty: str, problems: Problems, what: str = "labeled images"
 ) -> LabeledSet:
-    """As :func:`drop_empty_labels`, of a labeled set; refuse to leave nothing."""
+    """Apply :func:`drop_empty_labels` to a labeled set; refuse to leave nothing."""
     rows = drop_empty_labels(dict(enumerate(labeled.labels)), empty, problems, what)
     if len(labeled) and not rows:
         raise LabelError(

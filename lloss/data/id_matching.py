@@ -28,7 +28,7 @@ _KEPT = 2  # Ids of one suffix that are kept for a name: two are enough to make 
 
 
 class Matches:
-    """The ids of a pool that each of some names means.
+    """Finds the ids of a pool that a name means.
 
     ``ids`` gives the pool's ids; it is called again only to look for near misses. ``own_suffix`` is
     whether the suffix of a name is that of its image; a mask's is not.

@@ -4,10 +4,10 @@ To add an annotation format:
 
 1. Write its parser in :mod:`lloss.annotations`.
 2. Call it for objects in :mod:`.object_labels`, for persons in
-   :mod:`lloss.annotations.person_file`. Boxes are in pixels: for shares of an image, as YOLO has
-   them, read its size first.
-3. Add the suffix of files in a folder, such as ``.txt``, to ``ANNOTATIONS`` in
-   :mod:`.annotation_folders`; otherwise the folder is taken for masks.
+   :mod:`lloss.annotations.person_file`. Boxes are in pixels; or shares of the image, as YOLO has
+   them, with ``shares``: then its size is read where the label finds its image.
+3. Files in a folder: recognize them in ``holds_annotations`` of :mod:`.annotation_folders`;
+   otherwise the folder is taken for masks.
 4. For a new kind of JSON, distinguish it here in ``_any_in``, for ``--exclude``.
 5. Name it in the help of ``lloss train``, and in ``docs/labels.md`` or ``docs/tasks.md``.
 """
@@ -19,10 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from lloss.annotations.coco import entries, is_coco
+from lloss.annotations.cvat import is_tagged, parse_tags
+from lloss.annotations.image_folder import has_objects, parse_row_labels
 from lloss.annotations.json_fields import load_json
 from lloss.annotations.label_csv import read_labels
 from lloss.annotations.lloss_json import parse_archive
 from lloss.annotations.problems import Problems
+from lloss.annotations.yolo import YAML_SUFFIXES
 from lloss.data.annotation_folders import holds_annotations
 from lloss.data.mask_files import list_masks
 from lloss.data.object_labels import objects_in, read_objects
@@ -34,6 +37,13 @@ def read_any_labels(path: Path, problems: Problems) -> Mapping[str, Any]:
     """Read labels of whatever kind, for the names of their images; of CSV ids alone will do."""
     if path.is_dir():
         return read_objects(path, problems) if holds_annotations(path) else list_masks(path)
+    if path.suffix.lower() in YAML_SUFFIXES:
+        return read_objects(path, problems)
+    if path.suffix.lower() == ".xml":
+        return parse_tags(path, problems) if is_tagged(path) else read_objects(path, problems)
+    if path.suffix.lower() == ".jsonl":
+        of_objects = has_objects(path)
+        return (read_objects if of_objects else parse_row_labels)(path, problems)
     if path.suffix.lower() != ".json":
         return read_labels(path, needs_label=False)
     labels = _any_in(load_json(path), path, problems)

@@ -59,7 +59,7 @@ def match_labels(
     found by their id.
 
     ``origin`` names the labels in messages; ``remedy`` helps against several labels of an image,
-    beside mending them; see :class:`Matches` for ``own_suffix``. Returns ids of the pool by key.
+    besides mending them; see :class:`Matches` for ``own_suffix``. Returns ids of the pool by key.
     """
     names = {key: image_names(key, label) for key, label in labels.items()}
     unusable = problems.unusable.get(origin, set())

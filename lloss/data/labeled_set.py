@@ -52,7 +52,7 @@ def usable_set(
     what: str,
     problems: Problems,
 ) -> LabeledSet:
-    """Keep the labels for which ``check``, which gets their place, returns one; refuse none."""
+    """Keep the labels that ``check`` returns; ``LabelError`` if none is left."""
     items: list[Item] = []
     labels: list[L] = []
     for item, label in found:

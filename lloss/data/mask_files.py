@@ -34,5 +34,5 @@ def list_masks(folder: Path) -> dict[str, MaskFile]:
     """List the masks of a folder by their path in it."""
     masks = {id: MaskFile(folder / id) for id in FolderPool(folder).ids()}
     if not masks:
-        raise LabelError(f"{folder}: holds neither VOC XML nor masks")
+        raise LabelError(f"{folder}: holds neither VOC XML, YOLO text nor masks")
     return masks

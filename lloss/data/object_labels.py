@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lloss.annotations.boxes import BoxedObject, ObjectList, check_box
-from lloss.annotations.coco import CocoImage, is_coco, parse_objects
+import numpy as np
+
+from lloss.annotations.boxes import BoxedObject, ListedImage, ObjectList, check_box
+from lloss.annotations.coco import is_coco, parse_objects
+from lloss.annotations.cvat import parse_cvat
+from lloss.annotations.image_folder import parse_row_objects
 from lloss.annotations.json_fields import load_json
 from lloss.annotations.label_types import ObjectLabel
 from lloss.annotations.lloss_json import load_annotations, parse_archive
 from lloss.annotations.problems import AnnotationError, Problems
+from lloss.annotations.yolo import YAML_SUFFIXES
+from lloss.data.annotation_folders import holds_xml, holds_yolo
 from lloss.data.label_joining import match_labels
 from lloss.data.labeled_set import LabeledSet, usable_set
-from lloss.data.voc_folders import (
-    DEFAULT_SPLIT,
-    read_split,
-    read_voc_folder,
-    years_of,
+from lloss.data.voc_folders import DEFAULT_SPLIT, read_split, read_voc_folder, years_of
+from lloss.data.yolo_folders import (
+    config_of,
+    read_yolo_folder,
+    read_yolo_labels,
+    read_yolo_split,
 )
 from lloss.errors import ImageError, LabelError, PoolError
 from lloss.images.decode import size_of
@@ -26,18 +33,25 @@ from lloss.pools import Item, Pool
 from lloss.pools.storage import LocalPath, StoragePath, image_folder
 from lloss.pools.uri import PoolUri
 
+_LISTINGS = {".xml": parse_cvat, ".jsonl": parse_row_objects}
+"""Parsers of files that list images with their objects, by suffix; JSON is COCO's."""
+
 
 def read_objects(path: Path, problems: Problems) -> dict[str, ObjectLabel]:
     """Read the objects of a file or a folder, by the name of the image.
 
-    ``path`` is a COCO JSON (names are its ``file_name``), a folder of VOC XML (names are the files'
-    own), or a file of :func:`.write_labels`. An image with a broken annotation is left out, unless
-    that is a box without area.
+    ``path`` is a COCO JSON, CVAT XML or ``metadata.jsonl`` (names are those of its images), a
+    folder of VOC XML or YOLO text (names are the files' own), YOLO's ``data.yaml``, or a file of
+    :func:`.write_labels`. An image with a broken annotation is left out, unless that is a box
+    without area.
     """
+    if path.suffix.lower() in YAML_SUFFIXES:
+        return read_yolo_labels(path, problems)
     if path.is_dir():
-        return read_voc_folder(path, problems)
-    if path.suffix.lower() == ".xml":
-        raise LabelError(f"{path}: is of one image; give the folder of the XML files")
+        of_yolo = not holds_xml(path) and holds_yolo(path)
+        return (read_yolo_folder if of_yolo else read_voc_folder)(path, problems)
+    if parse := _LISTINGS.get(path.suffix.lower()):
+        return _by_name(parse(path, problems))
     document = load_json(path)
     archived = parse_archive(document, str(path), "objects")
     return objects_in(document, path, problems) if archived is None else archived
@@ -45,15 +59,18 @@ def read_objects(path: Path, problems: Problems) -> dict[str, ObjectLabel]:
 
 def objects_in(document: Any, path: Path, problems: Problems) -> dict[str, ObjectLabel]:
     """The objects of a COCO JSON that was loaded already, by the name of the image."""
-    images = _coco_images(document, path, problems)
+    return _by_name(_coco_images(document, path, problems))
+
+
+def _by_name(images: Iterable[ListedImage]) -> dict[str, ObjectLabel]:
     return {image.name: image.objects.label(image.size) for image in images}
 
 
-def _coco_images(document: Any, path: Path, problems: Problems) -> list[CocoImage]:
+def _coco_images(document: Any, path: Path, problems: Problems) -> list[ListedImage]:
     if not is_coco(document):
         raise LabelError(
             f"{path}: is not COCO JSON (with 'images', 'annotations' and 'categories'); give that, "
-            "or a folder of VOC XML"
+            "a folder of VOC XML or of YOLO text, YOLO's data.yaml, CVAT's XML or metadata.jsonl"
         )
     return parse_objects(document, str(path), problems)
 
@@ -78,42 +95,52 @@ def open_objects(data: str, problems: Problems) -> LabeledSet:
     Args:
         data: a VOC devkit (its folder, ``VOCdevkit`` in that, or one year in that), optionally with
             ``:SPLIT`` (``train``, ``val``, ``trainval``, which is the default, or ``test``); or a
-            COCO JSON, optionally with ``?image=FOLDER``.
+            COCO JSON, CVAT XML or ``metadata.jsonl``, optionally with ``?image=FOLDER``; or a
+            ``data.yaml`` of YOLO or its folder, optionally with ``:SPLIT`` (``train``, the default,
+            ``val`` or ``test``).
         problems: counts broken annotations and missing images.
     """
     asked = PoolUri.parse(data)
     path, split = _path_and_split(data)
+    if config := config_of(path):
+        found = read_yolo_split(config, split, problems)
+        return usable_set(found, _sized(problems), data, "image", problems)
     if Path(asked.path).is_file():
-        return _coco_set(Path(asked.path), asked.options.get("image", ""), problems)
+        return _listed_set(Path(asked.path), asked.options.get("image", ""), problems)
     if years := years_of(path):
-        found = read_split(years, split, problems)
+        found = read_split(years, split or DEFAULT_SPLIT, problems)
         return usable_set(found, _sized(problems), data, "image", problems)
     if path.exists():
         raise LabelError(f"{data}: carries no labels of its own; add --labels")
-    raise PoolError(f"{data}: no such labeled data; give a VOC devkit's folder or a COCO .json")
+    raise PoolError(
+        f"{data}: no such labeled data; give a VOC devkit's folder, a COCO .json or a data.yaml"
+    )
 
 
 def missing_image(where: str, name: str, folder: StoragePath) -> AnnotationError:
     """Name an image that is not in the folder of the images."""
-    what = f"no image {name!r} in {folder}; ?image=FOLDER behind the json says where they are"
+    what = f"no image {name!r} in {folder}; ?image=FOLDER behind the file says where they are"
     return AnnotationError(where, what)
 
 
 def _path_and_split(data: str) -> tuple[Path, str]:
     head, colon, split = data.rpartition(":")
     if Path(data).exists() or not colon or not Path(head).exists():
-        return Path(data), DEFAULT_SPLIT
+        return Path(data), ""
     return Path(head), split
 
 
-def _coco_set(path: Path, folder: str, problems: Problems) -> LabeledSet:
-    images = _coco_images(load_annotations(path), path, problems)
+def _listed_set(path: Path, folder: str, problems: Problems) -> LabeledSet:
+    if parse := _LISTINGS.get(path.suffix.lower()):
+        images = parse(path, problems)
+    else:
+        images = _coco_images(load_annotations(path), path, problems)
     place = image_folder(LocalPath(path), [image.name for image in images], folder)
     found: list[tuple[Item, ObjectLabel]] = []
     for image in images:
         with problems.skipping():
             if place.at(image.name).kind() != "file":
-                raise missing_image(f"{image.where}.file_name", image.name, place)
+                raise missing_image(image.where, image.name, place)
             found.append((place.image(image.name), image.objects.label(image.size)))
     return usable_set(found, _sized(problems), str(path), "image", problems)
 
@@ -132,7 +159,8 @@ def _sized(problems: Problems) -> Callable[[Item, ObjectLabel, str], ObjectLabel
         except ImageError as error:
             raise AnnotationError(where, f"the image {error}") from error
         objects = ObjectList()
-        columns = label.boxes.tolist(), label.difficult.tolist(), label.crowd.tolist()
+        scale = np.array((size[::-1] * 2) if label.shares else 1.0)
+        columns = (label.boxes * scale).tolist(), label.difficult.tolist(), label.crowd.tolist()
         for row, (name, edges, difficult, crowd) in enumerate(zip(label.names, *columns), 1):
             with objects.skipping(problems):
                 place = f"{where}, object {row} ({name})"

@@ -41,26 +41,32 @@ def read_voc_folder(folder: Path, problems: Problems) -> dict[str, ObjectLabel]:
         if key in labels:  # the suffixes differ in case
             raise LabelError(f"{path}: another file has its name in other letters; remove one")
         with problems.skipping():
-            named, label = _read_xml(path, problems)
-            if named and not agree(named, path.stem):
-                others.append(f"{id!r} with {named!r}")
+            label = _read_xml(path, id, others, problems)
         if label is None:
             problems.mark_unusable(str(folder), key)
         else:
             labels[key] = label
+    _note_others(folder, others, problems)
+    return labels
+
+
+def _read_xml(path: Path, id: str, others: list[str], problems: Problems) -> ObjectLabel | None:
+    """Read a file; add it to ``others`` if its ``<filename>`` is not its own name."""
+    try:
+        named, label = parse_voc(read_file(path), path, problems)
+    except ImageError as error:
+        raise AnnotationError(str(path), str(error)) from error
+    if named and not agree(named, path.stem):
+        others.append(f"{id!r} with {named!r}")
+    return label
+
+
+def _note_others(folder: Path, others: list[str], problems: Problems) -> None:
     if others:
         problems.note(
             f"{folder}: {len(others)} annotation files have a <filename> that is not their own "
             f"name, which counts ({others[0]}, for example)"
         )
-    return labels
-
-
-def _read_xml(path: Path, problems: Problems) -> tuple[str, ObjectLabel | None]:
-    try:
-        return parse_voc(read_file(path), path, problems)
-    except ImageError as error:
-        raise AnnotationError(str(path), str(error)) from error
 
 
 def years_of(path: Path) -> list[Path]:
@@ -79,7 +85,8 @@ def read_split(
 ) -> Iterator[tuple[Item, ObjectLabel]]:
     """Read the images of a split with their labels, in every year that has it.
 
-    Ids are paths below ``JPEGImages``, with the year before them where there are several.
+    Ids are paths below ``JPEGImages``, with the year before them where there are several. A note
+    counts files whose ``<filename>`` is another name than their own.
     """
     listings = {year: year / "ImageSets" / "Main" / f"{split}.txt" for year in years}
     present = [year for year, listing in listings.items() if listing.is_file()]
@@ -89,7 +96,7 @@ def read_split(
             "and the annotations with --labels"
         )
     for year in present:
-        images, seen = year / "JPEGImages", set[str]()
+        images, seen, others = year / "JPEGImages", set[str](), list[str]()
         root, prefix = ImageRoot(images), f"{year.name}/" if len(present) > 1 else ""
         for number, name in enumerate(_lines(listings[year]), 1):
             where = f"{listings[year]}, line {number}"
@@ -103,11 +110,12 @@ def read_split(
                 for file in (image, annotation):
                     if not file.is_file():
                         raise AnnotationError(where, f"the file {file} is missing")
-                _, label = _read_xml(annotation, problems)
+                label = _read_xml(annotation, annotation.name, others, problems)
                 if label is not None:
                     id = prefix + image.relative_to(images).as_posix()
                     read = functools.partial(read_file, image, root)
                     yield Item(id, read, file=os.fsencode(image)), label
+        _note_others(year, others, problems)
 
 
 def _lines(listing: Path) -> list[str]:

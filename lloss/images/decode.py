@@ -1,7 +1,7 @@
 """Decode and resize: the one code path of training and serving.
 
 Both sides turn an encoded image or an array into the same ``uint8 [height, width, 3]``, by the
-same :class:`ImageSpec`, which travels in the artifact.
+same :class:`ImageSpec`, which travels in the model.
 """
 
 from __future__ import annotations
@@ -138,6 +138,8 @@ def _orientation(image: Image.Image, raw: bytes) -> Any:
         if not any(mark in raw for mark in _PNG_METADATA):
             return 1
         _check_pixels(image, MAX_PIXELS)
+        with _IN_FLIGHT.holding(image.width * image.height * 8):
+            return image.getexif().get(_ORIENTATION, 1)
     return image.getexif().get(_ORIENTATION, 1)
 
 

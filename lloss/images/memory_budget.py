@@ -16,12 +16,13 @@ class ByteBudget:
     def __init__(self, total: int) -> None:
         self.total = self.free = total
         self._changed = threading.Condition()
+        self._turn = threading.Lock()  # a large request that waits is not overtaken for ever
 
     @contextlib.contextmanager
     def holding(self, count: int) -> Iterator[None]:
         """Hold ``count`` bytes of the budget while the block runs."""
         count = min(count, self.total)
-        with self._changed:
+        with self._turn, self._changed:
             self._changed.wait_for(lambda: self.free >= count)
             self.free -= count
         try:

@@ -22,8 +22,8 @@ SCALED = ("googlenet", "inception_v3")
 """Their ImageNet weights are of images scaled to -1..1: mean and deviation are :data:`HALVES`."""
 
 MOMENTUM = 0.1
-"""Of batch norm's running statistics, at least: with the .0003 of MNASNet or the .01 of large
-EfficientNets, they would stay near their start on a few hundred images."""
+"""Least momentum of batch norm's running statistics: with MNASNet's .0003 or the .01 of large
+EfficientNets they would stay near their start on a few hundred images."""
 
 WIDE_START = ("efficientnet_", "mnasnet")
 """Networks whose last layer torchvision draws for a thousand classes: too large for a few."""

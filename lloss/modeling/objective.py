@@ -15,8 +15,8 @@ from lloss.modeling.meter import Meter
 class Objective(ABC):
     """The loss, the scores and the metric of one network, for its own classes and settings.
 
-    What ``output`` and ``targets`` are is each objective's own affair. A network from outside
-    needs ``loss_per_image`` and ``outputs`` alone.
+    Each objective defines what ``output`` and ``targets`` are. A network from outside
+    needs only ``loss_per_image`` and ``outputs``.
     """
 
     summary_size: int = 0
@@ -28,7 +28,7 @@ class Objective(ABC):
 
     @abstractmethod
     def outputs(self, output: Any) -> dict[str, Tensor]:
-        """Compute what the graph exports beside ``loss``, ``entropy`` among it, each [N, ...]."""
+        """Compute what the graph exports besides ``loss``, ``entropy`` among it, each [N, ...]."""
 
     def summary(self, output: Any) -> Tensor:
         """Summarize the network's own output for the head, detached, float [N, S]."""

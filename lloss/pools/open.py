@@ -57,7 +57,7 @@ POOL_KINDS = (
     PoolKind(TAR_SUFFIXES, ("image",), True, WebDatasetPool),
     PoolKind(TABLE_SUFFIXES, ("id", "image"), True, _tables),
 )
-"""All kinds but folders: of image files, and those that Hugging Face ``datasets`` saved."""
+"""All kinds except folders: of image files, and those that Hugging Face ``datasets`` saved."""
 
 _BY_SUFFIX = {suffix: kind for kind in POOL_KINDS for suffix in kind.suffixes}
 
@@ -116,7 +116,7 @@ def _known_kinds() -> str:
 
 def _file(name: str, within: Confinement | None) -> StoragePath:
     path = storage_path(name, within)
-    if not path.remote and path.kind() != "file":  # in a store that takes a request each
+    if not path.remote and path.kind() != "file":  # in a store each check is a request
         raise PoolError(f"{path}: no such file")
     return path
 

@@ -149,7 +149,7 @@ class _SharedImage:
 
 
 def _grouped(crops: Iterable[PersonCrop]) -> list[PersonCrop]:
-    """With the persons of an image together, in the order of the first of each."""
+    """Bring the persons of an image together, in the order of the first of each."""
     groups: dict[str, list[PersonCrop]] = {}
     for crop in crops:
         groups.setdefault(crop.image, []).append(crop)

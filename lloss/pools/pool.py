@@ -92,7 +92,7 @@ class Pool(ABC):
 
     @property
     def counted(self) -> bool:
-        """Whether :meth:`count` is surely cheap beside the reading of the images."""
+        """Whether :meth:`count` is cheap compared with reading the images."""
         return not (self.streamed or self.remote)
 
     def passed_over(self) -> PassedOver | None:

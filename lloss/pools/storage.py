@@ -101,7 +101,7 @@ class StoragePath(ABC):
         """Name, file name and, of a folder, path of each entry, in the order of the names' bytes.
 
         ``keeps`` says whether to keep an entry, by its name and whether it is a folder. PoolError
-        where the folder cannot be listed.
+        where the folder cannot be listed, or two names cannot be distinguished.
         """
 
     @abstractmethod
@@ -171,11 +171,16 @@ class LocalPath(StoragePath):
             names, folders = _listed(here, keeps)
         except OSError as error:
             raise PoolError(f"{self.path}: cannot be listed: {error.strerror}") from error
+        escaped: dict[str, bytes] = {}
         for name in names:
-            inner = None
+            shown, inner = _shown(name), None
+            if "\\" in shown and escaped.setdefault(shown, name) != name:
+                raise PoolError(
+                    f"{self.path}: two names read {shown!r}, one of which is not UTF-8; rename one"
+                )
             if name in folders:
                 inner = LocalPath(self.path / os.fsdecode(name), self.within)
-            yield _shown(name), os.path.join(here, name), inner  # noqa: PTH118
+            yield shown, os.path.join(here, name), inner  # noqa: PTH118
 
     def existing(self, paths: Collection[str]) -> set[str]:
         return {path for path in paths if os.path.isfile(self._file(path))}  # noqa: PTH113

@@ -93,7 +93,7 @@ class _Parquet(TableFile):
 
 
 def _rows_a_batch(metadata: Any, columns: Sequence[str]) -> int:
-    """So many that a batch of these columns is of bounded size in any of the row groups."""
+    """Rows per batch that keep a batch of these columns small in every row group."""
     most = 1
     for number in range(metadata.num_row_groups):
         group = metadata.row_group(number)

@@ -43,7 +43,7 @@ class TablePool(Pool):
         return self._opened[number]
 
     def _located(self, start: int = 0) -> Iterator[tuple[int, TableFile]]:
-        """From the file on that holds row ``start``, each with the pool's position of its begin."""
+        """Files from the one with row ``start`` on, with the position of their first row."""
         position = 0
         for number in range(len(self.files)):
             file = self._file(number)
@@ -79,7 +79,7 @@ class TablePool(Pool):
         return files_fingerprint(self.files)
 
     def find(self, ids: Iterable[str]) -> list[Item]:
-        # The items carry their bytes: a batch each would be far more.
+        # The items carry their bytes: keeping a whole batch for each would need far more memory.
         wanted = list(ids)
         missing = set(wanted)
         places = {id: row for row, id in enumerate(self.ids()) if id in missing}

@@ -46,7 +46,7 @@ class PoolUri:
     def parse(cls, uri: str | Path | PoolUri, folder: Path | None = None) -> PoolUri:
         """Split off the options. An existing file of the whole name wins over options.
 
-        A path is relative to ``folder`` if that is given, with ``~`` for the user's. PoolError for
+        A path is relative to ``folder`` if that is given; ``~`` is the user's home. PoolError for
         an unknown option, or one without a value.
         """
         if isinstance(uri, PoolUri):
@@ -75,7 +75,7 @@ class PoolUri:
         return without_secrets(self.text)
 
     def relative_to(self, folder: Path) -> str:
-        """Write it for a file in ``folder``, which :meth:`parse` gets with that folder."""
+        """Write it so that :meth:`parse` with this ``folder`` reads it back."""
         if is_url(self.text) or self.text.startswith("~"):
             return self.text
         return os.path.relpath(self.path, folder) + self.text[len(self.path) :]

@@ -26,7 +26,7 @@ from typing import Any
 from lloss.annotations import Problems
 from lloss.data.labeled_set import LabeledSet
 from lloss.errors import DivergedError, InterruptedRunError, LabelError, ProjectError
-from lloss.export.export_model import export_artifact
+from lloss.export.export_model import export_onnx
 from lloss.export.pool_sample import ReferenceSample
 from lloss.files import sweep, write_json
 from lloss.manifest import read_manifest
@@ -270,7 +270,7 @@ class _Cycle:
         if not pool.streamed:  # a sample of a stream costs as much as all of it
             reference = ReferenceSample(pool=pool, exclude=excluded, required=False)
         with self._remedy():
-            export_artifact(checkpoint, self.folder / MODEL, reference=reference)
+            export_onnx(checkpoint, self.folder / MODEL, reference=reference)
 
     def _score(self, pool: Pool, excluded: set[str]) -> dict[str, int]:
         self.say(f"score the unlabeled images of {pool.uri}")

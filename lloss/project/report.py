@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from lloss.files import write_text
 from lloss.project.summary import Summary
-from lloss.statistics.charts import Spread, figure, histogram, lines
+from lloss.statistics.charts import LossHistogram, figure, histogram, lines
 from lloss.statistics.confidence_intervals import decimals, in_percent, range_in_percent
 from lloss.text.markup import loss, text
 
@@ -84,7 +84,7 @@ def write_report(report: Report, path: Path) -> None:
         head=now.ranking_accuracy("head"),
         entropy=now.ranking_accuracy("entropy"),
         histogram=Markup(
-            histogram(Spread.of(report.losses), [pick.score for pick in report.picks])
+            histogram(LossHistogram.of(report.losses), [pick.score for pick in report.picks])
         ),
         curves=Markup(_curves(report.cycles, text(report.metric))),
         notes=[line for line in now.notes if line not in now.warnings],

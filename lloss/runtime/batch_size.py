@@ -5,7 +5,7 @@ from __future__ import annotations
 from lloss.images.decode import ImageSpec
 
 DEVICE_BATCH = 256
-"""Images a run on a GPU at most, where the user sets no number."""
+"""Images per run on a GPU at most, where the user sets no number."""
 
 _DEVICE_PIXELS = DEVICE_BATCH * 224 * 224
 
@@ -14,13 +14,13 @@ _HOST_BATCHES = (4, 64)
 
 
 def host_batch(image: ImageSpec) -> int:
-    """Images a run on the CPU: as many as keep a layer's maps in the core's own cache."""
+    """Images per run on the CPU: as many as keep a layer's maps in the core's own cache."""
     least, most = _HOST_BATCHES
     return max(least, min(most, _power_below(_HOST_PIXELS // _pixels(image))))
 
 
 def device_batch(image: ImageSpec) -> int:
-    """Images a batch on a GPU: by the size of the images alone, so that a run can be resumed."""
+    """Images per batch on a GPU: by the size of the images alone, so that a run can be resumed."""
     return min(DEVICE_BATCH, _power_below(_DEVICE_PIXELS // _pixels(image)))
 
 

@@ -43,7 +43,7 @@ def session_options(threads: int = 0, weight_bits: int = 8) -> Any:
     """Session options that make int8 weights compute the same on every CPU.
 
     Where products of 8 bits saturate, onnxruntime then takes slower kernels that do not.
-    ``weight_bits`` of 8 are right for every graph; 0 ``threads`` are one a core.
+    ``weight_bits`` of 8 are right for every graph; 0 ``threads`` are one per core.
     """
     options = import_onnxruntime().SessionOptions()
     options.log_severity_level = 3  # errors; callers check everything else
@@ -61,7 +61,7 @@ def open_cpu_session(model: str | bytes, threads: int = 0, weight_bits: int = 8)
 
 
 def weight_bits(manifest: Manifest) -> int:
-    """Bits of an int8 artifact's weights; 8 where they are unknown, 0 for other artifacts."""
+    """Bits of an int8 model's weights; 8 where they are unknown, 0 for other models."""
     if manifest.precision != "int8":
         return 0
     return 7 if manifest.recipe.get("weight_bits") == 7 else 8

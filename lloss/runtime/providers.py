@@ -15,9 +15,9 @@ from lloss.files import locked
 from lloss.manifest import INPUT, Manifest
 from lloss.runtime import cuda_driver, tf32
 from lloss.runtime import shared_libraries as libraries
-from lloss.runtime.engine_cache import engine_folder
 from lloss.runtime.int8_support import session_options, weight_bits
 from lloss.runtime.onnx_runtime import import_onnxruntime
+from lloss.runtime.tensorrt_cache import engine_folder
 
 ORDER = ("tensorrt", "cuda", "cpu")
 
@@ -49,7 +49,7 @@ class SessionSetup:
     device_id: int = 0
 
 
-def parse_device(text: str) -> tuple[str, int]:
+def parse_provider(text: str) -> tuple[str, int]:
     """Parse ``cuda:1``, ``tensorrt``, ``cpu`` or ``auto`` into provider and GPU number."""
     found = _DEVICE.fullmatch(text)
     if not found:
@@ -65,7 +65,7 @@ def candidates(provider: str, precision: str) -> tuple[str, ...]:
     """The providers that :class:`.Engine` tries, in this order, until one works."""
     if provider != "auto":
         return (provider,)
-    return ("cpu",) if precision == "int8" else ORDER  # int8 artifacts are for CPUs
+    return ("cpu",) if precision == "int8" else ORDER  # int8 models are for CPUs
 
 
 def why_unavailable(provider: str, device_id: int = 0) -> str:
@@ -132,7 +132,7 @@ def provider_options(setup: SessionSetup, engines: Path | None = None) -> Option
         "arena_extend_strategy": "kSameAsRequested",
         "prefer_nhwc": "1" if half else "0",  # the layout that tensor cores read
         # For convolutions, 0 excludes all kernels of tensor cores, also those of fp16, which needs
-        # them. In an fp16 artifact only the head is fp32.
+        # them. In an fp16 model only the head is fp32.
         "use_tf32": "1" if half else "0",
     }
     options = {"tensorrt": _tensorrt_options(setup, engines), "cuda": cuda, "cpu": {}}
@@ -160,7 +160,7 @@ def _tensorrt_options(setup: SessionSetup, engines: Path | None = None) -> dict[
 
 
 def _engine_folder(setup: SessionSetup, sha256: str) -> Path:
-    """The folder of an artifact's TensorRT engine on this machine."""
+    """The folder of an exported model's TensorRT engine on this machine."""
     gpu = cuda_driver.gpu(setup.device_id)
     key = {
         "onnxruntime": import_onnxruntime().__version__,

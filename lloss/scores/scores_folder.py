@@ -1,6 +1,6 @@
 """The scores table on disk: a folder of Parquet parts.
 
-``part-00000.parquet`` … hold a row an image (``id`` and the graph's outputs),
+``part-00000.parquet`` … hold a row per image (``id`` and the graph's outputs),
 ``skipped.parquet`` the images that could not be read (``id``, ``reason``), and ``run.json`` what
 was scored by what. A part holds a fixed range of the pool's items and appears whole or not at all,
 its skipped images with it, so that an interrupted run resumes at the first missing part.

@@ -57,7 +57,7 @@ def find_excluded(
 ) -> set[str]:
     """Find the ids of the images that files name; a name that may mean several is refused.
 
-    The ids of the pool or the scores are gone through once a file, twice where a name matches none.
+    The ids of the pool or the scores are read once per file, twice where a name matches none.
     Notes count the names that are not ids; ``where`` says in them what was searched.
     """
     found = set[str]()

@@ -22,9 +22,9 @@ it, the differences between all others would be lost."""
 
 
 def spreadable(embeddings: NDArray[Any]) -> NDArray[np.bool_]:
-    """Which embeddings, float [N, D], distances can be measured to: bool [N].
+    """Mark the embeddings, float [N, D], to which distances can be measured: bool [N].
 
-    They are finite, and not extreme beside the others.
+    They are finite, and not extreme compared with the others.
     """
     largest = np.empty(len(embeddings))
     for rows in _blocks(len(embeddings)):

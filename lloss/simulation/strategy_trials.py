@@ -1,4 +1,4 @@
-"""The active-learning loop on fully labeled data, to compare strategies.
+"""The active-learning loop on fully labeled data, to compare methods.
 
 Everything is in memory and nothing is exported; training, scores and selection are those of
 ``lloss next``.
@@ -24,7 +24,7 @@ from lloss.training.training_data import TrainingData
 
 
 @dataclass(frozen=True)
-class Strategy:
+class Method:
     """How to train, and by what to select."""
 
     name: str  # for tables and plots
@@ -34,8 +34,8 @@ class Strategy:
     subset: float = 0  # share of the rest to choose from; 0 for all
 
 
-RANDOM = Strategy("random", {"head": False}, "random", "entropy")
-ENTROPY = Strategy("entropy", {"head": False}, "top", "entropy")
+RANDOM = Method("random", {"head": False}, "random", "entropy")
+ENTROPY = Method("entropy", {"head": False}, "top", "entropy")
 
 
 @dataclass(frozen=True)
@@ -64,12 +64,12 @@ class Experiment:
 def simulate(
     experiment: Experiment,
     settings: TrainSettings,
-    strategy: Strategy,
+    method: Method,
     trial: int = 0,
     progress: Callable[[CycleResult], None] = lambda _: None,
 ) -> list[CycleResult]:
-    """Run one trial. All strategies of a trial start from the same labeled set."""
-    settings = replace(settings, **strategy.train, seed=settings.seed + trial)  # type: ignore[arg-type]
+    """Run one trial. All methods of a trial start from the same labeled set."""
+    settings = replace(settings, **method.train, seed=settings.seed + trial)  # type: ignore[arg-type]
     names = [str(row) for row in range(len(experiment.pool.images))]
     labeled = list(map(str, experiment.first)) or draw_ids(names, experiment.initial, settings.seed)
     results = []
@@ -82,29 +82,29 @@ def simulate(
         results.append(CycleResult(cycle, len(labeled), found.metric, found.head, found.entropy))
         progress(results[-1])
         if cycle + 1 < experiment.cycles:  # the pool is not scored after the last training
-            labeled += _pick(trainer, experiment, strategy, labeled, cycle)
+            labeled += _pick(trainer, experiment, method, labeled, cycle)
     return results
 
 
 def _pick(
-    trainer: Trainer, experiment: Experiment, strategy: Strategy, labeled: list[str], cycle: int
+    trainer: Trainer, experiment: Experiment, method: Method, labeled: list[str], cycle: int
 ) -> list[str]:
     seed = trainer.settings.seed * 1000 + cycle
     taken = set(labeled)
     rest = [row for row in range(len(experiment.pool.images)) if str(row) not in taken]
-    if strategy.how == "random":
+    if method.how == "random":
         return draw_ids(map(str, rest), experiment.k, seed)
     columns = scores_of(trainer, experiment.pool.images[rest])
     embedding = columns["embedding"]
     vectors = pa.FixedSizeListArray.from_arrays(embedding.ravel(), embedding.shape[1])
     table = pa.table(
-        {"id": [str(row) for row in rest], strategy.by: columns[strategy.by], "embedding": vectors}
+        {"id": [str(row) for row in rest], method.by: columns[method.by], "embedding": vectors}
     )
     how = SelectionSettings(
         k=experiment.k,
-        strategy=strategy.how,
-        by=strategy.by,
-        subset=round(strategy.subset * len(rest)),
+        strategy=method.how,
+        by=method.by,
+        subset=round(method.subset * len(rest)),
         seed=seed,
     )
     return select(TableScores(table), how).ids

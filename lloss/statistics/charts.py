@@ -79,12 +79,12 @@ def figure(title: str, caption: str, chart: str) -> str:
 
 
 @dataclass(frozen=True)
-class Spread:
+class LossHistogram:
     """How predicted losses are spread: all that a histogram needs of millions of them."""
 
-    # Images a bin, int64 [B]; the outermost hold what is off the scale too
+    # Images per bin, int64 [B]; the outermost hold what is off the scale too
     counts: NDArray[np.int64]
-    edges: NDArray[np.float64]  # of the bins, float64 [B + 1]
+    edges: NDArray[np.float64]  # the bins', float64 [B + 1]
     size: int  # images that have a predicted loss
     unknown: int  # images whose loss is NaN or infinite
     outside: int  # images off the scale
@@ -92,8 +92,8 @@ class Spread:
     highest: float  # likewise
 
     @classmethod
-    def of(cls, values: NDArray[np.float32]) -> Spread | None:
-        """Of predicted losses, float [N] with NaN for none; None where no image has one."""
+    def of(cls, values: NDArray[np.float32]) -> LossHistogram | None:
+        """Count predicted losses, float [N] with NaN for none; None if no image has one."""
         losses = values[np.isfinite(values)].astype(np.float64)
         if not losses.size:
             return None
@@ -105,11 +105,11 @@ class Spread:
         return cls(counts, edges, losses.size, unknown, outside, lowest, highest)
 
 
-def histogram(spread: Spread | None, scores: Sequence[float]) -> str:
+def histogram(losses: LossHistogram | None, scores: Sequence[float]) -> str:
     """Draw the predicted losses of the pool, and the picks."""
-    if spread is None:
+    if losses is None:
         return '<p class="note">No image has a predicted loss.</p>\n'
-    counts, edges = spread.counts, spread.edges
+    counts, edges = losses.counts, losses.edges
     span = float(edges[0]), float(edges[-1])
     picks = np.array([score for score in scores if math.isfinite(score)])
     picked = np.minimum(np.histogram(picks.clip(*span), edges)[0], counts)
@@ -117,13 +117,13 @@ def histogram(spread: Spread | None, scores: Sequence[float]) -> str:
     marks = f'<path class="base" d="M44 {_BASE}h284"/>'
     marks += _bars(plane, edges, counts, "rest") + _bars(plane, edges, picked, "picked")
     caption = '<span class="key"></span>the pool'
-    says = f"{spread.size:,} images from {spread.lowest:.3g} to {spread.highest:.3g}"
+    says = f"{losses.size:,} images from {losses.lowest:.3g} to {losses.highest:.3g}"
     if picks.size:
         marks += _where_picked(plane, picks)
         caption += ' &ensp;<span class="key hot"></span>the picks, also as strokes below'
         says += f"; {picks.size:,} picked from {picks.min():.3g} to {picks.max():.3g}"
-    notes = [f"{spread.outside:,} off the scale"] * bool(spread.outside)
-    notes += [f"{spread.unknown:,} NaN"] * bool(spread.unknown)
+    notes = [f"{losses.outside:,} off the scale"] * bool(losses.outside)
+    notes += [f"{losses.unknown:,} NaN"] * bool(losses.unknown)
     caption += "<br>" * bool(notes) + ", ".join(notes)
     return figure(
         "Images by predicted loss",

@@ -7,13 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lloss.statistics.confidence_intervals import (
-    Floats,
-    Interval,
-    Resampled,
-    bootstrap,
-    wilson,
-)
+from lloss.statistics.confidence_intervals import Floats, Interval, Resampled, bootstrap, wilson
 
 _ROWS = 2048
 

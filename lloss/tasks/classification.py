@@ -12,8 +12,8 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from lloss.annotations import Problems
-from lloss.annotations.label_csv import labels_text, read_labels
-from lloss.data.class_labels import open_labeled
+from lloss.annotations.label_csv import labels_text
+from lloss.data.class_labels import open_labeled, read_class_labels
 from lloss.data.labeled_set import LabeledSet
 from lloss.errors import LabelError
 from lloss.files import write_text
@@ -121,7 +121,7 @@ class _Classification(Task):
         return open_labeled(data, data_root, problems)
 
     def read_labels(self, path: Path, problems: Problems) -> dict[str, str]:
-        return read_labels(path, problems=problems)
+        return read_class_labels(path, problems)
 
     def write_labels(self, labels: Mapping[str, str], path: Path) -> None:
         write_text(path, labels_text(labels))

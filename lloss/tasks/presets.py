@@ -81,7 +81,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "augment": "pose",
     },
 }
-"""Named settings; options given beside ``--preset`` win over its values."""
+"""Named settings; options given with ``--preset`` win over its values."""
 
 
 def resolve_settings(preset: str, where: str = "settings", **given: Any) -> TrainSettings:

@@ -35,14 +35,14 @@ from lloss.text.similar_names import lone_classes, similar_note
 class Decoding:
     """How labeled images are decoded."""
 
-    classes: Sequence[str]  # of the network; other classes are left out where that can be
+    classes: Sequence[str]  # the network's; others are left out if the task can
     spec: ImageSpec  # a scorer's, or `Task.training_spec`
-    for_training: bool = False  # which of them
+    for_training: bool = False  # whether `spec` is `Task.training_spec`
     cut: CroppedShare | None = None  # counts what the network's input cuts off
 
 
 class Task(ABC):
-    """What differs from task to task, but for the loss of the output: see :class:`.Objective`.
+    """What differs from task to task, except the loss of the output: see :class:`.Objective`.
 
     A *label* is what a person gave an image (a class name, boxes, joints); a *target* is what
     training makes of it, in pixels of the input.
@@ -55,7 +55,7 @@ class Task(ABC):
     counted: str = "Labeled images per class"  # heading of `summarize`
     # What is labeled on an image, in the plural; "" where it is the image as a whole
     unit: str = ""
-    cut_effect: str = "counts as missed"  # of being cut off by the input, on the metric
+    cut_effect: str = "counts as missed"  # what the metric does with what the input cuts off
     # Choices of the setting `augment`
     augments: tuple[str, ...] = ("none", "flip", "crop", "flip-crop")
     # What the network can start from; `STATE_DICT` stands for any path

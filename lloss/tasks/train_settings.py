@@ -54,7 +54,7 @@ class TrainSettings:
     head_weight: float = _setting(1.0, "Lambda: weight of the head's loss in the total.")
     gradient_stop: int = _setting(0, "Epochs whose head gradient reaches the network; -1: all.")
     epochs: int = _setting(60, "Passes over the labeled images.")
-    batch_size: int = _setting(64, "Images a step; an epoch is cut into nearly equal batches.")
+    batch_size: int = _setting(64, "Images per step; an epoch is cut into nearly equal batches.")
     optimizer: Optimizer = _setting("sgd", "Optimizer.")
     lr: float = _setting(0.01, "Peak learning rate; 0.1 for resnet*-cifar, less for transformers.")
     momentum: float = _setting(0.9, "Momentum of sgd and rmsprop.")

@@ -54,7 +54,7 @@ class Checkpoint:
 
     @property
     def sha256(self) -> str:
-        """Of the file it was read from."""
+        """The digest of the file it was read from."""
         assert self.path is not None, "only a checkpoint that was loaded has a file"
         return sha256_of(self.path)
 
@@ -127,7 +127,7 @@ def load_checkpoint(run: Path) -> Checkpoint:
 def _settings(values: dict[str, Any], state: dict[str, Any], path: Path) -> TrainSettings:
     """Read settings; those of earlier versions may leave the normalisation to the network."""
     values.pop("flip_test", None)
-    if values["head_loss"] == "ranknet":  # it decides nothing any more but for a resume
+    if values["head_loss"] == "ranknet":  # it matters only to a resume
         values["head_loss"] = TrainSettings.head_loss
     settings = TrainSettings.from_dict(values, str(path))
     if not state.pop("transform_input", False):

@@ -33,7 +33,7 @@ class Evaluation:
     """Figures on N held-out images."""
 
     images: int  # N
-    unseen: int  # of which show unknown classes alone: missed, without a loss and so not ranked
+    unseen: int  # images that show only unknown classes: missed, without a loss and so not ranked
     metric_name: str  # the task's, such as `accuracy`
     metric: float  # its value, 0 to 1
     figures: dict[str, float]  # the other figures of the task's meter, by name

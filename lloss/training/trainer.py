@@ -25,10 +25,10 @@ from lloss.statistics.ranking_metrics import pair_counts
 from lloss.tasks import get_task
 from lloss.tasks.train_settings import TrainSettings
 from lloss.training.divergence import remedy
-from lloss.training.training_data import Batches, TrainingData, entropy, workers_for
+from lloss.training.training_data import Batches, TrainingData, seed_of, workers_for
 
 _PIXELS = 256 * 64 * 64
-"""Of a batch that is only predicted: its feature maps are to fit a small memory."""
+"""Pixels per batch of a prediction: the feature maps must fit into a small memory."""
 
 
 SUMS = ("images", "loss", "head_loss", "pairs", "ordered", "seconds")
@@ -258,8 +258,8 @@ def _seeded(device: torch.device, *words: int) -> Iterator[None]:
     """
     used = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(used):
-        torch.default_generator.manual_seed(entropy(*words))
+        torch.default_generator.manual_seed(seed_of(*words))
         for one in used:
             with torch.cuda.device(one):
-                torch.cuda.manual_seed(entropy(*words))
+                torch.cuda.manual_seed(seed_of(*words))
         yield

@@ -25,7 +25,7 @@ from lloss.tasks.task import Decoding, Task
 from lloss.tasks.train_settings import TrainSettings
 
 CHECKED = 64  # Images whose brightness is checked, spread over the set
-DARK = 63  # Of 255: the white of 14 bits in a file of 16. Sensors have 10 to 14
+DARK = 63  # The white of 14 bits in a file of 16, as of 255. Sensors have 10 to 14 bits
 WORKERS = 8  # Processes, at most, that augment for a GPU
 
 
@@ -47,7 +47,7 @@ class TrainingData:
         return TrainingData(self.images[rows], targets, self.classes, self.sha256)
 
 
-def entropy(*words: int) -> int:
+def seed_of(*words: int) -> int:
     """Hash whole numbers to a seed."""
     return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1)
 
@@ -74,7 +74,7 @@ class Batches(Dataset[tuple[torch.Tensor, Any]]):
             order = random.permutation(len(self.data.images))
             self._order = epoch, np.array_split(order, self.steps)
         rows = self._order[1][step]
-        generator = torch.Generator().manual_seed(entropy(self.settings.seed, 3, epoch, step))
+        generator = torch.Generator().manual_seed(seed_of(self.settings.seed, 3, epoch, step))
         images = torch.from_numpy(self.data.images[rows])
         targets = [self.data.targets[row] for row in rows]
         images, targets = self.task.augment(images, targets, self.settings, generator)

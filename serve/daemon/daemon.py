@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from lloss.serve.daemon.http.authentication import Access
+from lloss.serve.daemon.http.authentication import Authentication
 from lloss.serve.daemon.observability.gauges import register_gauges
 from lloss.serve.daemon.observability.metrics import DaemonMetrics
 from lloss.serve.daemon.services.hand_out import Selections
-from lloss.serve.daemon.services.image_labels import Labels
+from lloss.serve.daemon.services.image_labels import ImageLabels
 from lloss.serve.daemon.services.job_runner import JobRunner
-from lloss.serve.daemon.services.label_classes import Classes
+from lloss.serve.daemon.services.label_classes import LabelClasses
 from lloss.serve.daemon.services.model_manager import ModelManager
 from lloss.serve.daemon.services.pool_registry import PoolRegistry
 from lloss.serve.daemon.settings import ServeSettings
@@ -32,12 +32,13 @@ class Daemon:
         self.draining = False
         self.metrics = DaemonMetrics(settings.limits)
         self.catalog = Catalog(settings.data_dir)
-        self.access = Access(settings)  # behind the catalog's lock: it may make a key
+        # Only after the catalog is locked: it may make a key
+        self.authentication = Authentication(settings)
         self.models = ModelManager(settings, self.metrics)
         self.pools = PoolRegistry(settings, self.catalog)
         self.jobs = JobRunner(settings, self.catalog, self.models, self.pools, self.metrics)
-        self.classes = Classes(self.models, self.catalog.images)
-        self.labels = Labels(self.catalog, self.pools, self.metrics, self.classes)
+        self.classes = LabelClasses(self.models, self.catalog.images)
+        self.labels = ImageLabels(self.catalog, self.pools, self.metrics, self.classes)
         self.selections = Selections(settings, self.catalog, self.pools, self.metrics)
         register_gauges(self.metrics, self.catalog, settings.data_dir, self.not_ready)
 
@@ -45,7 +46,7 @@ class Daemon:
         """Load the model, then resume the jobs of an earlier process. Blocks.
 
         Raises:
-            ArtifactError: the model file is not an artifact.
+            ModelFileError: the model file is not an exported model.
             EngineError: the provider cannot run it.
         """
         self.models.load()

@@ -32,7 +32,7 @@ _CLOSE_SECONDS = 20.0
 """For jobs and models to end: a reload may be building a TensorRT engine for minutes."""
 
 _SWITCH_SECONDS = 0.0003
-"""After which a thread releases the interpreter lock to others. Lanes that finish a batch wait
+"""Time after which a thread releases the interpreter lock. Lanes that finish a batch wait
 while the event loop answers it, and with the usual 5 ms the cores are idle for as long. Less costs
 the event loop of a small model more than it gains."""
 

@@ -31,12 +31,12 @@ class Limits:
     """
 
     body_bytes: int = 64 << 20
-    in_flight_bytes: int = 1 << 30  # of all bodies at once
+    in_flight_bytes: int = 1 << 30  # all bodies at once
     body_seconds: float = 30.0  # within which a body must arrive
     request_seconds: float = 30.0  # within which a request is answered, unless it asks for less
     connections: int = 1024
-    queue_images: int = 1024  # that may wait for the engine
-    image_pixels: int = 50_000_000  # that an encoded image may declare
+    queue_images: int = 1024  # images that may wait for the engine
+    image_pixels: int = 50_000_000  # pixels that an encoded image may declare
 
     def __post_init__(self) -> None:
         for limit in dataclasses.fields(self):
@@ -54,20 +54,20 @@ class ServeSettings:
     """
 
     model: Path  # a reload reads it again
-    data_dir: Path  # of catalog, models and scores; one daemon uses it
+    data_dir: Path  # for catalog, models and scores; one daemon uses it
     host: str = "127.0.0.1"  # other than loopback needs a token
     port: int = 8000  # 0 takes a free one
-    token: str = field(default="", repr=False)  # that every request must send; "" for none
+    token: str = field(default="", repr=False)  # every request must send it; "" for none
     pool_roots: tuple[str, ...] = ()  # folders or URL prefixes that pools must be under
-    allowed_hosts: tuple[str, ...] = ()  # names for ``Host`` beside the address itself
-    public_url: str = ""  # of the proxy before it; its host is one of ``allowed_hosts``
+    allowed_hosts: tuple[str, ...] = ()  # names for ``Host`` besides the address itself
+    public_url: str = ""  # the proxy's URL; its host is one of ``allowed_hosts``
     provider: str = "auto"
     batch_size: int = 0  # 0 for the fastest measured
-    job_batch_size: int = 0  # of background scoring; 0 for what keeps requests fast
+    job_batch_size: int = 0  # images per batch of a job; 0 for what keeps requests fast
     threads: int = 0
-    pending_seconds: float = 24 * 3600.0  # for which others do not get a handed-out image
+    pending_seconds: float = 24 * 3600.0  # how long an image stays handed out to one labeler
     image_url: str = ""  # for labeling tools, with {pool} and {id}; "" for the daemon's own
-    drain_seconds: float = 30.0  # that running requests get after SIGTERM
+    drain_seconds: float = 30.0  # time for running requests after SIGTERM
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:

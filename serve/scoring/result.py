@@ -19,7 +19,7 @@ class Scores:
 
     Attributes:
         ids: of the N images that could be read, in the pool's order.
-        columns: the artifact's outputs by name, each float32 [N, ...].
+        columns: the model's outputs by name, each float32 [N, ...].
         skipped: ids and reasons of the images that could not be read.
         start: position in the pool of the first image, scored or skipped.
     """
@@ -43,7 +43,7 @@ class Scores:
         return len(self.ids) + len(self.skipped)
 
     def table(self) -> pa.Table:
-        """A table with one row an image: ``id`` and the outputs."""
+        """A table with one row per image: ``id`` and the outputs."""
         return scores_table(self.ids, self.columns)
 
 

@@ -24,7 +24,7 @@ from lloss.runtime.cpu_count import usable_cores
 
 
 class Scorer:
-    """Scores images with an artifact.
+    """Scores images with an exported model.
 
     Several threads may use one scorer at a time; they share its engine. A scorer frees its threads
     and the device's memory at the end of its ``with`` block, with :meth:`close`, or at the end of
@@ -33,23 +33,23 @@ class Scorer:
 
     Args:
         model: path of ``model.onnx``.
-        device: ``auto`` (TensorRT, CUDA, CPU, in that order), or one of them by name, and for the
+        provider: ``auto`` (TensorRT, CUDA, CPU, in that order), or one of them by name, and for the
             former two the GPU's number: ``cuda:1``. For TensorRT the environment must have
             ``NVIDIA_TF32_OVERRIDE=0`` before the program starts, see :mod:`lloss.runtime.tf32`.
-        batch_size: images a batch at most; 0 for what suits the device and the images' size.
-        threads: number of threads that decode and, on the CPU, compute; 0 for one a core.
+        batch_size: images per batch at most; 0 for what suits the provider and the images' size.
+        threads: number of threads that decode and, on the CPU, compute; 0 for one per core.
         readers: number of threads that fetch images from remote pools.
         telemetry: metrics that several scorers share; by default new ones. The program that
             shares them names the model in them.
         slots: cores and GPU that several scorers share; by default its own.
 
     Attributes:
-        engine: the artifact on its provider.
+        engine: the model on its provider.
         telemetry: the metrics.
 
     Raises:
-        ArtifactError: the file is not an artifact.
-        EngineError: the device cannot run it.
+        ModelFileError: the file is not an exported model.
+        EngineError: the provider cannot run it.
         SettingsError: a number is out of range.
 
     Example:
@@ -61,7 +61,7 @@ class Scorer:
     def __init__(
         self,
         model: str | Path,
-        device: str = "auto",
+        provider: str = "auto",
         batch_size: int = 0,
         threads: int = 0,
         readers: int = READERS,
@@ -75,9 +75,9 @@ class Scorer:
         ):
             if value < least:
                 raise SettingsError(f"{name} = {value}: give at least {least}")
-        self._arguments = (str(Path(model).absolute()), device, batch_size, threads, readers)
+        self._arguments = (str(Path(model).absolute()), provider, batch_size, threads, readers)
         self.telemetry = telemetry or Telemetry()
-        self.engine = Engine(model, device, threads, batch_size, self.telemetry.halved)
+        self.engine = Engine(model, provider, threads, batch_size, self.telemetry.halved)
         if telemetry is None:
             self.telemetry.model(self.engine.sha256, self.engine.device, self.manifest.precision)
         self.threads = threads or usable_cores()
@@ -110,12 +110,12 @@ class Scorer:
 
     @property
     def manifest(self) -> Manifest:
-        """The artifact's manifest."""
+        """The model's manifest."""
         return self.engine.manifest
 
     @property
     def batch_size(self) -> int:
-        """Images a run of the engine at most."""
+        """Images per run of the engine at most."""
         return self.engine.batch_size
 
     def score(self, images: Images) -> Scores:
@@ -145,7 +145,7 @@ class Scorer:
                 of arrays of several sizes; all other columns pass through.
 
         Returns:
-            The same columns without the images, and the artifact's outputs beside them.
+            The same columns without the images, and the model's outputs.
 
         Raises:
             PoolError: there are no images, or an image cannot be read: every row that comes in must

@@ -47,7 +47,7 @@ class Telemetry:
             for stage in (*STAGES, "queue")
         }
         self._batch = Histogram(
-            "lloss_batch_size", "Images a run.", buckets=_COUNTS, registry=registry
+            "lloss_batch_size", "Images per run.", buckets=_COUNTS, registry=registry
         )
         self._queue = Gauge(
             "lloss_queue_size", "Batches begun and not scored yet.", registry=registry
@@ -61,7 +61,7 @@ class Telemetry:
             self._images.labels(outcome)
         self._model = Gauge(
             "lloss_model_info",
-            "The artifact that scores, and what runs it.",
+            "The model that scores, and what runs it.",
             ["sha256", "provider", "device", "precision"],
             registry=registry,
         )
@@ -73,7 +73,7 @@ class Telemetry:
         )
 
     def model(self, sha256: str, device: str, precision: str) -> None:
-        """Name the artifact that runs, and its device (``cuda:1``), in place of the one before."""
+        """Name the model that runs, and its device (``cuda:1``), in place of the one before."""
         self._model.clear()
         self._model.labels(sha256, device.partition(":")[0], device, precision).set(1)
 

@@ -70,3 +70,14 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         read_labels(tmp_path, needs_label=False)
     with pytest.raises(LabelError, match="line 2: is not UTF-8 text"):
         read_labels(_csv(tmp_path, "id,label\né.jpg,cat\n", "latin-1"))
+
+
+def test_a_column_file_name_stands_for_the_id(tmp_path: Path) -> None:
+    """As in the metadata.csv of Hugging Face's imagefolder."""
+    problems = Problems()
+    text = "file_name,label\ntrain/a.jpg,cat\n"
+    assert read_labels(_csv(tmp_path, text), problems=problems) == {"train/a.jpg": "cat"}
+    assert not problems.notes
+    both = _csv(tmp_path, "file_name,id,label\na.jpg,7,cat\n")
+    assert read_labels(both, problems=problems) == {"7": "cat"}
+    assert "not file_name" in problems.notes[0]

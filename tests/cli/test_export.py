@@ -30,7 +30,7 @@ def test_mistakes_are_one_line(
     assert left.value.code == 2 and error in line and line.count("\n") == 1
 
 
-def test_a_checkpoint_is_not_overwritten_by_its_artifact(
+def test_a_checkpoint_is_not_overwritten_by_its_export(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = shutil.copytree(trained, tmp_path / "run")

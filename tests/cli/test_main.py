@@ -42,9 +42,9 @@ def test_every_step_by_hand(
 
 
 @pytest.fixture(scope="module")
-def scores(artifact: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def scores(onnx_file: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("cli") / "scores"
-    main(["score", str(artifact), str(photos), "-o", str(out)])
+    main(["score", str(onnx_file), str(photos), "-o", str(out)])
     return out
 
 
@@ -98,8 +98,8 @@ def test_select_asks_for_no_more_than_there_is(
     assert len(call(capsys, "select", scores, "-k", 61, "--at-most").out.splitlines()) == 60
 
 
-def test_info_as_json_is_the_manifest(artifact: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    result = json.loads(call(capsys, "info", artifact, "--json").out)
+def test_info_as_json_is_the_manifest(onnx_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = json.loads(call(capsys, "info", onnx_file, "--json").out)
     assert result["classes"] == ["bright", "dark", "red"]
     assert result["image"] == {"height": 8, "width": 8, "fit": "crop", "white": 0}
 
@@ -120,7 +120,7 @@ def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def mistakes(
-    photos: Path, artifact: Path, scores: Path, tmp: Path
+    photos: Path, onnx_file: Path, scores: Path, tmp: Path
 ) -> list[tuple[str, list[object]]]:
     (tmp / "empty").mkdir()
     (tmp / "one").mkdir()
@@ -163,12 +163,12 @@ def mistakes(
         ("train first", ["evaluate", tmp / "empty", photos]),
         ("no such file", ["score", tmp / "gone.onnx", photos, "-o", out]),
         ("not a readable ONNX file", ["score", tmp / "noise.onnx", photos, "-o", out]),
-        ("no such pool", ["score", artifact, tmp / "gone", "-o", out]),
-        ("the pool holds no image", ["score", artifact, tmp / "empty", "-o", out]),
-        ("an array of float64", ["score", artifact, tmp / "floats.npy", "-o", out]),
-        ("cannot be resized", ["score", artifact, tmp / "bands.npy", "-o", out]),
-        ("not a readable array file", ["score", artifact, tmp / "bad.npy", "-o", out]),
-        ("no known kind of pool", ["score", artifact, artifact, "-o", out]),
+        ("no such pool", ["score", onnx_file, tmp / "gone", "-o", out]),
+        ("the pool holds no image", ["score", onnx_file, tmp / "empty", "-o", out]),
+        ("an array of float64", ["score", onnx_file, tmp / "floats.npy", "-o", out]),
+        ("cannot be resized", ["score", onnx_file, tmp / "bands.npy", "-o", out]),
+        ("not a readable array file", ["score", onnx_file, tmp / "bad.npy", "-o", out]),
+        ("no known kind of pool", ["score", onnx_file, onnx_file, "-o", out]),
         ("no scores here", ["select", tmp / "empty", "-k", 1]),
         ("no column 'speed'", ["select", scores, "-k", 1, "--by", "speed"]),
         ("'embedding' holds no floating", ["select", scores, "-k", 1, "--by", "embedding"]),
@@ -187,7 +187,7 @@ def mistakes(
          ["train", "--preset=paper-voc", "--task=pose", "--show"]),
         ("k = 0: select at least 1", ["select", scores, "-k", 0]),
         ("give a CSV with", ["select", scores, "-k", 1, "--exclude", tmp / "header.csv"]),
-        ("shard '3': give i/n", ["score", artifact, photos, "-o", out, "--shard", 3]),
+        ("shard '3': give i/n", ["score", onnx_file, photos, "-o", out, "--shard", 3]),
         ("choose one of .txt", ["select", scores, "-k", 1, "-o", tmp / "ids.xlsx"]),
         ("contains no lloss.toml", ["next", tmp / "empty"]),
         ("not empty", ["demo", tmp]),
@@ -195,9 +195,9 @@ def mistakes(
 
 
 def test_each_mistake_is_one_line_and_leaves_nothing(
-    photos: Path, artifact: Path, scores: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    photos: Path, onnx_file: Path, scores: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for expected, words in mistakes(photos, artifact, scores, tmp_path):
+    for expected, words in mistakes(photos, onnx_file, scores, tmp_path):
         result = call(capsys, *words)
         shown = f"{words}: exit {result.code}, {result.err!r}"
         assert result.code == 2, shown

@@ -58,7 +58,13 @@ def opened_ids(data: Path | str, labels: Path | None, problems: Problems) -> lis
 
 
 def test_years_of_a_devkit_are_joined(devkit: Path) -> None:
-    found = opened(devkit)
+    problems = Problems()
+    found = opened(devkit, problems)
+    assert problems.notes == [
+        f"{devkit / year}: 2 annotation files have a <filename> that is not their own name, which "
+        f"counts ('{name}.xml' with 'elsewhere.jpg', for example)"
+        for year, name in (("VOC2007", "000005"), ("VOC2012", "2008_1"))
+    ]
     ids = [item.id for item in found.items]
     assert ids == [
         "VOC2007/000005.jpg", "VOC2007/000007.jpg", "VOC2012/2008_1.jpg", "VOC2012/000005.jpg",
@@ -121,7 +127,7 @@ def test_a_missing_image_of_a_coco_file(
 ) -> None:
     picture(tmp_path / "a.jpg")
     path = as_json(tmp_path / "train.json", coco())
-    expected = r"train.json: images\[1\].file_name: no image 'b.jpg' in"
+    expected = r"train.json: images\[1\]: no image 'b.jpg' in"
     check_broken(partial(opened_ids, path, None), expected, ["a.jpg"])
 
 

@@ -13,16 +13,16 @@ Writer = Callable[[object, object, Path], None]
 
 
 @pytest.fixture(scope="session")
-def ready(artifact: Path) -> Writer:
-    """A ``write_onnx`` for the run ``trained`` that copies its artifact."""
+def ready(onnx_file: Path) -> Writer:
+    """A ``write_onnx`` for the run ``trained`` that copies its exported model."""
 
     def write(graph: object, manifest: object, path: Path) -> None:
-        shutil.copyfile(artifact, path)
+        shutil.copyfile(onnx_file, path)
 
     return write
 
 
 @pytest.fixture
 def quick_export(ready: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let ``export_artifact`` use it."""
+    """Let ``export_onnx`` use it."""
     monkeypatch.setattr(export_model, "write_onnx", ready)

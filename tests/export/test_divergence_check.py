@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from lloss.export.export_model import export_artifact
+from lloss.export.export_model import export_onnx
 
 from lloss.errors import DivergedError
 
@@ -45,7 +45,7 @@ def test_a_network_that_diverged_is_refused(
     change: Change, wanted: str, trained: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(DivergedError, match=wanted) as refused:
-        export_artifact(changed_run(trained, change), tmp_path / "model.onnx")
+        export_onnx(changed_run(trained, change), tmp_path / "model.onnx")
     message = str(refused.value)
     assert "nothing was written. Train again: lower --lr (it is 0.05" in message
     assert "\n" not in message and list(tmp_path.iterdir()) == []

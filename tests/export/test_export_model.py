@@ -10,7 +10,7 @@ import onnx
 import pytest
 import torch
 from lloss.export import export_model
-from lloss.export.export_model import export_artifact
+from lloss.export.export_model import export_onnx
 from torch.nn import functional as F
 
 from lloss.data.class_labels import open_labeled
@@ -35,11 +35,11 @@ def run(path: Path, images: np.ndarray) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("batch", [1, 2, 3, 5, 64])
 def test_the_graph_computes_what_the_formulas_say(
-    artifact: Path, trained: Path, batch: int
+    onnx_file: Path, trained: Path, batch: int
 ) -> None:
     checkpoint = load_checkpoint(trained)
     images = np.resize(checkpoint.sample, (batch, 8, 8, 3))
-    found = run(artifact, images)
+    found = run(onnx_file, images)
     model = checkpoint.network()
     normalize = Normalize(checkpoint.settings.mean, checkpoint.settings.std)
     with torch.no_grad():
@@ -62,9 +62,9 @@ def test_normalisation_inside_is_the_textbooks(tiny: TrainSettings) -> None:
     np.testing.assert_allclose(found, wanted.transpose(0, 3, 1, 2), atol=1e-5)
 
 
-def test_the_file_is_one_and_carries_its_manifest(artifact: Path, trained: Path) -> None:
-    assert [p.name for p in artifact.parent.iterdir()] == ["model.onnx"]
-    manifest = read_manifest(artifact)
+def test_the_file_is_one_and_carries_its_manifest(onnx_file: Path, trained: Path) -> None:
+    assert [p.name for p in onnx_file.parent.iterdir()] == ["model.onnx"]
+    manifest = read_manifest(onnx_file)
     checkpoint = load_checkpoint(trained)
     assert manifest.classes == ("bright", "dark", "red")
     assert manifest.outputs["embedding"] == (128,)
@@ -72,21 +72,21 @@ def test_the_file_is_one_and_carries_its_manifest(artifact: Path, trained: Path)
     assert manifest.provenance["checkpoint_sha256"] == checkpoint.sha256
     assert manifest.provenance["epochs"] == "2/2"
     assert manifest.fidelity["torch_parity"]["batches"] == [1, 2, 3, 64]
-    onnx.checker.check_model(str(artifact), full_check=True)
-    (images,) = open_cpu_session(str(artifact)).get_inputs()
+    onnx.checker.check_model(str(onnx_file), full_check=True)
+    (images,) = open_cpu_session(str(onnx_file)).get_inputs()
     assert (images.name, images.type) == ("images", "tensor(uint8)")
     assert images.shape[1:] == [8, 8, 3] and isinstance(images.shape[0], str)
 
 
 def test_a_wrong_graph_leaves_no_file_and_says_where_it_differs(
-    artifact: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    onnx_file: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def spoiled(graph: object, manifest: object, path: Path) -> None:
-        changed_graph(artifact, path, "head.output.bias", 0, 0.5)
+        changed_graph(onnx_file, path, "head.output.bias", 0, 0.5)
 
     monkeypatch.setattr(export_model, "write_onnx", spoiled)
     with pytest.raises(ParityError, match="output '.*' by .* at batch .*nothing was written"):
-        export_artifact(load_checkpoint(trained), tmp_path / "model.onnx")
+        export_onnx(load_checkpoint(trained), tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -96,7 +96,7 @@ def test_a_baseline_has_no_loss_to_export(
     plain = dataclasses.replace(tiny, head=False, epochs=1)
     checkpoint = train(open_labeled(str(photos)), plain, tmp_path / "run")
     with pytest.raises(CheckpointError, match="without a head"):
-        export_artifact(checkpoint, tmp_path / "model.onnx")
+        export_onnx(checkpoint, tmp_path / "model.onnx")
     assert not (tmp_path / "model.onnx").exists()
 
 
@@ -109,5 +109,5 @@ def test_a_network_of_torchvision_passes_the_check(tiny: TrainSettings, tmp_path
     path = tmp_path / "checkpoint.pt"
     none = np.empty(0, np.int64)
     Checkpoint(settings, ("a", "b"), 8, "", images, "", "", none, trainer.state()).save(path)
-    manifest = export_artifact(load_checkpoint(path), tmp_path / "model.onnx")
+    manifest = export_onnx(load_checkpoint(path), tmp_path / "model.onnx")
     assert manifest.model == "resnet18" and len(settings.taps) == 4

@@ -88,9 +88,9 @@ def test_a_threshold_out_of_range_is_named() -> None:
         FidelityLimits(min_spearman=float("nan"))
 
 
-def test_predict_runs_every_batch(artifact: Path) -> None:
+def test_predict_runs_every_batch(onnx_file: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), np.uint8)
-    whole = predict(artifact, [(list("abcde"), images)])
-    parts = predict(artifact, [(list("ab"), images[:2]), (list("cde"), images[2:])])
+    whole = predict(onnx_file, [(list("abcde"), images)])
+    parts = predict(onnx_file, [(list("ab"), images[:2]), (list("cde"), images[2:])])
     assert list(parts.ids) == list("abcde") and parts.broken == 0
     np.testing.assert_allclose(whole.loss, parts.loss, atol=1e-5)

@@ -25,13 +25,13 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (448, 8, 8, 3), np.uint8)
 
 
 @pytest.fixture(scope="module")
-def outlier(artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def outlier(onnx_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same function with a channel of 50,000 that the next layer ignores.
 
     One scale for the whole tensor then leaves nothing of the other channels.
     """
     path = tmp_path_factory.mktemp("outlier") / "fp32.onnx"
-    changed_graph(artifact, path, "stages.1.0.conv1.weight_bias", 0, 50_000)
+    changed_graph(onnx_file, path, "stages.1.0.conv1.weight_bias", 0, 50_000)
     return changed_graph(path, path, "stages.1.0.conv2.weight", np.s_[:, 0], 0)
 
 
@@ -53,8 +53,8 @@ class Searches:
 
 
 @pytest.fixture(scope="module")
-def searches(artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Searches:
-    return Searches(artifact, tmp_path_factory.mktemp("search"))
+def searches(onnx_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Searches:
+    return Searches(onnx_file, tmp_path_factory.mktemp("search"))
 
 
 class Scripted(FidelityLimits):

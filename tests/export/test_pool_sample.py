@@ -80,28 +80,28 @@ def test_batches_leave_out_undecodable_images() -> None:
 
 
 def test_a_reference_is_bounded_and_leaves_out_ids(
-    artifact: Path, monkeypatch: pytest.MonkeyPatch
+    onnx_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     excluded = {str(row) for row in range(0, 600, 2)}
     monkeypatch.setattr(pool_sample, "REFERENCE_IMAGES", 250)
     drawn = draw_ids((str(row) for row in range(1, 600, 2)), 250, 0)
-    with Scorer(artifact, "cpu") as scorer:
+    with Scorer(onnx_file, "cpu") as scorer:
         losses = scorer.score(IMAGES[[int(id) for id in drawn]]).loss
-    found = ReferenceSample(pool=pool(), exclude=excluded).measure(artifact, SPEC)
+    found = ReferenceSample(pool=pool(), exclude=excluded).measure(onnx_file, SPEC)
     assert found is not None and found.images == 250
     wanted = LossReference.of(losses, "images.npy").quantiles
     np.testing.assert_allclose(found.quantiles, wanted, atol=1e-4)
 
 
-def test_unreadable_images_do_not_count(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_images_do_not_count(onnx_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def readable(count: int) -> None:
         predicted = Predicted([], np.arange(count, dtype=np.float32), 0)
         monkeypatch.setattr(pool_sample, "predict", lambda *_: predicted)
 
     readable(210)
-    found = ReferenceSample(pool=pool(240)).measure(artifact, SPEC)
+    found = ReferenceSample(pool=pool(240)).measure(onnx_file, SPEC)
     assert found is not None and found.images == 210
     readable(190)
     with pytest.raises(PoolError, match="only 190 of its images have a predicted loss"):
-        ReferenceSample(pool=pool(240)).measure(artifact, SPEC)
-    assert ReferenceSample(pool=pool(240), required=False).measure(artifact, SPEC) is None
+        ReferenceSample(pool=pool(240)).measure(onnx_file, SPEC)
+    assert ReferenceSample(pool=pool(240), required=False).measure(onnx_file, SPEC) is None

@@ -1,4 +1,4 @@
-"""fp16 and int8 artifacts: their contents, their measurements, their refusals."""
+"""fp16 and int8 models: their contents, their measurements, their refusals."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import onnx
 import pytest
 import torch
 from lloss.export import export_model, precision
-from lloss.export.export_model import export_artifact
+from lloss.export.export_model import export_onnx
 from lloss.export.fidelity import Fidelity, FidelityLimits
-from lloss.export.precision import Reduction
+from lloss.export.precision import ReducedPrecision
 from lloss.export.speed_check import measure_speed
 from onnx import TensorProto
 
@@ -38,12 +38,12 @@ POOL = ArrayPool(IMAGES, "images.npy")
 LOOSE = FidelityLimits(min_spearman=0.99, min_overlap=0.85)
 
 
-def reduction(name: str, **given: object) -> Reduction:
+def reduction(name: str, **given: object) -> ReducedPrecision:
     options = {
         "pool": POOL, "held_out": 200, "calibration_images": 64, "limits": LOOSE,
         "reduce_range": False, **given,
     }  # fmt: skip
-    return Reduction(precision=name, **options)  # type: ignore[arg-type]
+    return ReducedPrecision(precision=name, **options)  # type: ignore[arg-type]
 
 
 QUICK = functools.partial(measure_speed, seconds=0.1)
@@ -67,9 +67,7 @@ def exported(
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(export_model, "write_onnx", ready)
             patch.setattr(precision, "measure_speed", QUICK)
-            manifest = export_artifact(
-                load_checkpoint(trained), path, reduction(name), lines.append
-            )
+            manifest = export_onnx(load_checkpoint(trained), path, reduction(name), lines.append)
         result[name] = Exported(path, manifest, lines)
     assert sorted(path.name for path in folder.iterdir()) == ["fp16.onnx", "int8.onnx"]
     return result
@@ -77,12 +75,12 @@ def exported(
 
 @pytest.mark.parametrize("name", ["fp16", "int8"])
 def test_the_manifest_has_what_the_file_computes(
-    exported: dict[str, Exported], artifact: Path, name: str
+    exported: dict[str, Exported], onnx_file: Path, name: str
 ) -> None:
     path, manifest = exported[name].path, exported[name].manifest
     assert read_manifest(path) == manifest and manifest.precision == name
-    assert manifest.outputs == read_manifest(artifact).outputs
-    assert path.stat().st_size < 0.7 * artifact.stat().st_size
+    assert manifest.outputs == read_manifest(onnx_file).outputs
+    assert path.stat().st_size < 0.7 * onnx_file.stat().st_size
     onnx.checker.check_model(str(path), full_check=True)
     measured = manifest.fidelity["fp32"]
     assert measured["provider"] == "cpu" and measured["broken"] == 0
@@ -91,7 +89,9 @@ def test_the_manifest_has_what_the_file_computes(
     assert f"{measured['spearman']:.5f}" in judged
 
     images = np.stack([IMAGES[int(item.id)] for item in reduction(name).sample.held_out])
-    a, b = (open_cpu_session(str(p)).run(["loss"], {"images": images})[0] for p in (artifact, path))
+    a, b = (
+        open_cpu_session(str(p)).run(["loss"], {"images": images})[0] for p in (onnx_file, path)
+    )
     assert a.dtype == b.dtype == np.float32
     difference = float(np.abs(a - b).max())
     assert measured["max_abs_difference"] == pytest.approx(difference, abs=1e-3)
@@ -155,7 +155,7 @@ def test_a_graph_below_the_limits_leaves_nothing(
     Scripted.shown.clear()
     before = copy.read_bytes()
     with pytest.raises(FidelityError) as refused:
-        export_artifact(load_checkpoint(trained), copy, reduction(name, limits=Scripted()))
+        export_onnx(load_checkpoint(trained), copy, reduction(name, limits=Scripted()))
     message = str(refused.value)
     assert f"{name} does not rank images" in message and "--precision fp" in message
     assert f"it reached {Scripted.shown[-1]} on 200 held-out images" in message
@@ -176,12 +176,12 @@ def test_a_slower_graph_is_logged(
 
 
 @pytest.fixture
-def copy(artifact: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copyfile(artifact, tmp_path / "model.onnx"))
+def copy(onnx_file: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copyfile(onnx_file, tmp_path / "model.onnx"))
 
 
 def reduce(
-    reduction: Reduction,
+    reduction: ReducedPrecision,
     checkpoint: Checkpoint,
     fp32: Path,
     log: Callable[[str], Any] = lambda _: None,
@@ -189,7 +189,7 @@ def reduce(
     return reduction.run(fp32, read_manifest(fp32), checkpoint, log)
 
 
-def test_an_overflow_that_a_cpu_would_hide_is_refused(trained: Path, artifact: Path) -> None:
+def test_an_overflow_that_a_cpu_would_hide_is_refused(trained: Path, onnx_file: Path) -> None:
     def overflow(weights: dict[str, torch.Tensor]) -> None:
         """Folded into one convolution these cancel; torch and a GPU compute more than 65,504."""
         weights["network.stages.0.0.conv1.weight"] *= 1e6
@@ -197,23 +197,23 @@ def test_an_overflow_that_a_cpu_would_hide_is_refused(trained: Path, artifact: P
         weights["network.stages.0.0.bn1.running_mean"] *= 1e6
 
     with pytest.raises(FidelityError, match="overflows in float16"):
-        reduce(reduction("fp16"), changed_run(trained, overflow), artifact)
+        reduce(reduction("fp16"), changed_run(trained, overflow), onnx_file)
 
 
-def test_a_network_that_gives_nan_is_refused(trained: Path, artifact: Path, tmp_path: Path) -> None:
-    path = changed_graph(artifact, tmp_path / "nan.onnx", "model.head.output.bias", 0, np.nan)
+def test_a_network_that_gives_nan_fails(trained: Path, onnx_file: Path, tmp_path: Path) -> None:
+    path = changed_graph(onnx_file, tmp_path / "nan.onnx", "model.head.output.bias", 0, np.nan)
     with pytest.raises(FidelityError, match="in fp32, gives NaN .* for 200 of 200 images"):
         reduce(reduction("int8"), load_checkpoint(trained), path)
 
 
-def test_a_pool_of_broken_images_is_refused(trained: Path, artifact: Path, tmp_path: Path) -> None:
+def test_a_pool_of_broken_images_is_refused(trained: Path, onnx_file: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     broken.mkdir()
     for number in range(401):
         (broken / f"{number}.png").write_bytes(b"no image")
     pool = reduction("int8", pool=open_pool(broken), calibration_images=1)
     with pytest.raises(PoolError, match="only 0 of 200 images drawn can be decoded"):
-        reduce(pool, load_checkpoint(trained), artifact)
+        reduce(pool, load_checkpoint(trained), onnx_file)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import pytest
 from lloss.export.quantize import Int8Quantizer, layer_names, quantizable
 from onnx import TensorProto, helper, numpy_helper, parser
 
-from lloss.errors import ArtifactError
+from lloss.errors import ModelFileError
 
 from .changed_weights import changed_graph
 
@@ -22,8 +22,8 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (48, 8, 8, 3), np.uint8)
 
 
 @pytest.fixture(scope="module")
-def quantizer(artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Int8Quantizer:
-    return Int8Quantizer(artifact, tmp_path_factory.mktemp("scratch"))
+def quantizer(onnx_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Int8Quantizer:
+    return Int8Quantizer(onnx_file, tmp_path_factory.mktemp("scratch"))
 
 
 @pytest.fixture(scope="module")
@@ -128,14 +128,16 @@ def test_a_sum_with_one_side_in_floats_stays_there() -> None:
 
 def test_a_network_with_nothing_to_quantize_is_refused(tmp_path: Path) -> None:
     onnx.save(graph("y = Relu (x)"), str(tmp_path / "m.onnx"))
-    with pytest.raises(ArtifactError, match="no convolution .* --precision fp32 or fp16"):
+    with pytest.raises(ModelFileError, match="no convolution .* --precision fp32 or fp16"):
         Int8Quantizer(tmp_path / "m.onnx", tmp_path)
 
 
-def test_weights_with_nan_are_refused_in_one_line(artifact: Path, tmp_path: Path) -> None:
+def test_weights_with_nan_are_refused_in_one_line(onnx_file: Path, tmp_path: Path) -> None:
     path = tmp_path / "nan.onnx"
-    changed_graph(artifact, path, "stages.1.0.conv2.weight", (0, 0), np.nan)
+    changed_graph(onnx_file, path, "stages.1.0.conv2.weight", (0, 0), np.nan)
     quantizer = Int8Quantizer(path, tmp_path)
-    with pytest.raises(ArtifactError, match="ONNX Runtime cannot quantize .* may contain NaN") as e:
+    with pytest.raises(
+        ModelFileError, match="ONNX Runtime cannot quantize .* may contain NaN"
+    ) as e:
         quantizer.write(tmp_path / "q.onnx", quantizer.calibrate([IMAGES]))
     assert "\n" not in str(e.value)

@@ -26,14 +26,14 @@ def graph(checkpoint: Checkpoint) -> ScoringGraph:
     return ScoringGraph(checkpoint.network(), settings.mean, settings.std).eval()
 
 
-def test_the_measurements(artifact: Path, checkpoint: Checkpoint, graph: ScoringGraph) -> None:
-    measured = check_parity(artifact, graph, checkpoint.sample)["torch_parity"]
+def test_the_measurements(onnx_file: Path, checkpoint: Checkpoint, graph: ScoringGraph) -> None:
+    measured = check_parity(onnx_file, graph, checkpoint.sample)["torch_parity"]
     assert measured["batches"] == [1, 2, 3, 64] and measured["spearman"] >= 0.999
     assert max(measured["max_abs_difference"].values()) < 1e-2
 
 
 def test_a_difference_at_one_batch_size_is_found(
-    artifact: Path, checkpoint: Checkpoint, graph: ScoringGraph, monkeypatch: pytest.MonkeyPatch
+    onnx_file: Path, checkpoint: Checkpoint, graph: ScoringGraph, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = ort.InferenceSession
 
@@ -50,28 +50,28 @@ def test_a_difference_at_one_batch_size_is_found(
 
     monkeypatch.setattr(ort, "InferenceSession", WrongForThree)
     with pytest.raises(ParityError, match="output 'loss' by 1 at batch 3"):
-        check_parity(artifact, graph, checkpoint.sample)
+        check_parity(onnx_file, graph, checkpoint.sample)
     with pytest.raises(ParityError, match="another 'loss' at batch 3 than at 64"):
-        check_batches(artifact, checkpoint.sample)
+        check_batches(onnx_file, checkpoint.sample)
 
 
 def test_nan_is_no_parity(
-    artifact: Path, checkpoint: Checkpoint, graph: ScoringGraph, monkeypatch: pytest.MonkeyPatch
+    onnx_file: Path, checkpoint: Checkpoint, graph: ScoringGraph, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parity, "_differences", lambda *_: [("loss", float("nan"), 1.0)])
     with pytest.raises(ParityError):
-        check_parity(artifact, graph, checkpoint.sample)
+        check_parity(onnx_file, graph, checkpoint.sample)
 
 
 def test_other_ranks_within_all_limits_are_refused(
-    artifact: Path, checkpoint: Checkpoint, graph: ScoringGraph, monkeypatch: pytest.MonkeyPatch
+    onnx_file: Path, checkpoint: Checkpoint, graph: ScoringGraph, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Predicted losses that are within the allowed difference of each other."""
     outputs = graph.outputs
     graph.outputs = lambda images: {**outputs(images), "loss": -outputs(images)["loss"]}  # type: ignore[method-assign]
     monkeypatch.setattr(parity, "ABSOLUTE", 1e6)
     with pytest.raises(ParityError, match=r"does not rank images as torch does: Spearman -1\.0"):
-        check_parity(artifact, graph, checkpoint.sample)
+        check_parity(onnx_file, graph, checkpoint.sample)
 
 
 def test_ties_and_rounding_do_not_change_ranks() -> None:

@@ -11,6 +11,8 @@ import pytest
 
 from lloss.images.memory_budget import ByteBudget
 
+from ..waiting import until
+
 
 def test_no_more_is_held_than_the_total() -> None:
     budget, held, peak, lock = ByteBudget(100), 0, 0, threading.Lock()
@@ -35,3 +37,20 @@ def test_no_more_is_held_than_the_total() -> None:
     with pytest.raises(KeyError), budget.holding(70):
         raise KeyError
     assert budget.free == 100
+
+
+def test_a_large_request_is_not_overtaken_for_ever() -> None:
+    budget, order = ByteBudget(100), []
+
+    def hold(size: int) -> None:
+        with budget.holding(size):
+            order.append(size)
+
+    threads = [threading.Thread(target=hold, args=(size,)) for size in (100, 5, 6)]
+    with budget.holding(50):  # the small ones would fit
+        for thread in threads:
+            thread.start()
+            until(budget._turn.locked)
+    for thread in threads:
+        thread.join()
+    assert order[0] == 100 and sorted(order) == [5, 6, 100]

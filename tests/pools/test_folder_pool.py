@@ -66,6 +66,13 @@ def test_any_file_name_becomes_an_id_that_finds_it(tmp_path: Path) -> None:
         assert item.read() in names
 
 
+def test_an_escaped_name_beside_its_escape_is_an_error(tmp_path: Path) -> None:
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.jpg")).write_bytes(b"byte")
+    write(tmp_path / "\\xff.jpg")
+    with pytest.raises(PoolError, match="two names read .* one of which is not UTF-8"):
+        ids_of(tmp_path)
+
+
 @pytest.mark.parametrize(
     "id",
     ["../secret.jpg", "sub/../../secret.jpg", "./a.jpg", "a.jpg/", "", "sub//b.jpg", "a\0.jpg",

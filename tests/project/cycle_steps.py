@@ -22,7 +22,7 @@ TRAIN = {
 
 STEPS = {
     "evaluate_checkpoint": "evaluation.json",
-    "export_artifact": "model.onnx",
+    "export_onnx": "model.onnx",
     "score_pool": "scores",
     "select": "selected.csv",
     "write_report": "report.html",

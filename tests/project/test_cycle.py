@@ -82,7 +82,7 @@ def test_a_second_cycle_selects_other_images_and_writes_every_file(
 def test_the_model_stores_the_losses_of_unlabeled_images_if_there_are_enough(
     done: Project, pool: Path, labels: Path
 ) -> None:
-    model = undo(done, "export_artifact") / "model.onnx"
+    model = undo(done, "export_onnx") / "model.onnx"
     for number in range(4):
         for path in list(pool.glob("*-0*.png")):
             shutil.copy(path, pool / f"more{number}-{path.name}")

@@ -104,7 +104,7 @@ def test_a_broken_box_stops_before_training_or_is_left_out(
     words = ["init", project, "--pool", shapes / "pool", "--labels", shapes / "labels.json"]
     printed = lloss(*words, "-k", 2, "--skip-bad", "--holdout", 0, *SSD)
     assert "left out 1 broken annotation: " in printed
-    monkeypatch.setattr("lloss.project.cycle.export_artifact", stop)
+    monkeypatch.setattr("lloss.project.cycle.export_onnx", stop)
     printed = lloss("next", project, code=2)
     assert re.search(r"left out 1 broken annotation: \S*labels\.json: '06\.jpg': ", printed)
     assert (project / "cycles" / "001" / "checkpoint.pt").exists()

@@ -9,12 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lloss.errors import (
-    DivergedError,
-    InterruptedRunError,
-    ProjectError,
-    SelectionError,
-)
+from lloss.errors import DivergedError, InterruptedRunError, ProjectError, SelectionError
 from lloss.manifest import read_manifest
 from lloss.project import cycle as cycle_module
 from lloss.project.cycle import next_cycle
@@ -25,11 +20,11 @@ from lloss.training.trainer import Trainer
 from .cycle_steps import STEPS, add, change, selected, undo
 
 
-@pytest.mark.parametrize("step", ["train", "export_artifact"])
+@pytest.mark.parametrize("step", ["train", "export_onnx"])
 def test_a_diverged_cycle_names_the_settings_to_change(
     done: Project, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    undo(done, "export_artifact")
+    undo(done, "export_onnx")
 
     def diverge(*_: object, **__: object) -> None:
         raise DivergedError("training diverged: lower --lr")

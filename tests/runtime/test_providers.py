@@ -21,7 +21,7 @@ from lloss.runtime.providers import (
     SessionSetup,
     error_type,
     open_session,
-    parse_device,
+    parse_provider,
     provider_options,
     why_unavailable,
 )
@@ -52,11 +52,11 @@ def install(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
 
 
 def test_devices_are_parsed() -> None:
-    parsed = [parse_device(text) for text in ("auto", "cpu", "cuda", "cuda:0", "tensorrt:12")]
+    parsed = [parse_provider(text) for text in ("auto", "cpu", "cuda", "cuda:0", "tensorrt:12")]
     assert parsed == [("auto", 0), ("cpu", 0), ("cuda", 0), ("cuda", 0), ("tensorrt", 12)]
     for text in ("cuda:", "cuda:x", "cuda:-1", "cuda:²", "cpu:0", "auto:1", "gpu", ""):
         with pytest.raises(EngineError, match=f"provider '{text}': .*; cuda:1 and"):
-            parse_device(text)
+            parse_provider(text)
 
 
 def test_a_complete_machine_misses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,12 +160,12 @@ def test_the_key_of_an_engine_has_all_it_depends_on(
 
 
 @pytest.fixture
-def setup(artifact: Path) -> SessionSetup:
-    return SessionSetup(read_manifest(artifact), "cpu", 16)
+def setup(onnx_file: Path) -> SessionSetup:
+    return SessionSetup(read_manifest(onnx_file), "cpu", 16)
 
 
-def test_a_session_on_the_cpu(artifact: Path, setup: SessionSetup, tmp_path: Path) -> None:
-    session = open_session(artifact, setup, "")
+def test_a_session_on_the_cpu(onnx_file: Path, setup: SessionSetup, tmp_path: Path) -> None:
+    session = open_session(onnx_file, setup, "")
     nodes = providers.count_nodes(session)
     assert set(nodes) == {"CPUExecutionProvider"} and nodes["CPUExecutionProvider"] > 10
     assert session.get_session_options().intra_op_num_threads == 1
@@ -177,7 +177,7 @@ def test_a_session_on_the_cpu(artifact: Path, setup: SessionSetup, tmp_path: Pat
 
 
 def test_another_provider_than_was_asked_for_is_an_error(
-    artifact: Path, setup: SessionSetup, monkeypatch: pytest.MonkeyPatch
+    onnx_file: Path, setup: SessionSetup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ort, "preload_dlls", lambda: None)
     real = ort.InferenceSession
@@ -187,16 +187,16 @@ def test_another_provider_than_was_asked_for_is_an_error(
 
     monkeypatch.setattr(ort, "InferenceSession", session)
     with pytest.raises(EngineError, match="cuda could not be started, CPUExecutionProvider ran"):
-        open_session(artifact, replace(setup, provider="cuda"), "")
+        open_session(onnx_file, replace(setup, provider="cuda"), "")
     monkeypatch.setattr(providers, "count_nodes", lambda session: {"CUDAExecutionProvider": 3})
     with pytest.raises(EngineError, match="cpu took none of its nodes"):
-        open_session(artifact, setup, "")
+        open_session(onnx_file, setup, "")
 
 
 @pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
 def test_the_callers_thread_keeps_its_gpu_and_one_process_writes_engines(
     provider: str,
-    artifact: Path,
+    onnx_file: Path,
     setup: SessionSetup,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
@@ -217,7 +217,7 @@ def test_the_callers_thread_keeps_its_gpu_and_one_process_writes_engines(
 
     monkeypatch.setattr(ort, "InferenceSession", session)
     with pytest.raises(DeviceMemoryError, match="buffer of size 7"):
-        open_session(artifact, replace(setup, provider=provider), "")
+        open_session(onnx_file, replace(setup, provider=provider), "")
     assert len(threads) == 1 and threads[0] != threading.get_ident()
     assert locks == [provider == "tensorrt"]
 

@@ -26,8 +26,8 @@ from ..pools.pool_files import random_images, write, write_table, write_tar
 
 
 @pytest.fixture(scope="module")
-def scorer(artifact: Path) -> Scorer:
-    return Scorer(artifact, device="cpu", batch_size=8, threads=2)
+def scorer(onnx_file: Path) -> Scorer:
+    return Scorer(onnx_file, provider="cpu", batch_size=8, threads=2)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -100,7 +100,7 @@ def test_images_of_broken_annotations_are_named_too(tmp_path: Path) -> None:
     ]
     assert len(problems.broken) == 3 and "are excluded all the same" in problems.notes[-1]
     (tmp_path / "empty").mkdir()
-    with pytest.raises(LabelError, match="holds neither VOC XML nor masks"):
+    with pytest.raises(LabelError, match="holds neither VOC XML, YOLO text nor masks"):
         read_excluded([tmp_path / "empty"], Problems())
 
 

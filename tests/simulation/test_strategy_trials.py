@@ -13,7 +13,7 @@ from lloss.simulation.strategy_trials import (
     ENTROPY,
     RANDOM,
     Experiment,
-    Strategy,
+    Method,
     scores_of,
     simulate,
 )
@@ -23,8 +23,8 @@ from lloss.training.training_data import TrainingData
 
 MakeData = Callable[..., TrainingData]
 
-LEARNED = Strategy("learned", {})
-DIVERSE = Strategy("diverse", {}, "diverse", subset=0.7)
+LEARNED = Method("learned", {})
+DIVERSE = Method("diverse", {}, "diverse", subset=0.7)
 
 
 def _experiment(make_data: MakeData, cycles: int = 3) -> Experiment:
@@ -53,12 +53,12 @@ def _same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
 
 
-@pytest.mark.parametrize("strategy", [LEARNED, DIVERSE, RANDOM, ENTROPY], ids=lambda s: s.name)
+@pytest.mark.parametrize("method", [LEARNED, DIVERSE, RANDOM, ENTROPY], ids=lambda s: s.name)
 def test_each_cycle_adds_k_images_and_trains_from_scratch(
-    tiny: TrainSettings, make_data: MakeData, monkeypatch: pytest.MonkeyPatch, strategy: Strategy
+    tiny: TrainSettings, make_data: MakeData, monkeypatch: pytest.MonkeyPatch, method: Method
 ) -> None:
     seen = _Seen(monkeypatch)
-    results = simulate(_experiment(make_data), tiny, strategy)
+    results = simulate(_experiment(make_data), tiny, method)
     assert [result.cycle for result in results] == [0, 1, 2]
     assert [result.labeled for result in results] == [12, 17, 22]
     assert [len(images) for images in seen.labeled()] == [12, 17, 22]
@@ -67,22 +67,22 @@ def test_each_cycle_adds_k_images_and_trains_from_scratch(
     assert all(_same(first, seen.first[0]) for first in seen.first)
     assert all(made.finished for made in seen.trainers)
     assert not _same(seen.trainers[0].model.state_dict(), seen.first[0])
-    with_head = strategy in (LEARNED, DIVERSE)
+    with_head = method in (LEARNED, DIVERSE)
     assert [made.model.head is not None for made in seen.trainers] == [with_head] * 3
     assert [result.head is not None for result in results] == [with_head] * 3
     assert all(0 <= result.metric <= 1 for result in results)
 
 
-@pytest.mark.parametrize("strategy", [DIVERSE, RANDOM], ids=lambda s: s.name)
+@pytest.mark.parametrize("method", [DIVERSE, RANDOM], ids=lambda s: s.name)
 def test_a_trial_repeats_whatever_the_global_seeds_are(
-    tiny: TrainSettings, make_data: MakeData, monkeypatch: pytest.MonkeyPatch, strategy: Strategy
+    tiny: TrainSettings, make_data: MakeData, monkeypatch: pytest.MonkeyPatch, method: Method
 ) -> None:
     seen = _Seen(monkeypatch)
     runs = []
     for seed in (1, 2):
         torch.manual_seed(seed)
         np.random.seed(seed)
-        runs.append(simulate(_experiment(make_data), tiny, strategy, trial=3))
+        runs.append(simulate(_experiment(make_data), tiny, method, trial=3))
     assert seen.labeled()[:3] == seen.labeled()[3:]
     assert runs[0] == runs[1]
     ends = [seen.trainers[last].model.state_dict() for last in (2, 5)]

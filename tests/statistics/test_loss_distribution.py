@@ -1,4 +1,4 @@
-"""The quantiles that an artifact carries, against NumPy's."""
+"""The quantiles that an exported model carries, against NumPy's."""
 
 from __future__ import annotations
 

@@ -15,8 +15,8 @@ MULTIPLE = STRIDE * 2**DEPTH
 """Sides of the input are multiples of this: then every halving comes out even."""
 
 HEATMAP_STD = 0.001
-"""Of the heatmap layers' first weights: with torch's own the first epochs would only bring noise
-down to 0, where most of a target is. (Not in the paper.)"""
+"""Standard deviation of the heatmap layers' first weights: with torch's own the first epochs would
+only bring noise down to 0, where most of a target is. (Not in the paper.)"""
 
 NAMES = {
     f"hourglass{stacks}{suffix}": (stacks, width)

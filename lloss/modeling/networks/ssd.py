@@ -90,7 +90,7 @@ class SsdNetwork(nn.Module):
 
     def _vgg_maps(self, images: Tensor) -> list[Tensor]:
         backbone = self.ssd.backbone
-        # As its own forward(), but for the norm: 512 squares of VGG's activations overflow float16,
+        # As its own forward(), except the norm: 512 squares of VGG's activations overflow float16,
         # and the norm's epsilon is 0 there.
         features = backbone.features(images)
         with torch.autocast(images.device.type, enabled=False):

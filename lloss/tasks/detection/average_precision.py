@@ -32,7 +32,7 @@ def judge(boxes: Floats, scores: Floats, labels: Floats, truth: Objects) -> NDAr
 
     A detection is of the object of its class that it overlaps most. If that is by more than
     :data:`IOU`: of a difficult object it is ignored; of another it is true, if no detection of a
-    higher score is of the same object. All others are false, but those inside a crowd of their
+    higher score is of the same object. All others are false, except those inside a crowd of their
     class, by more than that share of their own area, are ignored.
     """
     verdicts = np.full(len(labels), FALSE, np.int8)

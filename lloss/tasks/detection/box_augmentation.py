@@ -27,7 +27,7 @@ STORED_SCALE = 1.7
 """Training images are kept so much larger than the input: a crop of them still has its detail."""
 
 LEAST_IOUS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
-"""Of a crop and a box in it, one is drawn for each image; 1 keeps the whole image."""
+"""Least overlaps of a crop and a box; one is drawn per image, 1 keeps the whole image."""
 
 TRIALS = 40  # rectangles that are drawn for a minimum
 SMALLEST = 0.3  # side of a crop over that of the image

@@ -21,7 +21,7 @@ class Objects:
 
     boxes: Tensor  # float32 [M, 4]: x0, y0, x1, y1 in pixels
     labels: Tensor  # int64 [M], from 1: 0 is the background
-    difficult: Tensor  # bool [M]: trained on, but to find it neither helps nor hurts
+    difficult: Tensor  # bool [M]: trained on; finding it neither helps nor hurts
     # Bool [M]: a region of many, not trained on; detections inside are no mistakes
     crowd: Tensor
     # x0, y0, x1, y1 in whole pixels of the image itself; around it is padding

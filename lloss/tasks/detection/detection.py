@@ -153,11 +153,11 @@ class _Detection(Task):
             )
 
     def has_loss(self, label: ObjectLabel, classes: Sequence[str]) -> bool:
-        """All images but those that show unknown classes alone."""
+        """All images except those that show only unknown classes."""
         return not label.names or super().has_loss(label, classes)
 
     def training_spec(self, settings: TrainSettings) -> ImageSpec:
-        """In full and with its aspect where crops follow; as the input otherwise."""
+        """Keep the whole image and its aspect if crops follow; otherwise as the input."""
         if settings.augment in ("none", "flip"):
             return settings.image_spec()
         return settings.image_spec(round(settings.size * STORED_SCALE), "pad")

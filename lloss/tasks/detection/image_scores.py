@@ -12,7 +12,7 @@ from lloss.modeling.networks.ssd import SsdOutput
 CONFIDENT = 0.3  # Foreground probability from which an anchor counts as a find
 
 RANKS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
-"""Which of the sorted anchors the summary reads: the objects' first, then how fast it falls off."""
+"""Ranks of the sorted anchors that the summary reads: first the objects', then the falloff."""
 
 MEAN_OVER = (4, 16, 64, 256)
 """Numbers of most confident anchors that the summary averages the entropy over."""
@@ -21,7 +21,7 @@ SUMMARY_SIZE = len(RANKS) + len(MEAN_OVER) + 1
 
 
 def scores(output: SsdOutput) -> dict[str, Tensor]:
-    """Scores that cost next to nothing beside the network, each float32 [N].
+    """Scores that cost next to nothing compared with the network, each float32 [N].
 
     ``entropy``: the largest entropy in nats of the class probabilities of an anchor, over those
     whose foreground probability is :data:`CONFIDENT` or more, and the most confident one in any

@@ -18,7 +18,7 @@ class PersonTarget:
 
     names: tuple[str, ...]  # of the joints
     joints: Tensor  # x, y, the centre of the first pixel being 0.5, 0.5; float32 [J, 2]
-    annotated: Tensor  # which joints are, inside of the input or not; bool [J]
+    annotated: Tensor  # joints with a label, inside the input or not; bool [J]
     size: int  # side of the input in pixels
     # Width and height of a pixel of the input in pixels of the original image
     pixel: tuple[float, float]
@@ -38,7 +38,7 @@ class PoseTargets:
     """The joints of a batch."""
 
     joints: Tensor  # x, y as shares of the input's width and height; float32 [N, J, 2]
-    annotated: Tensor  # which are, and are inside of the input; bool [N, J]
+    annotated: Tensor  # joints with a label that are inside the input; bool [N, J]
 
     @classmethod
     def of(cls, targets: Sequence[PersonTarget]) -> PoseTargets:

@@ -22,7 +22,7 @@ from lloss.tasks.pose.joint_targets import PersonTarget
 PCKH_SHARE = 0.5  # Of the head size: PCKh@0.5 (Andriluka et al. 2014)
 
 SIDE_SHARE = 0.05
-"""Of the side of what the network sees, where head sizes are not known; a choice of ours."""
+"""Share of the person's square that counts as near if head sizes are unknown; our choice."""
 
 LEFT_OUT = ("pelvis", "thorax")  # Joints that MPII's mean leaves out
 

@@ -36,7 +36,7 @@ class View:
     """How one input is seen."""
 
     zoom: float = 1.0  # above 1 the person is larger than in the plain cut
-    degrees: float = 0.0  # that the person is turned by, clockwise as one looks at the image
+    degrees: float = 0.0  # rotation of the person, clockwise to the viewer
     mirrored: bool = False  # left and right change places
     tint: tuple[float, float, float] = (1.0, 1.0, 1.0)  # factor of red, green and blue
 
@@ -52,7 +52,7 @@ class View:
 
 
 def draw_views(count: int, generator: Generator) -> list[View]:
-    """So many random views; which depends on the generator alone, not on the images."""
+    """Draw ``count`` random views, which depend on the generator alone."""
     draws = torch.rand(count, 7, generator=generator, dtype=torch.float64).tolist()
     return [
         View(

@@ -97,7 +97,7 @@ class SegmentationObjective(Objective):
         return MeanIoU(self.classes, [name for name in names if name not in self.classes])
 
     def draw(self, output: Tensor) -> list[Drawing]:
-        """In words alone: each class's share of the pixels."""
+        """Each class's share of the pixels, in words."""
         shares = F.one_hot(output.argmax(1), len(self.classes)).float().mean((1, 2)).tolist()
         rows = [sorted(zip(row, self.classes), reverse=True)[:3] for row in shares]
         return [Drawing((), ", ".join(f"{s:.0%} {n}" for s, n in row if s)) for row in rows]

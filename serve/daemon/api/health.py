@@ -6,7 +6,7 @@ import asyncio
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
-from lloss.serve.daemon.deps import DaemonDep
+from lloss.serve.daemon.dependencies import DaemonDep
 
 router = APIRouter()
 
@@ -22,7 +22,7 @@ async def healthz() -> dict[str, str]:
 
 @router.get("/v2/health/live", tags=["inference"])
 async def live() -> dict[str, bool]:
-    """As /healthz."""
+    """The same as /healthz."""
     return {"live": True}
 
 

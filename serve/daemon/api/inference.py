@@ -20,7 +20,7 @@ from lloss.serve.daemon.api.inference_tensors import (
     is_long,
     parse_request,
 )
-from lloss.serve.daemon.deps import DaemonDep, daemon_of
+from lloss.serve.daemon.dependencies import DaemonDep, daemon_of
 from lloss.serve.daemon.errors import RequestError
 
 import lloss

@@ -22,13 +22,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic_core import to_json
 
 PIXELS, ENCODED, ERROR = "images", "encoded", "error"
-"""The two inputs, of which a request has one, and the output beside the model's own."""
+"""The two inputs, of which a request has one, and the output besides the model's own."""
 
 MAX_JSON = 16 << 20
 """Bytes of JSON: parsed it takes up to twenty times as much memory."""
 
 MANY = 16_384
-"""Numbers of a reply from which a thread encodes it: a millisecond and a half."""
+"""Numbers in a reply from which on a thread encodes it: that takes 1.5 ms."""
 
 _CHUNK = 65_536
 """Numbers that are encoded together; no other thread runs during that time."""

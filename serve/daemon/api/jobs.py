@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query
-from lloss.serve.daemon.deps import DaemonDep, reject_unknown_parameters
+from lloss.serve.daemon.dependencies import DaemonDep, reject_unknown_parameters
 from lloss.serve.daemon.services.pool_registry import NAME
 from lloss.serve.daemon.store.records import JobRow
 

@@ -10,7 +10,7 @@ import anyio
 import anyio.to_thread
 from fastapi import APIRouter, Request
 from lloss.serve.daemon.daemon import Daemon
-from lloss.serve.daemon.deps import DaemonDep
+from lloss.serve.daemon.dependencies import DaemonDep
 from lloss.serve.daemon.errors import RequestError
 from lloss.serve.daemon.observability import logs
 

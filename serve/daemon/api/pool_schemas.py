@@ -6,14 +6,23 @@ Many replies are records of the services or of the store as they are.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from lloss.serve.daemon.services.hand_out import DIVERSE_MOST
 from lloss.serve.daemon.services.image_labels import Labeled
 from lloss.serve.daemon.store.records import Counts, JobRow, PoolScores
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    WithJsonSchema,
+    model_validator,
+)
 
 from lloss.selection import SelectionSettings, Strategy
+
+_MAX_FIELDS = 32
 
 MAX_IDS = 1_000_000
 """Ids in a request; the size of its body is limited as well."""
@@ -28,7 +37,18 @@ class StrictBody(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class PoolBody(StrictBody):
+class SmallBody(StrictBody):
+    """A body with few fields: to list a million unknown ones takes seconds and a gigabyte."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_count(cls, given: Any) -> Any:
+        if isinstance(given, dict) and len(given) > _MAX_FIELDS:
+            raise ValueError(f"{len(given)} fields: give only known ones")
+        return given
+
+
+class PoolBody(SmallBody):
     """A pool to add."""
 
     uri: str = Field(
@@ -42,7 +62,7 @@ class PoolBody(StrictBody):
     )
 
 
-class SelectBody(StrictBody):
+class SelectBody(SmallBody):
     """Which images to hand out."""
 
     k: int = Field(ge=1, le=1_000_000, description="How many.")
@@ -69,7 +89,7 @@ class SelectBody(StrictBody):
         return SelectionSettings(**self.model_dump(exclude={"exclude"}))
 
 
-class IdsBody(StrictBody):
+class IdsBody(SmallBody):
     """Images of a pool."""
 
     ids: list[Id] = Field(min_length=1, max_length=MAX_IDS, fail_fast=True)

@@ -19,7 +19,7 @@ from lloss.serve.daemon.api.pool_schemas import (
     SelectBody,
 )
 from lloss.serve.daemon.daemon import Daemon
-from lloss.serve.daemon.deps import DaemonDep, reject_unknown_parameters
+from lloss.serve.daemon.dependencies import DaemonDep, reject_unknown_parameters
 from lloss.serve.daemon.errors import RequestError
 from lloss.serve.daemon.labelstudio.import_tasks import tasks_of
 from lloss.serve.daemon.services.hand_out import HandedOut, Ranked
@@ -63,7 +63,7 @@ def pools(daemon: DaemonDep) -> dict[str, list[PoolView]]:
 
 @router.put("/{name}")
 def put(daemon: DaemonDep, name: Name, body: PoolBody) -> PoolView:
-    """Add a pool: a folder of images, or whatever lloss score takes; twice does nothing."""
+    """Add a pool: a folder of images, or whatever lloss score takes; repeating it does nothing."""
     daemon.pools.put(name, body.uri, body.scores)
     return _view(daemon, name)
 

@@ -12,7 +12,7 @@ import math
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request, Response
-from lloss.serve.daemon.deps import daemon_of, reject_unknown_parameters
+from lloss.serve.daemon.dependencies import daemon_of, reject_unknown_parameters
 from lloss.serve.daemon.errors import RequestError
 from lloss.serve.daemon.services.model_manager import Scored
 from pydantic_core import to_json

@@ -1,1 +1,1 @@
-"""Between the socket and the routes: access, size limits, deadlines."""
+"""Between the socket and the routes: authentication, size limits, deadlines."""

@@ -28,7 +28,7 @@ _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
-class Access:
+class Authentication:
     """Decides who may send requests."""
 
     def __init__(self, settings: ServeSettings) -> None:

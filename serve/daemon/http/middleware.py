@@ -110,15 +110,15 @@ class RequestMiddleware:
         _check_headers(scope, headers)
         if _STRANGE_PATH.search(scope["path"]):
             raise RequestError(400, "the path has control characters, backslashes or dot segments")
-        access = self.daemon.access
-        access.check_origin(scope, headers)
-        scope["state"]["admitted"] = admitted = access.admits(headers)
+        authentication = self.daemon.authentication
+        authentication.check_origin(scope, headers)
+        scope["state"]["admitted"] = admitted = authentication.admits(headers)
         if not admitted:  # Python takes seconds to parse 64 KiB of odd cookies
             scope["headers"] = [pair for pair in scope["headers"] if pair[0] != b"cookie"]
-        linked = access.links.valid(scope)
+        linked = authentication.links.valid(scope)
         if linked:
             reply.extra = _LINK_HEADERS
-        if not admitted and (has_body or not (linked or access.open_to_all(scope))):
+        if not admitted and (has_body or not (linked or authentication.open_to_all(scope))):
             raise _unauthorized(headers, reply)
         if self.daemon.draining and scope["path"] not in PROBES:
             raise RequestError(503, "shutting down", _RETRY_SECONDS)
@@ -156,7 +156,7 @@ class RequestMiddleware:
 
 @contextlib.contextmanager
 def _beside(work: Callable[[], Coroutine[Any, Any, None]]) -> Iterator[None]:
-    """Run a task beside the block, but not from the start: short requests would pay for it."""
+    """Run a task during the block, but not from the start: short requests would pay for it."""
     tasks: list[asyncio.Task[None]] = []
     timer = asyncio.get_running_loop().call_later(
         _WATCH_AFTER_SECONDS, lambda: tasks.append(asyncio.create_task(work()))

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from lloss.serve.daemon.errors import validation_problem
 from lloss.serve.daemon.labelstudio.json_export import read_annotations
-from lloss.serve.daemon.labelstudio.studio_annotation import Annotation
+from lloss.serve.daemon.labelstudio.studio_annotation import StudioAnnotation
 from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from lloss.errors import LabelError
@@ -111,7 +111,7 @@ def coco_of(document: Any, pool: str | None = None) -> dict[str, Any]:
     }
 
 
-def _regions(place: str, annotation: Annotation) -> Iterator[tuple[str, _Region]]:
+def _regions(place: str, annotation: StudioAnnotation) -> Iterator[tuple[str, _Region]]:
     for index, item in enumerate(annotation.result):
         where = f"{place}.result[{index}]"
         kind = item.get("type") if isinstance(item, dict) else None

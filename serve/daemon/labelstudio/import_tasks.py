@@ -8,7 +8,7 @@ from urllib.parse import quote
 import numpy as np
 from fastapi import Request
 from lloss.serve.daemon.daemon import Daemon
-from lloss.serve.daemon.deps import base_url_of
+from lloss.serve.daemon.dependencies import base_url_of
 from lloss.serve.daemon.services.hand_out import HandedOut
 from lloss.serve.daemon.services.score_summary import score_summary
 from numpy.typing import NDArray
@@ -59,6 +59,6 @@ def _url(daemon: Daemon, pool: str, id: str, request: Request) -> str:
     quoted_pool, quoted_id = quote(pool, safe=""), quote(id, safe="")
     if pattern:
         return pattern.replace("{pool}", quoted_pool).replace("{id}", quoted_id)
-    query = daemon.access.links.signed_query(pool, id)
+    query = daemon.authentication.links.signed_query(pool, id)
     base = base_url_of(daemon, request)
     return f"{base}/v1/pools/{quoted_pool}/images?{query}"

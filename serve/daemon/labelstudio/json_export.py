@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from lloss.serve.daemon.errors import validation_problem
-from lloss.serve.daemon.labelstudio.studio_annotation import Annotation, PoolImage
+from lloss.serve.daemon.labelstudio.studio_annotation import PoolImage, StudioAnnotation
 from pydantic import BaseModel, ValidationError
 
 from lloss.errors import LabelError
@@ -15,7 +15,7 @@ from lloss.errors import LabelError
 
 class _Task(BaseModel):
     data: PoolImage
-    annotations: list[Annotation]
+    annotations: list[StudioAnnotation]
 
 
 class ExportedLabels(NamedTuple):
@@ -51,7 +51,7 @@ def read_labels(
 
 def read_annotations(
     document: Any, pool: str | None = None
-) -> dict[str, list[tuple[str, Annotation]]]:
+) -> dict[str, list[tuple[str, StudioAnnotation]]]:
     """Read the annotations of a pool's images that are not skips, oldest first, by image id.
 
     Each comes with its place in the export. See :func:`read_labels`. An image without one is left
@@ -60,7 +60,7 @@ def read_annotations(
     if not isinstance(document, list):
         raise LabelError("not an export of Label Studio: export JSON, which is a list of tasks")
     pools: set[str] = set()
-    images: defaultdict[str, list[tuple[str, Annotation]]] = defaultdict(list)
+    images: defaultdict[str, list[tuple[str, StudioAnnotation]]] = defaultdict(list)
     for number, fields in enumerate(document, 1):
         if (task := _task(fields, number)) is None or pool not in (None, task.data.lloss_pool):
             continue

@@ -8,7 +8,7 @@ from typing import Any
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
-from lloss.serve.daemon.deps import daemon_of, reject_unknown_parameters
+from lloss.serve.daemon.dependencies import daemon_of, reject_unknown_parameters
 from lloss.serve.daemon.errors import RequestError
 from lloss.serve.daemon.labelstudio.coco_export import coco_of
 from lloss.serve.daemon.labelstudio.webhook import DELETED, WRITTEN, apply_event
@@ -46,7 +46,7 @@ async def webhook(request: Request, control: str | None = None) -> JSONResponse:
     """
     event = await _json(request)
     if not isinstance(event, dict):
-        raise RequestError(400, "the body must be a JSON object")
+        raise RequestError(422, "the body must be a JSON object")
     action = event.get("action")
     if not isinstance(action, str) or action not in WRITTEN | DELETED:
         return JSONResponse({"ignored": "this event is not about annotations"})

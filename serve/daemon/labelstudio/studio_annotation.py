@@ -26,7 +26,7 @@ class PoolImage(BaseModel):
     lloss_id: _Text
 
 
-class Annotation(BaseModel):
+class StudioAnnotation(BaseModel):
     """An annotation of one image.
 
     Attributes:

@@ -10,7 +10,7 @@ from typing import Any
 
 from lloss.serve.daemon.daemon import Daemon
 from lloss.serve.daemon.errors import RequestError
-from lloss.serve.daemon.labelstudio.studio_annotation import Annotation, PoolImage
+from lloss.serve.daemon.labelstudio.studio_annotation import PoolImage, StudioAnnotation
 from pydantic import ValidationError
 
 WRITTEN = frozenset(
@@ -68,7 +68,7 @@ def apply_event(daemon: Daemon, event: Mapping[str, Any], control: str | None = 
             outcome.deleted,
         )
         return outcome
-    pools: defaultdict[str, dict[str, Annotation]] = defaultdict(dict)
+    pools: defaultdict[str, dict[str, StudioAnnotation]] = defaultdict(dict)
     # The last of an image stays: the newest that is not a skip.
     for image, one in sorted(
         _annotations(event, outcome), key=lambda pair: (not pair[1].was_cancelled, pair[1].age)
@@ -87,14 +87,14 @@ def apply_event(daemon: Daemon, event: Mapping[str, Any], control: str | None = 
 
 def _annotations(
     event: Mapping[str, Any], outcome: Outcome
-) -> Iterator[tuple[PoolImage, Annotation]]:
+) -> Iterator[tuple[PoolImage, StudioAnnotation]]:
     annotations, tasks = event.get("annotation"), event.get("task")
     if not isinstance(annotations, list) or not isinstance(tasks, list):
         annotations, tasks = [annotations], [tasks]
     for fields, task in zip(annotations, tasks):
         data = task.get("data") if isinstance(task, dict) else None
         try:
-            yield PoolImage.model_validate(data), Annotation.model_validate(fields)
+            yield PoolImage.model_validate(data), StudioAnnotation.model_validate(fields)
         except ValidationError:
             outcome.ignored += 1
 
@@ -102,7 +102,7 @@ def _annotations(
 def _mark(
     daemon: Daemon,
     pool: str,
-    images: Mapping[str, Annotation],
+    images: Mapping[str, StudioAnnotation],
     control: str | None,
     outcome: Outcome,
 ) -> None:

@@ -31,7 +31,7 @@ Values = NDArray[np.float64]
 
 
 class Drift:
-    """A window of live predicted losses beside a reference. Thread-safe."""
+    """A window of live predicted losses, compared with a reference. Thread-safe."""
 
     def __init__(self, window: int = WINDOW, least: int = LEAST) -> None:
         self._window = np.empty(window, np.float32)

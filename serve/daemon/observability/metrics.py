@@ -1,4 +1,4 @@
-"""Prometheus metrics of the daemon, beside those of its scorers.
+"""Prometheus metrics of the daemon, in addition to those of its scorers.
 
 Names are ``lloss_…`` in base units, and ``process_…`` as of every Prometheus client. Label values
 are few and fixed: never an id, a path, a pool or a host.

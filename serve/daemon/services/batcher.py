@@ -2,7 +2,7 @@
 
 A lane takes what waits, up to a batch, as soon as it is free; no request waits for more to come::
 
-    event loop   score() ─▶ queue ─▶ …                          ─▶ answers, once a batch
+    event loop   score() ─▶ queue ─▶ …                          ─▶ answers, once per batch
     lane                       └▶ _take() ─▶ decode, compute ─▶ _done()
 
 A request that is cancelled or expires leaves the queue.
@@ -64,7 +64,7 @@ class Batcher:
         self._queue = RequestQueue(scorer.batch_size)
         self._requested = 0  # lanes that have not come yet
         self._running = 0  # batches
-        self._rate = 0.0  # images a second of one lane
+        self._rate = 0.0  # images per second of one lane
         self._closed = False
 
     async def score(self, images: Images, seconds: float) -> Answer:

@@ -1,4 +1,4 @@
-"""Hand images out to label: none to two requests at a time, none that is labeled or skipped."""
+"""Hand images out to label: no image to two labelers at once, none that is labeled or skipped."""
 
 from __future__ import annotations
 

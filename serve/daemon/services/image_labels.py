@@ -6,12 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from lloss.serve.daemon.observability.metrics import DaemonMetrics
-from lloss.serve.daemon.services.label_classes import Classes
-from lloss.serve.daemon.services.name_matching import (
-    match_labels,
-    scored_ids,
-    unknown_ids,
-)
+from lloss.serve.daemon.services.label_classes import LabelClasses
+from lloss.serve.daemon.services.name_matching import match_labels, scored_ids, unknown_ids
 from lloss.serve.daemon.services.pool_registry import PoolRegistry
 from lloss.serve.daemon.store.catalog import Catalog
 
@@ -41,11 +37,11 @@ class Returned:
     unknown: int
 
 
-class Labels:
+class ImageLabels:
     """Changes the states of images, each call in one transaction."""
 
     def __init__(
-        self, catalog: Catalog, pools: PoolRegistry, metrics: DaemonMetrics, classes: Classes
+        self, catalog: Catalog, pools: PoolRegistry, metrics: DaemonMetrics, classes: LabelClasses
     ) -> None:
         self._catalog, self._pools = catalog, pools
         self._metrics, self._classes, self._images = metrics, classes, catalog.images

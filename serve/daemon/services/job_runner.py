@@ -26,7 +26,7 @@ from lloss.serve.scoring.scorer import Scorer
 from lloss.errors import InterruptedRunError, LlossError, OtherRunError, ScoresError
 
 HOST_BATCH = 8
-"""Images a batch on a CPU: a new request waits for one such batch at most."""
+"""Images per batch on a CPU: a new request waits for one such batch at most."""
 
 _WRITE_SECONDS = 2.0
 """Between two writes of a job's progress."""

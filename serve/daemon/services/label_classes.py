@@ -29,7 +29,7 @@ class NewClassError(RequestError):
         self.short = f"{shown} is a new class; the most similar one is {resembles}."
 
 
-class Classes:
+class LabelClasses:
     """Checks labels against the classes of the serving model and of earlier labels.
 
     If the model is not a classifier, all labels are accepted, also "".
@@ -56,7 +56,7 @@ class Classes:
     ) -> tuple[dict[str, str], list[str]]:
         """The labels, cleaned by :func:`lloss.text.clean_names.clean_name`, and new classes.
 
-        Raises RequestError: 422 an image has no class, or a new one; see ``Labels.label``.
+        Raises RequestError: 422 an image has no class, or a new one; see ``ImageLabels.label``.
         """
         clean = {id: clean_name(label) for id, label in labels.items()}
         blank = next((id for id, label in labels.items() if label and not clean[id]), None)

@@ -14,7 +14,7 @@ from lloss.pools.table_columns import ImageCell
 _MAX_ITEMS = 100_000
 
 _MAX_BYTES = 64 << 20
-"""Of images inside cached items, as those of tables and compressed tars."""
+"""Most bytes of images inside cached items, as those of tables and compressed tars."""
 
 
 class LazyPool:

@@ -20,7 +20,7 @@ from lloss.serve.scoring.batch.slots import ComputeSlots
 from lloss.serve.scoring.scorer import Scorer
 from numpy.typing import NDArray
 
-from lloss.errors import ArtifactError, EngineError, LlossError
+from lloss.errors import EngineError, LlossError, ModelFileError
 from lloss.files import atomic_write, sha256_of, sweep
 
 
@@ -66,11 +66,11 @@ class ModelManager:
         memory_trim.trim()
 
     def reload(self) -> tuple[str, str]:
-        """Load ``settings.model`` again beside the serving model, check it, and swap. Blocks.
+        """Load ``settings.model`` again next to the serving model, check it, and swap. Blocks.
 
         Returns the SHA-256 of the model that served before, and of the one that serves now.
         No request fails: those in progress finish with the earlier model. Concurrent calls wait.
-        After an ArtifactError or EngineError the earlier one serves on.
+        After an ModelFileError or EngineError the earlier one serves on.
         """
         with self._loading:
             before = self.current.sha256
@@ -94,7 +94,7 @@ class ModelManager:
 
     @property
     def sha256(self) -> str:
-        """Of the serving model; "" before one is loaded."""
+        """The serving model's digest; "" before one is loaded."""
         serving = self._serving
         return serving.sha256 if serving else ""
 
@@ -175,12 +175,15 @@ class ModelManager:
     def _copy(self) -> str:
         """Copy ``settings.model``, which may be overwritten from then on; returns its SHA-256."""
         model = self._settings.model
-        if not model.is_file():
-            raise ArtifactError(f"{model}: no such file; make it with lloss export RUN -o {model}")
         try:
-            content = model.read_bytes()
+            if not model.is_file():
+                make = f"make it with lloss export RUN -o {model}"
+                raise ModelFileError(f"{model}: no such file; {make}")
+            before, content = model.stat().st_mtime_ns, model.read_bytes()
+            if model.stat().st_mtime_ns != before:  # half of it may be of another model
+                raise ModelFileError(f"{model}: is being written; load it when that is done")
         except OSError as error:
-            raise ArtifactError(f"{model}: cannot be read: {error.strerror or error}") from error
+            raise ModelFileError(f"{model}: cannot be read: {error.strerror or error}") from error
         sha256 = hashlib.sha256(content).hexdigest()
         with atomic_write(self._path(sha256)) as aside:
             aside.write_bytes(content)
@@ -193,13 +196,13 @@ class ModelManager:
         except LlossError as error:
             copy, model = self._path(sha256), str(self._settings.model)
             message = str(error).replace(str(copy.absolute()), model).replace(str(copy), model)
-            kind = ArtifactError if isinstance(error, ArtifactError) else EngineError
+            kind = ModelFileError if isinstance(error, ModelFileError) else EngineError
             raise kind(message) from error
 
     def _open(self, sha256: str) -> LoadedModel:
         path, settings = self._path(sha256), self._settings
         if not path.is_file() or sha256_of(path) != sha256:
-            raise ArtifactError(
+            raise ModelFileError(
                 f"{path}: the copy of this model is gone or damaged; score the pool again with the "
                 "model that serves now"
             )

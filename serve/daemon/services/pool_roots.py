@@ -15,7 +15,7 @@ from lloss.pools.uri import PoolUri, is_url, without_secrets
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 _FILES = 10_000
-"""That a pattern with braces may match: each is checked while the client waits."""
+"""Files that a pattern with braces may match: each is checked while the client waits."""
 
 _CONTROL = re.compile(r"[\0-\x1f\x7f]")
 

@@ -54,9 +54,12 @@ def _checked(folder: ScoresFolder, pool: Pool) -> PoolScores:
         raise _other(folder, pool, "its images are others")
     scored, skipped = folder.part_ids(0)
     ids = {*scored, *(id for id, _ in skipped)}
-    missing = ids.difference(pool.ids() if run.excluded else islice(pool.ids(), run.part_size))
-    if missing:
-        raise _other(folder, pool, f"{min(missing)!r} is not among its first images")
+    if run.excluded:
+        different = ids.difference(pool.ids())
+    else:
+        different = ids.symmetric_difference(islice(pool.ids(), run.part_size))
+    if different:
+        raise _other(folder, pool, f"{min(different)!r} is not in both")
     images, count = run.scored + run.skipped, pool.count() if pool.counted else None
     if count is not None and (count < images or (count > images and not run.excluded)):
         raise _other(folder, pool, f"{count} images, the scores are of {images}")

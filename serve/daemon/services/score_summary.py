@@ -15,7 +15,7 @@ from lloss.errors import SelectionError
 from lloss.scores.part_file import part_errors
 from lloss.scores.scores_folder import RUN, ScoresFolder
 from lloss.selection import SelectionSettings, select
-from lloss.statistics.charts import Spread
+from lloss.statistics.charts import LossHistogram
 
 BEST = 20_000
 """Images of the largest predicted loss that are kept: those that pages show."""
@@ -41,7 +41,7 @@ class ScoreSummary:
 
     def __init__(self, folder: ScoresFolder) -> None:
         self._folder = folder
-        self.spread = Spread.of(folder.column("loss"))
+        self.histogram = LossHistogram.of(folder.column("loss"))
         self._best = self._ranked(BEST)
         self._images = self._read([id for id, _ in self._best])
         self._others: dict[str, ScoredImage] = {}

@@ -21,7 +21,7 @@ _BUSY_SECONDS = 5.0
 """How long to wait for another process that locked the file, such as a sqlite3 shell."""
 
 _CACHE_KIB = 64 << 10
-"""Of the writer: a selection's images are spread over all pages."""
+"""Cache of the writer: a selection's images are spread over all pages."""
 
 _MIN_FREE_BYTES = 256 << 10
 """A disk with less counts as full."""
@@ -211,4 +211,5 @@ def _write_version(db: sqlite3.Connection) -> None:
 
 
 def _is_busy(error: sqlite3.OperationalError) -> bool:
-    return error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+    code = getattr(error, "sqlite_errorcode", 0)  # the module raises some without a code
+    return code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)

@@ -107,7 +107,7 @@ class ImageTable:
         return {row["label"] for row in self._rows(pool, query)} - {""}
 
     def pending(self, pool: str, limit: int) -> list[Pending]:
-        """Images that are handed out, those that expire first at the head."""
+        """Images that are handed out, in the order in which they expire."""
         query = (
             "SELECT id, selection, expires, score, rank FROM images WHERE pool = :pool "
             "AND state = 'pending' AND expires > :now ORDER BY expires, rank, id LIMIT :limit"

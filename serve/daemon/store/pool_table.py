@@ -46,7 +46,7 @@ class PoolTable:
 
     @staticmethod
     def number(db: sqlite3.Connection, name: str) -> int:
-        """In a transaction: the key of a pool, which is never used twice; RequestError 404."""
+        """The key of a pool, in a transaction; it is never used twice. RequestError 404."""
         number: int = _pool(db, name)["number"]
         return number
 
@@ -82,7 +82,7 @@ class PoolTable:
             db.execute("DELETE FROM pools WHERE number = ?", [number])
 
     def set_scores(self, db: sqlite3.Connection, number: int, scores: PoolScores) -> None:
-        """In a transaction: make these the newest; a job's earlier scores become trash."""
+        """Make these the newest, in a transaction; a job's earlier scores become trash."""
         folder = self._stored(scores.folder)
         db.execute(
             "INSERT OR IGNORE INTO trash SELECT folder FROM jobs JOIN pools "
@@ -97,7 +97,7 @@ class PoolTable:
 
     @staticmethod
     def add_trash(db: sqlite3.Connection, folders: str, parameter: int | str) -> None:
-        """In a transaction: note the folders of a query for removal."""
+        """Note the folders of a query for removal, in a transaction."""
         db.execute(f"INSERT OR IGNORE INTO trash {folders}", [parameter])
 
     def trash(self) -> list[Path]:

@@ -59,7 +59,7 @@ class JobRow:
     resumable: Annotated[
         bool, Field(description="Whether it continues, submitted again, where it failed.")
     ] = False
-    rate: Annotated[float | None, Field(description="Images a second, while the job runs.")] = None
+    rate: Annotated[float | None, Field(description="Images per second of a running job.")] = None
 
     @computed_field  # type: ignore[prop-decorator]
     @property

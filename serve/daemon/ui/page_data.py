@@ -183,8 +183,8 @@ class PageData:
         if not pool.scored:
             return ""
         with self.daemon.pools.reading(pool.name) as (_, folder):
-            spread = score_summary(folder).spread
-        return histogram(spread, list(shown)) if spread else ""
+            losses = score_summary(folder).histogram
+        return histogram(losses, list(shown)) if losses else ""
 
     def _summary(self, row: PoolRow) -> PoolSummary:
         job, scores = self.daemon.catalog.jobs.newest(row.name), row.scores

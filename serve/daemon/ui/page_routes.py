@@ -13,7 +13,7 @@ from fastapi import APIRouter, Form, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from fastapi.routing import APIRoute
-from lloss.serve.daemon.deps import base_url_of
+from lloss.serve.daemon.dependencies import base_url_of
 from lloss.serve.daemon.errors import RequestError, retry_seconds, status_of
 from lloss.serve.daemon.services.hand_out import Ranked
 from lloss.serve.daemon.services.label_classes import CHOOSE, NewClassError

@@ -28,7 +28,7 @@ def quoted(id: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Write a time span shortly."""
+    """Write a time span briefly."""
     if seconds < 90:
         return f"{max(seconds, 0):.0f} s"
     minutes = round(seconds / 60)
@@ -41,7 +41,7 @@ def duration(seconds: float) -> str:
 
 
 def rate(value: float) -> str:
-    """Write images a second shortly."""
+    """Write images per second briefly."""
     return f"{value:,.0f}" if value >= 10 else f"{value:.1f}"
 
 

@@ -39,7 +39,7 @@ class Picture:
 
     @classmethod
     def of(cls, content: bytes, media_type: str) -> Picture:
-        """With its tag."""
+        """Make a thumbnail with its tag."""
         return cls(content, media_type, f'"{hashlib.sha256(content).hexdigest()[:32]}"')
 
 

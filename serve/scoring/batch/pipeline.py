@@ -42,10 +42,10 @@ READERS = 32
 """Threads that fetch from a store; each of them mostly waits."""
 
 _AHEAD = 4
-"""Batches that may be under way beyond two for each lane."""
+"""Batches that may be under way beyond two per lane."""
 
 _BYTES_PER_LANE = 128 << 20
-"""Of raw images that chunks under way may hold, beyond the fewest chunks that keep lanes busy."""
+"""Raw images that chunks under way may hold, beyond the fewest chunks that keep lanes busy."""
 
 _PIECE = 16
 """Images that one thread decodes in a row for a GPU's batch."""
@@ -62,12 +62,13 @@ class _Run:
     """One pass over a pool."""
 
     remote: bool = False
-    left: bool = False  # by its consumer
-    chunk_bytes: float = math.inf  # of raw images in the newest scored chunk: what others may have
+    left: bool = False  # its consumer left it
+    # Raw images in a whole batch, by the newest scored chunk: an estimate for others
+    chunk_bytes: float = math.inf
 
 
-class _Job:
-    """A chunk on its way."""
+class _Work:
+    """The work on one chunk."""
 
     def __init__(self, chunk: Chunk, run: _Run, priority: int, max_pixels: int) -> None:
         self.chunk, self.run, self.priority, self.max_pixels = chunk, run, priority, max_pixels
@@ -151,7 +152,7 @@ class Pipeline:
         return self._submit(self._live_lanes, self._score_live, take, max_pixels)
 
     def close(self) -> None:
-        """End the threads; unfinished jobs fail with an :class:`EngineError`."""
+        """End the threads; unfinished work fails with an :class:`EngineError`."""
         self._closed = True
         for executor in (self._pool_lanes, self._live_lanes, *self._decoders, self._readers):
             executor.shutdown()
@@ -162,10 +163,10 @@ class Pipeline:
         """Begin the chunks one by one; an error of their listing comes after the last one."""
         try:
             for chunk in chunks:
-                job, fetched = _Job(chunk, run, POOL, MAX_PIXELS), None
+                work, fetched = _Work(chunk, run, POOL, MAX_PIXELS), None
                 if run.remote:
-                    fetched = self._submit(self._readers, self._fetch, job)
-                scores = self._submit(self._pool_lanes, self._score_chunk, job, fetched)
+                    fetched = self._submit(self._readers, self._fetch, work)
+                scores = self._submit(self._pool_lanes, self._score_chunk, work, fetched)
                 self.telemetry.queued(1)
                 yield scores
         except Exception as error:
@@ -195,40 +196,40 @@ class Pipeline:
 
     # Readers
 
-    def _fetch(self, job: _Job) -> Fetched:
+    def _fetch(self, work: _Work) -> Fetched:
         """Fetch the rows of an array in one request, and separate files beside each other."""
-        self._check_wanted(job.run)
-        rows = np.empty((len(job.chunk), self._spec.height, self._spec.width, 3), np.uint8)
-        if self._read_rows(job, rows):
+        self._check_wanted(work.run)
+        rows = np.empty((len(work.chunk), self._spec.height, self._spec.width, 3), np.uint8)
+        if self._read_rows(work, rows):
             return rows
-        items = job.chunk.items
-        return [self._submit(self._readers, self._fetch_item, job, item) for item in items]
+        items = work.chunk.items
+        return [self._submit(self._readers, self._fetch_item, work, item) for item in items]
 
-    def _fetch_item(self, job: _Job, item: Item) -> Raw:
-        self._check_wanted(job.run)
+    def _fetch_item(self, work: _Work, item: Item) -> Raw:
+        self._check_wanted(work.run)
         begun = time.perf_counter()
         try:
             return item.read()
         finally:
-            job.spent(time.perf_counter() - begun)
+            work.spent(time.perf_counter() - begun)
 
-    def _read_rows(self, job: _Job, out: NDArray[np.uint8]) -> bool:
+    def _read_rows(self, work: _Work, out: NDArray[np.uint8]) -> bool:
         begun = time.perf_counter()
-        done = job.chunk.read_rows(out)
-        job.spent(time.perf_counter() - begun, size=out.nbytes if done else 0)
+        done = work.chunk.read_rows(out)
+        work.spent(time.perf_counter() - begun, size=out.nbytes if done else 0)
         return done
 
     # Lanes
 
-    def _score_chunk(self, job: _Job, fetching: Future[Fetched] | None) -> Scores:
+    def _score_chunk(self, work: _Work, fetching: Future[Fetched] | None) -> Scores:
         try:
-            self._check_wanted(job.run)
+            self._check_wanted(work.run)
             fetched = fetching.result() if fetching else None
             if isinstance(fetched, list):
                 wait(fetched)  # before a core is taken
             with self._buffer(POOL) as buffer:
-                scores = self._score(job, buffer, fetched)
-            job.run.chunk_bytes = job.size
+                scores = self._score(work, buffer, fetched)
+            work.run.chunk_bytes = work.size / max(len(work.chunk), 1) * self.engine.batch_size
             return scores
         finally:
             self.telemetry.queued(-1)
@@ -240,7 +241,7 @@ class Pipeline:
             chunk = take()
             if chunk is None or not len(chunk):
                 return Scores([], no_columns(self.engine.manifest))
-            return self._score(_Job(chunk, run, LIVE, max_pixels), buffer)
+            return self._score(_Work(chunk, run, LIVE, max_pixels), buffer)
 
     @contextlib.contextmanager
     def _buffer(self, priority: int) -> Iterator[Buffer]:
@@ -254,32 +255,32 @@ class Pipeline:
             finally:
                 self._executor.release(buffer)
 
-    def _score(self, job: _Job, buffer: Buffer, fetched: Fetched = None) -> Scores:
+    def _score(self, work: _Work, buffer: Buffer, fetched: Fetched = None) -> Scores:
         """Decode a chunk into a buffer, and run it."""
-        self.telemetry.spent("queue", time.perf_counter() - job.begun)
-        self._decode(job, buffer.pixels, fetched)
-        self._check_wanted(job.run)
-        for stage, seconds in job.seconds.items():
+        self.telemetry.spent("queue", time.perf_counter() - work.begun)
+        self._decode(work, buffer.pixels, fetched)
+        self._check_wanted(work.run)
+        for stage, seconds in work.seconds.items():
             self.telemetry.spent(stage, seconds)
-        ids = job.chunk.ids
-        skipped = [(ids[row], str(job.errors[row])) for row in sorted(job.errors)]
-        columns = self._columns(job, buffer, len(ids))
+        ids = work.chunk.ids
+        skipped = [(ids[row], str(work.errors[row])) for row in sorted(work.errors)]
+        columns = self._columns(work, buffer, len(ids))
         if skipped:
-            ids = [id for row, id in enumerate(ids) if row not in job.errors]
+            ids = [id for row, id in enumerate(ids) if row not in work.errors]
         self.telemetry.ran(columns["loss"], len(skipped))
-        return Scores(ids, columns, skipped, job.chunk.start)
+        return Scores(ids, columns, skipped, work.chunk.start)
 
-    def _decode(self, job: _Job, pixels: NDArray[np.uint8], fetched: Fetched) -> None:
-        count = len(job.chunk)
+    def _decode(self, work: _Work, pixels: NDArray[np.uint8], fetched: Fetched) -> None:
+        count = len(work.chunk)
         if isinstance(fetched, np.ndarray):
             pixels[:count] = fetched
-        elif fetched is None and self._read_rows(job, pixels):
+        elif fetched is None and self._read_rows(work, pixels):
             return
         elif self.engine.on_host:
-            self._fill(job, pixels, range(count), fetched)
+            self._fill(work, pixels, range(count), fetched)
         else:
             pieces = [
-                self._submit(self._decoders[job.priority], self._fill_piece, job, pixels, rows,
+                self._submit(self._decoders[work.priority], self._fill_piece, work, pixels, rows,
                              fetched)
                 for rows in (range(at, min(at + _PIECE, count)) for at in range(0, count, _PIECE))
             ]  # fmt: skip
@@ -287,51 +288,51 @@ class Pipeline:
             for piece in pieces:
                 piece.result()
 
-    def _fill_piece(self, job: _Job, *arguments: Any) -> None:
-        with self.slots.cores.held(job.priority):
-            self._fill(job, *arguments)
+    def _fill_piece(self, work: _Work, *arguments: Any) -> None:
+        with self.slots.cores.held(work.priority):
+            self._fill(work, *arguments)
 
     def _fill(
-        self, job: _Job, pixels: NDArray[np.uint8], rows: range, fetched: list[Future[Raw]] | None
+        self, work: _Work, pixels: NDArray[np.uint8], rows: range, fetched: list[Future[Raw]] | None
     ) -> None:
         """Read and decode some rows into the buffer, and note the images that fail."""
         clock = time.perf_counter
         reading = decoding = 0.0
         size = 0
         for row in rows:
-            self._check_wanted(job.run)
+            self._check_wanted(work.run)
             begun = read = clock()
             try:
-                raw = fetched[row].result() if fetched else job.chunk.items[row].read()
+                raw = fetched[row].result() if fetched else work.chunk.items[row].read()
                 read = clock()
                 size += len(raw) if isinstance(raw, bytes) else raw.nbytes
-                decode_into(raw, self._spec, pixels[row], job.max_pixels)
+                decode_into(raw, self._spec, pixels[row], work.max_pixels)
             except ImageError as error:
-                job.errors[row] = error
+                work.errors[row] = error
             except MemoryError:
-                job.errors[row] = ImageError("there is not enough memory to read it")
+                work.errors[row] = ImageError("there is not enough memory to read it")
             reading += read - begun
             decoding += clock() - read
-        job.spent(reading, decoding, size)
+        work.spent(reading, decoding, size)
 
-    def _columns(self, job: _Job, buffer: Buffer, count: int) -> dict[str, NDArray[np.float32]]:
+    def _columns(self, work: _Work, buffer: Buffer, count: int) -> dict[str, NDArray[np.float32]]:
         """Compute the outputs of the decoded rows.
 
         Rows that failed are run as black images and left out afterwards: the last bit of what a
         kernel computes for a row may depend on the number of rows, and a bad image must not change
         the scores of its neighbours.
         """
-        if len(job.errors) == count:
+        if len(work.errors) == count:
             return no_columns(self.engine.manifest)
-        if job.errors:
-            buffer.pixels[list(job.errors)] = 0
-        device = self.slots.device.held(job.priority)
+        if work.errors:
+            buffer.pixels[list(work.errors)] = 0
+        device = self.slots.device.held(work.priority)
         turn = contextlib.nullcontext() if self.engine.on_host else device
         with turn, self.telemetry.timed("infer"):
             columns = self._executor.run(buffer, count)
-        if not job.errors:
+        if not work.errors:
             return columns
-        good = [row for row in range(count) if row not in job.errors]
+        good = [row for row in range(count) if row not in work.errors]
         return {name: values[good] for name, values in columns.items()}
 
 

@@ -19,13 +19,7 @@ from lloss.serve.scoring.result import Scores, concatenate
 from lloss.serve.scoring.scorer import Scorer
 from tqdm import tqdm
 
-from lloss.errors import (
-    InterruptedRunError,
-    LlossError,
-    OtherRunError,
-    ScoresError,
-    SettingsError,
-)
+from lloss.errors import InterruptedRunError, LlossError, OtherRunError, ScoresError, SettingsError
 from lloss.files import locked, sweep, write_error
 from lloss.pools import Pool, SubsetPool, refuse_duplicates
 from lloss.scores.scores_folder import POOL_IDS, ScoresFolder
@@ -78,9 +72,9 @@ def score_pool(
         pool: opened.
         out: the scores folder.
         exclude: ids to leave out.
-        part_size: items a part.
+        part_size: items per part.
         shard: of the pool.
-        batch_size: images a run of the engine, at most the scorer's; 0 for the scorer's.
+        batch_size: images per run of the engine, at most the scorer's; 0 for the scorer's.
         progress: follows the run; by default a bar, in a terminal.
 
     Raises:

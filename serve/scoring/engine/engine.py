@@ -1,4 +1,4 @@
-"""An artifact, loaded on the provider that the caller asked for."""
+"""An exported model, loaded on the provider that the caller asked for."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from lloss.runtime.providers import (
     SessionSetup,
     candidates,
     open_session,
-    parse_device,
+    parse_provider,
     why_unavailable,
 )
 
@@ -34,26 +34,26 @@ import_onnxruntime()  # where it is missing, that is the first error
 
 
 class Engine:
-    """One artifact on one provider.
+    """One model on one provider.
 
     Args:
-        model: path of the artifact.
-        provider: ``auto`` takes the first that works of TensorRT, CUDA, CPU (int8 artifacts are for
+        model: path of the model.
+        provider: ``auto`` takes the first that works of TensorRT, CUDA, CPU (int8 models are for
             CPUs); any other name is used or refused. ``cuda:1`` and ``tensorrt:1`` name a GPU.
-        threads: number of runs at a time on the CPU; 0 for one a core.
-        batch_size: images a batch at most; 0 for what suits the provider and the images' size. A
+        threads: number of runs at a time on the CPU; 0 for one per core.
+        batch_size: images per batch at most; 0 for what suits the provider and the images' size. A
             GPU with too little memory runs a batch in pieces.
         on_halving: called each time that a GPU's memory did not hold a run and runs are halved.
 
     Attributes:
-        manifest: of the artifact.
+        manifest: of the model.
         sha256: of its file.
         provider: ``tensorrt``, ``cuda`` or ``cpu``: the one that runs.
         note: remarks on how it runs, or "".
         concurrency: number of threads that keep it busy.
 
     Raises:
-        ArtifactError: the file is not an artifact.
+        ModelFileError: the file is not an exported model.
         EngineError: the provider cannot run it.
     """
 
@@ -65,7 +65,7 @@ class Engine:
         batch_size: int = 0,
         on_halving: Callable[[], None] = lambda: None,
     ) -> None:
-        name, self.device_id = parse_device(provider)
+        name, self.device_id = parse_provider(provider)
         self.path = Path(model)
         self.manifest: Manifest = read_manifest(self.path)
         self.sha256 = sha256_of(self.path)

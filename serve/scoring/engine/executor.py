@@ -34,7 +34,7 @@ class Executor:
 
     Args:
         session: of onnxruntime.
-        manifest: of its artifact.
+        manifest: of its model.
         batch_size: images a buffer.
         buffers: number of them.
         urgent: number of further buffers, for live requests alone.

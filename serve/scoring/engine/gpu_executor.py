@@ -34,8 +34,8 @@ OnHalving = Callable[[int, int], None]
 class GpuExecutor(Executor):
     """Runs one session on a GPU.
 
-    A count is padded to one of a few batch sizes (:func:`.padded_sizes`), for each new size starts
-    a search in cuDNN. The constructor runs each, the largest first: its memory serves the others.
+    A count is padded to one of a few batch sizes (:func:`.padded_sizes`), because each new size
+    starts a search in cuDNN. The constructor runs each, the largest first: its memory serves all.
     A run for which the GPU has too little memory is halved, and later runs stay at that size.
 
     Attributes:

@@ -22,7 +22,7 @@ from fastapi import FastAPI, Request, Response
 from lloss.serve.daemon.app import InferShortcut, create_app
 from lloss.serve.daemon.daemon import Daemon
 from lloss.serve.daemon.errors import RequestError, answer_failures
-from lloss.serve.daemon.http.authentication import Access
+from lloss.serve.daemon.http.authentication import Authentication
 from lloss.serve.daemon.http.middleware import RequestMiddleware
 from lloss.serve.daemon.observability import logs
 from lloss.serve.daemon.observability.metrics import DaemonMetrics
@@ -82,7 +82,7 @@ class RouteServer:
             settings=settings,
             metrics=self.metrics,
             models=SimpleNamespace(sha256=SHA256),
-            access=Access(settings),
+            authentication=Authentication(settings),
             draining=False,
             not_ready=lambda: "",
         )
@@ -281,10 +281,10 @@ class Served:
 
 
 @pytest.fixture(scope="module")
-def served(artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A daemon that scores with ``artifact``: batches of 8, 64 images in its queue."""
+def served(onnx_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A daemon that scores with ``onnx_file``: batches of 8, 64 images in its queue."""
     settings = ServeSettings(
-        model=artifact,
+        model=onnx_file,
         data_dir=tmp_path_factory.mktemp("served"),
         provider="cpu",
         batch_size=8,
@@ -297,9 +297,9 @@ def served(artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 @pytest.fixture
-def folder(tmp_path: Path, artifact: Path, photos: Path) -> Path:
+def folder(tmp_path: Path, onnx_file: Path, photos: Path) -> Path:
     """What a daemon needs: a model, and pools under one root."""
-    shutil.copy(artifact, tmp_path / "model.onnx")
+    shutil.copy(onnx_file, tmp_path / "model.onnx")
     shutil.copytree(photos, tmp_path / "photos")
     return tmp_path
 

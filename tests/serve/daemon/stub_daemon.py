@@ -6,11 +6,11 @@ import time
 from pathlib import Path
 from typing import Any, cast
 
-from lloss.serve.daemon.http.authentication import Access
+from lloss.serve.daemon.http.authentication import Authentication
 from lloss.serve.daemon.observability.metrics import DaemonMetrics
 from lloss.serve.daemon.services.hand_out import Selections
-from lloss.serve.daemon.services.image_labels import Labels
-from lloss.serve.daemon.services.label_classes import Classes
+from lloss.serve.daemon.services.image_labels import ImageLabels
+from lloss.serve.daemon.services.label_classes import LabelClasses
 from lloss.serve.daemon.services.pool_registry import PoolRegistry
 from lloss.serve.daemon.settings import ServeSettings
 from lloss.serve.daemon.store.catalog import Catalog
@@ -28,12 +28,12 @@ class StubDaemon:
             pool_roots=(str(folder),),
             **settings,
         )
-        self.access = Access(self.settings)
+        self.authentication = Authentication(self.settings)
         self.catalog = Catalog(self.settings.data_dir)
         self.metrics = DaemonMetrics(self.settings.limits)
         self.pools = PoolRegistry(self.settings, self.catalog)
-        self.classes = Classes(cast(Any, models), self.catalog.images)
-        self.labels = Labels(self.catalog, self.pools, self.metrics, self.classes)
+        self.classes = LabelClasses(cast(Any, models), self.catalog.images)
+        self.labels = ImageLabels(self.catalog, self.pools, self.metrics, self.classes)
         self.selections = Selections(self.settings, self.catalog, self.pools, self.metrics)
 
     def not_ready(self) -> str:

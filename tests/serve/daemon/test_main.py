@@ -18,7 +18,7 @@ from .processes import Process
 PROGRAM = """
 import asyncio, sys, time
 from lloss.cli.main import main
-from lloss.errors import ArtifactError
+from lloss.errors import ModelFileError
 from lloss.serve.daemon import daemon, main as daemon_main
 from lloss.serve.daemon.app import create_app
 
@@ -43,7 +43,7 @@ class FakeModels(daemon.ModelManager):
         if how == "loading":
             self.wait()
         if how == "broken":
-            raise ArtifactError("model.onnx: is not an artifact")
+            raise ModelFileError("model.onnx: is not a model of lloss")
         self.sha256, self.provider = "ab" * 32, "cpu"
 
     def reload(self):
@@ -155,7 +155,7 @@ def test_it_can_be_stopped_while_its_model_loads(started: Start) -> None:
 def test_a_model_that_cannot_be_loaded_is_one_line(started: Start) -> None:
     daemon = started(how="broken")
     assert daemon.process.wait(PATIENCE) == 2
-    assert daemon.log_text().splitlines()[-1] == "lloss: model.onnx: is not an artifact"
+    assert daemon.log_text().splitlines()[-1] == "lloss: model.onnx: is not a model of lloss"
     assert "Traceback" not in daemon.log_text()
 
 

@@ -157,9 +157,9 @@ with Scorer(sys.argv[1], "cpu", threads=2) as scorer:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
-def test_scoring_on_a_cpu_needs_no_memory_that_is_written_and_executed(artifact: Path) -> None:
+def test_scoring_on_a_cpu_needs_no_memory_that_is_written_and_executed(onnx_file: Path) -> None:
     """What the unit's MemoryDenyWriteExecute takes away, by the kernel's own switch for it."""
-    command = [sys.executable, "-c", UNDER_MDWE, str(artifact)]
+    command = [sys.executable, "-c", UNDER_MDWE, str(onnx_file)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if "no PR_SET_MDWE" in done.stderr:
         pytest.skip("needs Linux 6.3")

@@ -43,14 +43,14 @@ def noise(count: int, seed: int) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def model(artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The artifact, with a reference of such images."""
+def model(onnx_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The exported model, with a reference of such images."""
     path = tmp_path_factory.mktemp("referenced") / "model.onnx"
-    with Scorer(artifact, "cpu") as scorer:
+    with Scorer(onnx_file, "cpu") as scorer:
         reference = LossReference.of(scorer.score(noise(1000, 0)).loss, "noise")
-    graph = onnx.load(str(artifact))
+    graph = onnx.load(str(onnx_file))
     del graph.metadata_props[:]
-    manifest = dataclasses.replace(read_manifest(artifact), reference=reference)
+    manifest = dataclasses.replace(read_manifest(onnx_file), reference=reference)
     graph.metadata_props.add(key=KEY, value=manifest.to_json())
     onnx.save(graph, str(path))
     return path

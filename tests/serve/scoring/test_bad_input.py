@@ -68,13 +68,13 @@ def losses_of(folder: Path) -> dict[str, float]:
 
 
 def test_a_pool_of_bad_images_is_scored(
-    artifact: Path, encoded: Callable[..., bytes], tmp_path: Path
+    onnx_file: Path, encoded: Callable[..., bytes], tmp_path: Path
 ) -> None:
     pool, clean = tmp_path / "pool", tmp_path / "clean"
     pool.mkdir()
     clean.mkdir()
     expected = fill(pool, encoded)
-    arguments = [sys.executable, "-m", "lloss", *command(artifact, pool, tmp_path / "scores")]
+    arguments = [sys.executable, "-m", "lloss", *command(onnx_file, pool, tmp_path / "scores")]
     done = subprocess.run(arguments, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr and "Warning" not in done.stderr
@@ -90,7 +90,7 @@ def test_a_pool_of_bad_images_is_scored(
     good = [id for id in expected if id.endswith("-good.png")]
     for id in good:
         (clean / id).write_bytes((pool / id).read_bytes())
-    main(command(artifact, clean, tmp_path / "alone"))
+    main(command(onnx_file, clean, tmp_path / "alone"))
     # Other batches may round the last bit differently.
     alone = losses_of(tmp_path / "alone")
     assert {id: losses[id] for id in good} == pytest.approx(alone, rel=1e-5, abs=1e-6)

@@ -22,8 +22,8 @@ from .fakes import pictures
 
 
 @pytest.fixture(scope="module")
-def scorer(artifact: Path) -> Iterator[Scorer]:
-    with Scorer(artifact, device="cpu", batch_size=16) as made:
+def scorer(onnx_file: Path) -> Iterator[Scorer]:
+    with Scorer(onnx_file, provider="cpu", batch_size=16) as made:
         yield made
 
 
@@ -144,14 +144,14 @@ def test_other_types_are_refused_in_one_line(scorer: Scorer, wrong: Any, match: 
 
 
 @pytest.mark.parametrize(("name", "value"), [("batch_size", -1), ("threads", -2), ("readers", 0)])
-def test_numbers_out_of_range_are_refused(artifact: Path, name: str, value: int) -> None:
+def test_numbers_out_of_range_are_refused(onnx_file: Path, name: str, value: int) -> None:
     with pytest.raises(SettingsError, match=f"{name} = {value}"):
-        Scorer(artifact, "cpu", **{name: value})  # type: ignore[arg-type]
+        Scorer(onnx_file, "cpu", **{name: value})  # type: ignore[arg-type]
 
 
-def test_a_closed_scorer_refuses_every_use(artifact: Path, images: np.ndarray) -> None:
+def test_a_closed_scorer_refuses_every_use(onnx_file: Path, images: np.ndarray) -> None:
     pool = ArrayPool(images, "memory")
-    with Scorer(artifact, "cpu", batch_size=64) as scorer:
+    with Scorer(onnx_file, "cpu", batch_size=64) as scorer:
         scorer.score(images)
         list(scorer.stream(pool))
     for use in (
@@ -166,8 +166,8 @@ def test_a_closed_scorer_refuses_every_use(artifact: Path, images: np.ndarray) -
     scorer.close()
 
 
-def test_a_batch_that_uses_a_closing_scorer_is_refused(artifact: Path) -> None:
-    scorer = Scorer(artifact, "cpu", threads=1)
+def test_a_batch_that_uses_a_closing_scorer_is_refused(onnx_file: Path) -> None:
+    scorer = Scorer(onnx_file, "cpu", threads=1)
     closing = threading.Thread(target=scorer.close, daemon=True)
 
     def take() -> None:

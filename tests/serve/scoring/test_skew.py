@@ -71,22 +71,22 @@ def _trained_on(items: list[Item], scorer: Scorer) -> NDArray[np.uint8]:
 
 
 def test_the_scorer_feeds_the_engine_what_training_sees(
-    artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    onnx_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     items = list(open_pool(_files(tmp_path / "pool")))
-    scorer = Scorer(artifact, device="cpu", batch_size=8, threads=1)  # so that batches keep order
+    scorer = Scorer(onnx_file, provider="cpu", batch_size=8, threads=1)  # batches keep order
     trained_on = _trained_on(items, scorer)
     assert len(items) == 39 and trained_on.std() > 30  # pictures, not blanks
     assert np.array_equal(_fed(scorer, tmp_path / "pool", monkeypatch), trained_on)
 
 
 def test_an_array_at_hand_is_resized_as_its_file_was_in_training(
-    artifact: Path, monkeypatch: pytest.MonkeyPatch
+    onnx_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "PNG")
-    scorer = Scorer(artifact, device="cpu", threads=1)
+    scorer = Scorer(onnx_file, provider="cpu", threads=1)
     from_file = _trained_on([Item("x", buffer.getvalue)], scorer)
     from_array = _fed(scorer, [picture], monkeypatch)
     assert np.array_equal(from_array, from_file)

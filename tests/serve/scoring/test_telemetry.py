@@ -97,8 +97,8 @@ class SomePool(Pool):
 
 
 @pytest.mark.parametrize("remote", [False, True], ids=["local", "remote"])
-def test_every_batch_is_counted_once_in_every_stage(artifact: Path, remote: bool) -> None:
-    with Scorer(artifact, "cpu", batch_size=8, threads=2) as scorer:
+def test_every_batch_is_counted_once_in_every_stage(onnx_file: Path, remote: bool) -> None:
+    with Scorer(onnx_file, "cpu", batch_size=8, threads=2) as scorer:
         losses = np.concatenate([batch.loss for batch in scorer.stream(SomePool(remote))])
         scorer.score(np.zeros((0, 8, 8, 3), np.uint8))
         found = samples(scorer.telemetry)
@@ -112,11 +112,11 @@ def test_every_batch_is_counted_once_in_every_stage(artifact: Path, remote: bool
     assert found["lloss_queue_size",] == 0
 
 
-def test_scorers_may_share_one(artifact: Path) -> None:
+def test_scorers_may_share_one(onnx_file: Path) -> None:
     telemetry = Telemetry()
     telemetry.model("of the program", "cpu", "fp32")
     for _ in range(2):
-        with Scorer(artifact, "cpu", telemetry=telemetry) as scorer:
+        with Scorer(onnx_file, "cpu", telemetry=telemetry) as scorer:
             scorer.score(pictures(2))
             copy = pickle.loads(pickle.dumps(scorer))
             assert scorer.telemetry is telemetry is not copy.telemetry
@@ -140,8 +140,8 @@ def scraped(port: int) -> dict[tuple[str, ...], float]:
         return parsed(reply.read().decode())
 
 
-def test_metrics_are_served_during_a_run(artifact: Path, port: int) -> None:
-    with Scorer(artifact, "cpu", batch_size=8) as scorer, serve_metrics(scorer.telemetry, port):
+def test_metrics_are_served_during_a_run(onnx_file: Path, port: int) -> None:
+    with Scorer(onnx_file, "cpu", batch_size=8) as scorer, serve_metrics(scorer.telemetry, port):
         stream = scorer.stream(SomePool(remote=False))
         next(stream)
         assert scraped(port)["lloss_images_total", "scored"] >= 7
@@ -152,14 +152,14 @@ def test_metrics_are_served_during_a_run(artifact: Path, port: int) -> None:
 
 
 def test_a_port_in_use_is_one_line(
-    artifact: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    onnx_file: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(SystemExit):
-            main(["score", str(artifact), str(photos), "-o", str(tmp_path / "s"),
+            main(["score", str(onnx_file), str(photos), "-o", str(tmp_path / "s"),
                   "--provider", "cpu", "--metrics-port", str(port)])  # fmt: skip
     wanted = f"lloss: --metrics-port {port}: Address already in use; choose another port"
     assert capsys.readouterr().err.splitlines()[-1] == wanted

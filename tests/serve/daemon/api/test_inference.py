@@ -30,8 +30,8 @@ def pictures(count: int, seed: int = 0, size: int = 8) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def scorer(artifact: Any) -> Any:
-    with Scorer(artifact, "cpu", batch_size=8) as made:
+def scorer(onnx_file: Any) -> Any:
+    with Scorer(onnx_file, "cpu", batch_size=8) as made:
         yield made
 
 

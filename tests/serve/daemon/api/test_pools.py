@@ -122,6 +122,9 @@ def test_wrong_bodies_are_refused(client: TestClient) -> None:
         {"uri": "\ud800"}, {"uri": ""}, {"uri": "/x", "scores": ""},
     ):  # fmt: skip
         error(post_json(client, P, body, "PUT"), 422)
+    many = {f"a{n}": n for n in range(50_000)}  # to list them all takes very long
+    for path in ("/select", "/skip", "/return"):
+        assert "50000 fields: give only known" in error(post_json(client, P + path, many), 422)
     for kind in ("application/x-www-form-urlencoded", "text/plain", ""):  # curl -d sends the first
         headers = {"Content-Type": kind} if kind else {}
         message = error(client.put(P, content=b'{"uri": "/x"}', headers=headers), 415)

@@ -28,14 +28,14 @@ def files(encoded: Callable[..., bytes]) -> list[bytes]:
 
 
 def test_a_form_of_files_is_scored(
-    ask: Any, served: Any, artifact: Path, files: list[bytes]
+    ask: Any, served: Any, onnx_file: Path, files: list[bytes]
 ) -> None:
     form = [("image", (f"{n}.img", content)) for n, content in enumerate(files)]
     reply = ask(files=form)
     assert reply.status_code == 200
     scores = reply.json()
     assert scores["model"] == served.models.sha256 == reply.headers["x-lloss-model"]
-    with Scorer(artifact, "cpu", batch_size=8) as scorer:
+    with Scorer(onnx_file, "cpu", batch_size=8) as scorer:
         wanted = scorer.score(files)
     manifest = served.models.current.manifest
     for row, image in enumerate(scores["images"]):

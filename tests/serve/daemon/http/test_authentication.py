@@ -12,7 +12,7 @@ import pytest
 from lloss.serve.daemon import app
 from lloss.serve.daemon.api import health
 from lloss.serve.daemon.http import authentication
-from lloss.serve.daemon.http.authentication import Access
+from lloss.serve.daemon.http.authentication import Authentication
 from lloss.serve.daemon.settings import ServeSettings
 
 Make = Callable[..., Any]
@@ -96,9 +96,8 @@ def test_the_token_is_compared_in_constant_time(
 ) -> None:
     compare = Mock(return_value=True)
     settings = ServeSettings(model=tmp_path / "m", data_dir=tmp_path, token=TOKEN)
-    access = Access(settings)
     monkeypatch.setattr(authentication.hmac, "compare_digest", compare)
-    assert access.admits({b"authorization": b"Bearer given"})
+    assert Authentication(settings).admits({b"authorization": b"Bearer given"})
     compare.assert_called_once_with(b"given", TOKEN.encode())
 
 

@@ -25,7 +25,7 @@ IMAGES = "/v1/pools/p/images"
 def test_a_signed_link_opens_one_image_to_other_sites(make_server: Make, id: str) -> None:
     server = make_server(token=TOKEN)
     cross = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}
-    link = f"{IMAGES}?{server.daemon.access.links.signed_query('p', id)}"
+    link = f"{IMAGES}?{server.daemon.authentication.links.signed_query('p', id)}"
     reply = server.client().get(link, headers=cross)
     assert reply.status_code == 200
     assert reply.headers["cross-origin-resource-policy"] == "cross-origin"
@@ -36,7 +36,7 @@ def test_a_signed_link_opens_one_image_to_other_sites(make_server: Make, id: str
 
 def test_a_signed_link_opens_nothing_else(make_server: Make) -> None:
     server = make_server(token=TOKEN)
-    query = server.daemon.access.links.signed_query("p", "a")
+    query = server.daemon.authentication.links.signed_query("p", "a")
     parts = {name: values[0] for name, values in parse_qs(query).items()}
 
     def asked(path: str = IMAGES, method: str = "GET", **changed: str) -> int:
@@ -55,8 +55,9 @@ def test_a_signed_link_opens_nothing_else(make_server: Make) -> None:
 
 def test_a_link_expires(make_server: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     server, now = make_server(token=TOKEN), time.time()
-    link = f"{IMAGES}?{server.daemon.access.links.signed_query('p', 'a', seconds=3600)}"
-    assert link == f"{IMAGES}?{server.daemon.access.links.signed_query('p', 'a', seconds=3600)}"
+    links = server.daemon.authentication.links
+    link = f"{IMAGES}?{links.signed_query('p', 'a', seconds=3600)}"
+    assert link == f"{IMAGES}?{links.signed_query('p', 'a', seconds=3600)}"
     monkeypatch.setattr(image_links.time, "time", lambda: now + 3500)
     assert server.status(link) == 200
     monkeypatch.setattr(image_links.time, "time", lambda: now + 3600 + 86400)
@@ -67,7 +68,7 @@ def test_links_survive_restarts_and_end_with_their_secret(
     make_server: Make, tmp_path: Path
 ) -> None:
     first = make_server(token=TOKEN)
-    link = f"{IMAGES}?{first.daemon.access.links.signed_query('p', 'a')}"
+    link = f"{IMAGES}?{first.daemon.authentication.links.signed_query('p', 'a')}"
     assert make_server(token=TOKEN).status(link) == 200
     key = tmp_path / "data" / "secret.key"
     assert stat.S_IMODE(key.stat().st_mode) == 0o600

@@ -87,12 +87,12 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
 
 @pytest.fixture(scope="module")
 def daemon(
-    tmp_path_factory: pytest.TempPathFactory, artifact: Path, photos: Path
+    tmp_path_factory: pytest.TempPathFactory, onnx_file: Path, photos: Path
 ) -> Iterator[httpx.Client]:
-    """``lloss serve`` on the tiny artifact, with a token and the pool ``photos``, scored."""
+    """``lloss serve`` on the tiny exported model, with a token and the pool ``photos``, scored."""
     folder = tmp_path_factory.mktemp("daemon")
     options = ("--pool-root", str(photos), "--threads", "1")
-    with closing(Process(folder, *options, model=artifact, token=TOKEN)) as process:
+    with closing(Process(folder, *options, model=onnx_file, token=TOKEN)) as process:
         headers = {"Authorization": f"Bearer {TOKEN}"}
         url = f"http://127.0.0.1:{process.port}"
         with httpx.Client(base_url=url, headers=headers, timeout=PATIENCE) as client:

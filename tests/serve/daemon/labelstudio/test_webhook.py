@@ -80,7 +80,7 @@ def test_malformed_and_other_events_change_nothing(send: Send, daemon: Daemon) -
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"[" * 100_000, b"\xff"])
 def test_a_body_that_is_not_an_object_is_refused(client: TestClient, body: bytes) -> None:
     reply = client.post("/labelstudio/webhook", content=body)
-    assert reply.status_code == 400 and "\n" not in reply.json()["error"]
+    assert reply.status_code == 422 and "\n" not in reply.json()["error"]
 
 
 def test_a_pool_that_cannot_be_read_is_an_error(send: Send, daemon: Daemon, tmp_path: Path) -> None:

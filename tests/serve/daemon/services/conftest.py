@@ -14,8 +14,8 @@ import pytest
 from lloss.serve.daemon.errors import status_of
 from lloss.serve.daemon.observability.metrics import DaemonMetrics
 from lloss.serve.daemon.services.hand_out import HandedOut, Selections
-from lloss.serve.daemon.services.image_labels import Labels
-from lloss.serve.daemon.services.label_classes import Classes
+from lloss.serve.daemon.services.image_labels import ImageLabels
+from lloss.serve.daemon.services.label_classes import LabelClasses
 from lloss.serve.daemon.services.pool_registry import PoolRegistry
 from lloss.serve.daemon.settings import ServeSettings
 from lloss.serve.daemon.store.catalog import Catalog
@@ -103,8 +103,8 @@ class Bench:
         self.pools = PoolRegistry(self.settings, self.catalog)
         manifest = SimpleNamespace(outputs={}, classes=())  # accepts all labels
         model: Any = SimpleNamespace(sha256="x", current=SimpleNamespace(manifest=manifest))
-        classes = Classes(model, self.images)
-        self.labels = Labels(self.catalog, self.pools, self.metrics, classes)
+        classes = LabelClasses(model, self.images)
+        self.labels = ImageLabels(self.catalog, self.pools, self.metrics, classes)
         self.selections = Selections(self.settings, self.catalog, self.pools, self.metrics)
 
     def restart(self) -> None:

@@ -51,8 +51,8 @@ class Metrics:
 class Bench:
     """A batcher; ``sizes`` are those of the batches that ran, ``pause`` is seconds an image."""
 
-    def __init__(self, artifact: Path, threads: int = 2, **limits: Any) -> None:
-        self.scorer = Scorer(artifact, "cpu", batch_size=BATCH, threads=threads)
+    def __init__(self, onnx_file: Path, threads: int = 2, **limits: Any) -> None:
+        self.scorer = Scorer(onnx_file, "cpu", batch_size=BATCH, threads=threads)
         self.metrics: Any = Metrics()
         self.batcher = Batcher(self.scorer, Limits(**limits), self.metrics)
         self.sizes: list[int] = []
@@ -94,11 +94,11 @@ Make = Callable[..., Bench]
 
 
 @pytest.fixture
-def make(artifact: Path) -> Iterator[Make]:
+def make(onnx_file: Path) -> Iterator[Make]:
     made: list[Bench] = []
 
     def bench(**given: Any) -> Bench:
-        made.append(Bench(artifact, **given))
+        made.append(Bench(onnx_file, **given))
         return made[-1]
 
     yield bench

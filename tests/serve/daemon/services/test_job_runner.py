@@ -99,9 +99,9 @@ def root(photos: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def bench(
-    artifact: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    onnx_file: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Bench]:
-    shutil.copy(artifact, tmp_path / "model.onnx")
+    shutil.copy(onnx_file, tmp_path / "model.onnx")
     bench, batch = Bench(root, tmp_path), JobProgress.batch
 
     def slow(self: Any, scores: Any) -> None:
@@ -137,7 +137,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_job_writes_what_the_command_line_writes(
-    bench: Bench, artifact: Path, root: Path, tmp_path: Path
+    bench: Bench, onnx_file: Path, root: Path, tmp_path: Path
 ) -> None:
     daemon = bench.start()
     job = bench.score("pool")
@@ -146,7 +146,7 @@ def test_a_job_writes_what_the_command_line_writes(
     row = daemon.catalog.pools.row("pool")
     assert row.scores == PoolScores(job.folder, daemon.models.sha256, 60, 2)
     assert job.folder == tmp_path / "data/pools/pool/scores" / job.id
-    with Scorer(artifact, "cpu", batch_size=8) as scorer:
+    with Scorer(onnx_file, "cpu", batch_size=8) as scorer:
         engine.score_pool(scorer, open_pool(root / "pool"), tmp_path / "cli", part_size=100)
     assert contents(job.folder) == contents(tmp_path / "cli")
     assert daemon.jobs.cancel(job.id) == job, "it is done"
@@ -244,7 +244,7 @@ def test_a_changed_pool_is_scored_from_the_start(
 
 
 def test_a_failed_job_can_be_cancelled_or_replaced(
-    bench: Bench, artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, onnx_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     daemon = bench.start()
     with monkeypatch.context() as patch:
@@ -253,7 +253,7 @@ def test_a_failed_job_can_be_cancelled_or_replaced(
     assert cancelled.folder.exists()
     assert daemon.jobs.cancel(cancelled.id).state == "cancelled"
     assert not cancelled.folder.exists()
-    model = onnx.load(artifact)
+    model = onnx.load(onnx_file)
     model.doc_string += " "
     onnx.save(model, tmp_path / "model.onnx")
     daemon.models.reload()

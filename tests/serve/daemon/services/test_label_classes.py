@@ -7,15 +7,17 @@ from typing import Any
 
 import pytest
 from lloss.serve.daemon.errors import RequestError
-from lloss.serve.daemon.services.label_classes import Classes, NewClassError
+from lloss.serve.daemon.services.label_classes import LabelClasses, NewClassError
 
 NEW, WITHOUT = {"new_classes": True}, {"without": True}
 
 
-def classes_of(bench: Any, *names: str, output: str = "prediction", sha256: str = "x") -> Classes:
+def classes_of(
+    bench: Any, *names: str, output: str = "prediction", sha256: str = "x"
+) -> LabelClasses:
     manifest = SimpleNamespace(outputs={output: ()}, classes=names)
     models: Any = SimpleNamespace(sha256=sha256, current=SimpleNamespace(manifest=manifest))
-    return Classes(models, bench.images)
+    return LabelClasses(models, bench.images)
 
 
 @pytest.mark.parametrize(

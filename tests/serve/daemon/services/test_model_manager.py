@@ -21,7 +21,7 @@ from lloss.serve.daemon.settings import Limits, ServeSettings
 from lloss.serve.scoring.engine import engine as engine_module
 from onnx import numpy_helper
 
-from lloss.errors import ArtifactError, EngineError, LlossError
+from lloss.errors import EngineError, LlossError, ModelFileError
 
 from .conftest import in_threads, refused
 
@@ -42,8 +42,8 @@ def change(model: Path, factor: float) -> str:
 
 
 @pytest.fixture
-def model(artifact: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copy(artifact, tmp_path / "model.onnx"))
+def model(onnx_file: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copy(onnx_file, tmp_path / "model.onnx"))
 
 
 @pytest.fixture
@@ -180,11 +180,27 @@ def test_an_invalid_model_is_refused_and_the_old_one_serves(
 ) -> None:
     sha256, before = models.sha256, losses(models)
     spoil(model)
-    with pytest.raises((ArtifactError, EngineError), match=message) as error:
+    with pytest.raises((ModelFileError, EngineError), match=message) as error:
         models.reload()
     assert "\n" not in str(error.value) and str(tmp_path / "data") not in str(error.value)
     assert models.sha256 == sha256 and np.array_equal(losses(models), before)
     assert reloads(models) == {"refused": 1}
+
+
+def test_a_file_that_is_being_written_is_refused(
+    models: ModelManager, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = Path.read_bytes
+
+    def rewriting(self: Path) -> bytes:
+        content = read(self)
+        if self == model:
+            model.write_bytes(content)
+        return content
+
+    monkeypatch.setattr(Path, "read_bytes", rewriting)
+    with pytest.raises(ModelFileError, match="is being written"):
+        models.reload()
 
 
 def test_a_job_keeps_the_model_that_it_began_with(

@@ -14,7 +14,7 @@ from lloss.serve.daemon.services.score_summary import ScoredImage, ScoreSummary
 
 from lloss.errors import ScoresError
 from lloss.scores.scores_folder import ScoresFolder, scores_table
-from lloss.statistics.charts import Spread, histogram
+from lloss.statistics.charts import LossHistogram, histogram
 
 from ..scores import write_scores
 
@@ -35,7 +35,7 @@ def test_the_best_images_are_kept_and_others_are_found(
     monkeypatch.setattr(module, "BEST", 10)
     monkeypatch.setattr(module, "_OTHERS", 5)
     summary = ScoreSummary(folder)
-    assert summary.spread is not None and summary.spread.size == 9000
+    assert summary.histogram is not None and summary.histogram.size == 9000
     found = summary.images(["id 8999", "id 17", "none"])
     assert found["id 17"].prediction == 7 and math.isnan(found["none"].loss)
     monkeypatch.setattr(ScoresFolder, "scan", None)  # nothing can be read
@@ -49,7 +49,7 @@ def test_scores_without_numbers_or_predictions_have_a_summary(tmp_path: Path) ->
     losses = np.array([math.nan, math.inf], np.float32)
     folder.write_part(0, scores_table(["a", "b"], {"loss": losses}), [])
     summary = ScoreSummary(folder)
-    assert summary.spread is None and summary.images(["a"])["a"].prediction == -1
+    assert summary.histogram is None and summary.images(["a"])["a"].prediction == -1
     (tmp_path / "part-00000.parquet").write_bytes(b"broken")
     with pytest.raises(ScoresError):
         ScoreSummary(folder)
@@ -85,8 +85,8 @@ def test_scores_are_scanned_once_until_they_change(
     assert shown(bench, 1) == bench.ranked()[-1:]
 
 
-def test_a_spread_draws_the_histogram_of_its_values() -> None:
+def test_a_histogram_is_drawn_of_its_losses() -> None:
     losses = np.random.default_rng(3).gamma(2, 1, 5000).astype(np.float32)
     losses[:7] = math.nan
-    assert histogram(Spread.of(losses), [4.0, 5.0])
-    assert Spread.of(losses[:7]) is None
+    assert histogram(LossHistogram.of(losses), [4.0, 5.0])
+    assert LossHistogram.of(losses[:7]) is None

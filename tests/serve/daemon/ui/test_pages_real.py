@@ -21,10 +21,10 @@ NAME = "scores.example"
 
 
 @pytest.fixture
-def daemon(artifact: Path, photos: Path, tmp_path: Path) -> Iterator[Process]:
+def daemon(onnx_file: Path, photos: Path, tmp_path: Path) -> Iterator[Process]:
     """With a pool."""
     options = (f"--allowed-host={NAME}", f"--pool-root={photos}")
-    with contextlib.closing(Process(tmp_path, *options, model=artifact, token=TOKEN)) as daemon:
+    with contextlib.closing(Process(tmp_path, *options, model=onnx_file, token=TOKEN)) as daemon:
         daemon.ready()
         assert daemon.ask("PUT", "/v1/pools/photos", {"uri": str(photos)})[0] == 200
         yield daemon

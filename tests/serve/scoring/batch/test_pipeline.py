@@ -46,12 +46,12 @@ Make = Callable[..., Scorer]
 
 
 @pytest.fixture(params=["cpu", "gpu"])
-def make(request: pytest.FixtureRequest, artifact: Path) -> Iterator[Make]:
+def make(request: pytest.FixtureRequest, onnx_file: Path) -> Iterator[Make]:
     """Scorers for both paths; a close that hangs is an error."""
     scorers: list[Scorer] = []
 
     def scorer(threads: int = 2, **options: Any) -> Scorer:
-        made = Scorer(artifact, "cpu", **{"batch_size": BATCH, "threads": threads, **options})
+        made = Scorer(onnx_file, "cpu", **{"batch_size": BATCH, "threads": threads, **options})
         scorers.append(made if request.param == "cpu" else on_a_gpu(made))
         return scorers[-1]
 
@@ -112,8 +112,8 @@ class ReadPool(Pool):
 
 
 @pytest.fixture(scope="module")
-def plain(artifact: Path) -> Engine:
-    return Engine(artifact, "cpu", 1, BATCH)
+def plain(onnx_file: Path) -> Engine:
+    return Engine(onnx_file, "cpu", 1, BATCH)
 
 
 def ids_of(batches: list[Scores]) -> list[str]:
@@ -173,7 +173,10 @@ def test_a_slow_consumer_holds_the_pool_back(make: Make, remote: bool) -> None:
     until(lambda: is_idle(scorer))
 
 
-def test_bytes_under_way_are_bounded(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("first", [0, 1], ids=["batches", "a small batch first"])
+def test_bytes_under_way_are_bounded(
+    make: Make, monkeypatch: pytest.MonkeyPatch, first: int
+) -> None:
     monkeypatch.setattr(pipeline, "_BYTES_PER_LANE", 4 << 20)  # 16 MB in all
     alive = most = 0
     lock = threading.Lock()
@@ -194,7 +197,9 @@ def test_bytes_under_way_are_bounded(make: Make, monkeypatch: pytest.MonkeyPatch
         return image
 
     pool = ReadPool([600] * 120, lambda number: read(600), remote=True)
-    assert sum(map(len, scored(make(), pool))) == 120
+    ranges = [range(first), *(range(at, at + BATCH) for at in range(first, 120, BATCH))]
+    batches = within(lambda: list(make().ranges(pool, filter(None, ranges))))
+    assert sum(map(len, batches)) == 120
     assert most <= 3 * BATCH  # two batches may be under way whatever their size
 
 
@@ -292,9 +297,9 @@ def test_a_stream_that_is_left_early_leaves_nothing_behind(
     assert_sound(scorer, plain)
 
 
-def test_a_stream_is_left_without_waiting_for_any_lock(artifact: Path, plain: Engine) -> None:
+def test_a_stream_is_left_without_waiting_for_any_lock(onnx_file: Path, plain: Engine) -> None:
     """The garbage collector may end it in any thread, whatever locks that thread holds."""
-    with Scorer(artifact, "cpu", batch_size=4, threads=1) as scorer:
+    with Scorer(onnx_file, "cpu", batch_size=4, threads=1) as scorer:
         stream = scorer.stream(ReadPool(pictures(400)))
         next(stream)
 

@@ -30,8 +30,8 @@ from ..fakes import pictures
 
 
 @pytest.fixture(scope="module")
-def scorer(artifact: Path) -> Scorer:
-    return Scorer(artifact, device="cpu", batch_size=8, threads=1)
+def scorer(onnx_file: Path) -> Scorer:
+    return Scorer(onnx_file, provider="cpu", batch_size=8, threads=1)
 
 
 @pytest.fixture
@@ -55,8 +55,8 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def command(artifact: Path, pool: Path, out: Path, *options: str) -> list[str]:
-    return ["score", str(artifact), str(pool), "-o", str(out), "--provider", "cpu", *options]
+def command(onnx_file: Path, pool: Path, out: Path, *options: str) -> list[str]:
+    return ["score", str(onnx_file), str(pool), "-o", str(out), "--provider", "cpu", *options]
 
 
 def started(*arguments: str) -> subprocess.Popen[str]:
@@ -81,9 +81,9 @@ def test_every_image_is_a_row_or_a_reason(scorer: Scorer, pool: Path, tmp_path: 
     assert losses == pytest.approx({id: float(x) for id, x in streamed.items()}, abs=1e-4)
 
 
-def test_a_killed_run_ends_byte_identical(artifact: Path, tmp_path: Path) -> None:
+def test_a_killed_run_ends_byte_identical(onnx_file: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "pool.npy", pictures(40_000))
-    options = [artifact, tmp_path / "pool.npy"]
+    options = [onnx_file, tmp_path / "pool.npy"]
     main(command(*options, tmp_path / "whole", "--part-size=1000"))
     for attempt in range(2):
         child = started(*command(*options, tmp_path / "cut", "--part-size=1000",
@@ -100,10 +100,10 @@ def test_a_killed_run_ends_byte_identical(artifact: Path, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_a_run_with_one_line(
-    artifact: Path, tmp_path: Path, number: signal.Signals, capsys: pytest.CaptureFixture[str]
+    onnx_file: Path, tmp_path: Path, number: signal.Signals, capsys: pytest.CaptureFixture[str]
 ) -> None:
     np.save(tmp_path / "pool.npy", pictures(40_000))
-    arguments = command(artifact, tmp_path / "pool.npy", tmp_path / "s", "--part-size=1000")
+    arguments = command(onnx_file, tmp_path / "pool.npy", tmp_path / "s", "--part-size=1000")
     child = started(*arguments)
     until((tmp_path / "s/part-00002.parquet").exists)
     child.send_signal(number)
@@ -116,13 +116,13 @@ def test_a_signal_stops_a_run_with_one_line(
     assert "40000 images scored" in done and "of them before" in done
 
 
-def test_a_full_disk_leaves_no_half_part(artifact: Path, tmp_path: Path) -> None:
+def test_a_full_disk_leaves_no_half_part(onnx_file: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "pool.npy", pictures(3000))
     code = (
         "import resource, sys; from lloss.cli.main import main\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)); main(sys.argv[1:])"
     )
-    arguments = command(artifact, tmp_path / "pool.npy", tmp_path / "s")
+    arguments = command(onnx_file, tmp_path / "pool.npy", tmp_path / "s")
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
     )
@@ -257,10 +257,10 @@ def test_another_array_under_the_same_path_is_refused(scorer: Scorer, tmp_path: 
 
 
 def test_a_smaller_batch_is_as_a_scorer_of_that_size(
-    scorer: Scorer, artifact: Path, pool: Path, tmp_path: Path
+    scorer: Scorer, onnx_file: Path, pool: Path, tmp_path: Path
 ) -> None:
     score_pool(scorer, open_pool(pool), tmp_path / "s", batch_size=3)
-    with Scorer(artifact, device="cpu", batch_size=3, threads=5) as small:
+    with Scorer(onnx_file, provider="cpu", batch_size=3, threads=5) as small:
         score_pool(small, open_pool(pool), tmp_path / "small")
     assert contents(tmp_path / "s") == contents(tmp_path / "small")
     for size in (-1, 9):
@@ -301,7 +301,7 @@ def test_progress_follows_a_run_and_can_end_it(
 
 
 def test_image_files_newer_than_their_scores_are_counted(
-    artifact: Path, pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    onnx_file: Path, pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The names are the same, so the scores are kept, with a warning."""
     names = sorted((pool / "dark").glob("0*.png"))
@@ -310,7 +310,7 @@ def test_image_files_newer_than_their_scores_are_counted(
 
     def messages() -> str:
         exclude = ["--exclude", str(tmp_path / "labels.csv")]
-        main(command(artifact, pool, tmp_path / "scores", "--part-size=20", *exclude))
+        main(command(onnx_file, pool, tmp_path / "scores", "--part-size=20", *exclude))
         return capsys.readouterr().err
 
     assert "are newer" not in messages() and "are newer" not in messages()

@@ -19,7 +19,7 @@ from lloss.serve.scoring.engine import engine as engine_module
 from lloss.serve.scoring.engine.engine import Engine
 from lloss.serve.scoring.scorer import Scorer
 
-from lloss.errors import ArtifactError, DeviceLostError, EngineError
+from lloss.errors import DeviceLostError, EngineError, ModelFileError
 from lloss.manifest import read_manifest
 from lloss.pools import ArrayPool
 from lloss.runtime import cuda_driver, int8_support, tf32
@@ -63,54 +63,54 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 
 @pytest.fixture
-def claiming(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Let the artifact's manifest have some other fields."""
+def claiming(onnx_file: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Let the exported model's manifest have some other fields."""
 
     def claim(**fields: Any) -> None:
-        manifest = replace(read_manifest(artifact), **fields)
+        manifest = replace(read_manifest(onnx_file), **fields)
         monkeypatch.setattr(engine_module, "read_manifest", lambda path: manifest)
 
     return claim
 
 
-def assert_scores_as_the_cpu(engine: Engine, artifact: Path) -> None:
+def assert_scores_as_the_cpu(engine: Engine, onnx_file: Path) -> None:
     images = pictures(40)
-    wanted = Engine(artifact, "cpu").run(images)
+    wanted = Engine(onnx_file, "cpu").run(images)
     for name, values in engine.run(images).items():
         np.testing.assert_allclose(values, wanted[name], rtol=1e-4, atol=1e-5, err_msg=name)
 
 
-def test_a_gpu_is_chosen_by_its_number(machine: Machine, artifact: Path) -> None:
-    engine = Engine(artifact, "cuda:1")
+def test_a_gpu_is_chosen_by_its_number(machine: Machine, onnx_file: Path) -> None:
+    engine = Engine(onnx_file, "cuda:1")
     assert (engine.provider, engine.device, engine.device_id) == ("cuda", "cuda:1", 1)
     assert machine.setups[0].device_id == 1
-    assert_scores_as_the_cpu(engine, artifact)
-    chosen = Engine(artifact, "auto")
+    assert_scores_as_the_cpu(engine, onnx_file)
+    chosen = Engine(onnx_file, "auto")
     assert chosen.device == "cuda:0" and chosen.note == "tensorrt: no TensorRT"
-    with Scorer(artifact, "cuda:1") as scorer:
+    with Scorer(onnx_file, "cuda:1") as scorer:
         named = {"device": "cuda:1", "provider": "cuda", "precision": "fp32"}
         labels = {**named, "sha256": scorer.engine.sha256}
         assert scorer.telemetry.registry.get_sample_value("lloss_model_info", labels) == 1
 
 
 def test_a_provider_that_fails_is_skipped_by_auto_and_refused_by_name(
-    machine: Machine, artifact: Path
+    machine: Machine, onnx_file: Path
 ) -> None:
-    machine.problem = EngineError(f"{artifact}: no kernel image")
-    chosen = Engine(artifact)
+    machine.problem = EngineError(f"{onnx_file}: no kernel image")
+    chosen = Engine(onnx_file)
     assert chosen.provider == "cpu" and chosen.note.endswith("cuda: no kernel image")
     with pytest.raises(EngineError, match=r"model\.onnx: cannot be run: cuda: no kernel image$"):
-        Engine(artifact, "cuda")
+        Engine(onnx_file, "cuda")
 
 
 def test_a_full_gpu_is_used_in_smaller_runs(
-    machine: Machine, artifact: Path, caplog: pytest.LogCaptureFixture
+    machine: Machine, onnx_file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     machine.memory = 20
-    with caplog.at_level(logging.WARNING), Scorer(artifact, "auto", batch_size=100) as scorer:
+    with caplog.at_level(logging.WARNING), Scorer(onnx_file, "auto", batch_size=100) as scorer:
         assert scorer.engine.device == "cuda:0", "not replaced by the CPU"
         assert scorer.batch_size == 100, "a run can be resumed, however much is free then"
-        assert_scores_as_the_cpu(scorer.engine, artifact)
+        assert_scores_as_the_cpu(scorer.engine, onnx_file)
         count = scorer.telemetry.registry.get_sample_value("lloss_batch_halvings_total")
     assert count == 3 == len(caplog.messages)
     assert caplog.messages[0] == (
@@ -119,9 +119,9 @@ def test_a_full_gpu_is_used_in_smaller_runs(
 
 
 def test_a_run_whose_gpu_is_lost_stops_and_keeps_its_parts(
-    machine: Machine, artifact: Path, tmp_path: Path
+    machine: Machine, onnx_file: Path, tmp_path: Path
 ) -> None:
-    with Scorer(artifact, "auto", batch_size=8) as scorer:
+    with Scorer(onnx_file, "auto", batch_size=8) as scorer:
         (session,) = machine.sessions
         enough, lost = len(session.sizes) + 4, RuntimeError("CUDA failure 719: launch failure")
         session.before = lambda: len(session.sizes) >= enough and session.errors.append(lost)
@@ -133,10 +133,10 @@ def test_a_run_whose_gpu_is_lost_stops_and_keeps_its_parts(
     assert (run["state"], run["provider"], run["tf32"]) == ("running", "cuda", "off")
 
 
-def test_batches_and_threads_change_no_output(artifact: Path) -> None:
+def test_batches_and_threads_change_no_output(onnx_file: Path) -> None:
     images = pictures(23)
-    small, large = Engine(artifact, "cpu", batch_size=4), Engine(artifact, "cpu", batch_size=64)
-    threads = Engine(artifact, "cpu", threads=4, batch_size=4)
+    small, large = Engine(onnx_file, "cpu", batch_size=4), Engine(onnx_file, "cpu", batch_size=64)
+    threads = Engine(onnx_file, "cpu", threads=4, batch_size=4)
     outputs = small.run(images)
     assert outputs["loss"].shape == (23,) and outputs["embedding"].shape == (23, 128)
     assert small.run(images[:0])["embedding"].shape == (0, 128)
@@ -147,31 +147,31 @@ def test_batches_and_threads_change_no_output(artifact: Path) -> None:
 
 
 def test_wrong_engines_are_refused(
-    artifact: Path, tmp_path: Path, claiming: Callable[..., None]
+    onnx_file: Path, tmp_path: Path, claiming: Callable[..., None]
 ) -> None:
     with pytest.raises(EngineError, match="'gpu': choose one of auto, tensorrt, cuda, cpu"):
-        Engine(artifact, "gpu")
+        Engine(onnx_file, "gpu")
     with pytest.raises(EngineError, match="no memory for 2 batches of 999999999999 images"):
-        Engine(artifact, "cpu", threads=2, batch_size=999999999999)
-    with pytest.raises(ArtifactError, match="no such file"):
+        Engine(onnx_file, "cpu", threads=2, batch_size=999999999999)
+    with pytest.raises(ModelFileError, match="no such file"):
         Engine(tmp_path / "model.onnx")
-    engine = Engine(artifact, "cpu")
+    engine = Engine(onnx_file, "cpu")
     engine.close()
     with pytest.raises(EngineError, match="closed"):
         engine.run(pictures(1))
     claiming(precision="int8")
     with pytest.raises(EngineError, match="int8 is for CPUs; for TensorRT export with .* fp16"):
-        Engine(artifact, "tensorrt")
+        Engine(onnx_file, "tensorrt")
 
 
 def test_a_fidelity_measured_on_the_cpu_is_noted_on_a_gpu(
-    machine: Machine, artifact: Path, claiming: Callable[..., None]
+    machine: Machine, onnx_file: Path, claiming: Callable[..., None]
 ) -> None:
     claiming(precision="fp16", fidelity={"fp32": {"spearman": 0.9995}})
-    assert Engine(artifact, "cuda", batch_size=8).note == (
+    assert Engine(onnx_file, "cuda", batch_size=8).note == (
         "the fidelity of fp16 (Spearman 0.99950) was measured on cpu, not on cuda"
     )
-    assert Engine(artifact, "cpu").note.startswith("a CPU computes fp16 slower")
+    assert Engine(onnx_file, "cpu").note.startswith("a CPU computes fp16 slower")
 
 
 @pytest.mark.parametrize(
@@ -184,31 +184,31 @@ def test_a_fidelity_measured_on_the_cpu_is_noted_on_a_gpu(
         ("fp32", {}, True, False),
     ],
 )
-def test_an_int8_artifact_on_a_lesser_cpu_is_exact_and_says_so(
+def test_an_int8_model_on_a_lesser_cpu_is_exact_and_says_so(
     precision: str,
     recipe: dict[str, object],
     saturates: bool,
     warned: bool,
-    artifact: Path,
+    onnx_file: Path,
     claiming: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for module in (engine_module, int8_support):
         monkeypatch.setattr(module, "saturates", lambda: saturates)
     claiming(precision=precision, recipe=recipe)
-    engine = Engine(artifact, "cpu")
+    engine = Engine(onnx_file, "cpu")
     assert ("made for CPUs with VNNI" in engine.note and "--reduce-range" in engine.note) is warned
     options = engine.executor._session.get_session_options()
     with nullcontext() if warned else pytest.raises(RuntimeError, match="not have configuration"):
         assert options.get_session_config_entry("session.x64quantprecision") == "1"
 
 
-def test_without_onnxruntime_the_error_names_both_extras(artifact: Path, tmp_path: Path) -> None:
+def test_without_onnxruntime_the_error_names_both_extras(onnx_file: Path, tmp_path: Path) -> None:
     code = (
         "import sys; sys.modules['onnxruntime'] = None\n"
         "from lloss.cli.main import main; main(sys.argv[1:])"
     )
-    command = [sys.executable, "-c", code, "score", str(artifact), str(tmp_path), "-o", "s"]
+    command = [sys.executable, "-c", code, "score", str(onnx_file), str(tmp_path), "-o", "s"]
     (tmp_path / "a.png").touch()
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 2

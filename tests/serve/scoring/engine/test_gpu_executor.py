@@ -27,8 +27,8 @@ SIZES = [32, 16, 8, 4, 2, 1]
 
 
 @pytest.fixture(scope="module")
-def session(artifact: Path) -> Any:
-    return open_session(artifact, SessionSetup(read_manifest(artifact), "cpu", BATCH), "")
+def session(onnx_file: Path) -> Any:
+    return open_session(onnx_file, SessionSetup(read_manifest(onnx_file), "cpu", BATCH), "")
 
 
 @pytest.fixture
@@ -40,11 +40,11 @@ Make = Callable[..., GpuExecutor]
 
 
 @pytest.fixture
-def make(artifact: Path, gpu: FakeGpuSession) -> Iterator[Make]:
+def make(onnx_file: Path, gpu: FakeGpuSession) -> Iterator[Make]:
     made: list[GpuExecutor] = []
 
     def executor(**options: Any) -> GpuExecutor:
-        made.append(GpuExecutor(gpu, read_manifest(artifact), BATCH, **options))
+        made.append(GpuExecutor(gpu, read_manifest(onnx_file), BATCH, **options))
         return made[-1]
 
     yield executor
@@ -212,7 +212,7 @@ def test_a_failed_run_counts_until_one_succeeds_or_time_passes(
 @pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
 def test_a_real_gpu_scores_as_the_cpu_does(
     provider: str,
-    artifact: Path,
+    onnx_file: Path,
     session: Any,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -221,7 +221,7 @@ def test_a_real_gpu_scores_as_the_cpu_does(
     monkeypatch.setenv(tf32.VARIABLE, "0")
     if problem := why_unavailable(provider):
         pytest.skip(f"needs an NVIDIA GPU: {provider} {problem}")
-    engine = Engine(artifact, provider, batch_size=BATCH)
+    engine = Engine(onnx_file, provider, batch_size=BATCH)
     jobs = [pictures(1 + (seed * 7) % BATCH, seed) for seed in range(60)]
     with ThreadPoolExecutor(4) as threads:
         results = list(threads.map(engine.run, jobs))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lloss.errors import EngineError, LlossError
-from lloss.runtime.engine_cache import engine_folder
+from lloss.runtime.tensorrt_cache import engine_folder
 
 CONTENT = {"onnxruntime": "1.31.1", "gpu": "NVIDIA H100 80GB HBM3", "sha256": "ab" * 32}
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lloss.serve.scoring.batch.profile import Profiler
+from lloss.serve.scoring.batch.profiler import Profiler
 
 from lloss import Scorer
 from lloss.cli.main import main
@@ -24,14 +24,14 @@ from lloss.cli.main import main
     ],
 )
 def test_the_stage_that_limits_a_run_has_its_advice(
-    artifact: Path,
+    onnx_file: Path,
     monkeypatch: pytest.MonkeyPatch,
     bound: str,
     advice: str,
     shares: dict[str, float],
     remote: bool,
 ) -> None:
-    with Scorer(artifact, "cpu", batch_size=8, threads=2, readers=5) as scorer:
+    with Scorer(onnx_file, "cpu", batch_size=8, threads=2, readers=5) as scorer:
         scorer.telemetry.spent("decode", 100.0)  # before the run
         now = time.perf_counter()
         monkeypatch.setattr(time, "perf_counter", lambda: now)
@@ -51,9 +51,9 @@ def test_the_stage_that_limits_a_run_has_its_advice(
 
 
 def test_the_command_prints_it(
-    artifact: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    onnx_file: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = str(tmp_path / "s")
-    main(["score", str(artifact), str(photos), "-o", out, "--provider", "cpu", "--profile"])
+    main(["score", str(onnx_file), str(photos), "-o", out, "--provider", "cpu", "--profile"])
     lines = capsys.readouterr().err
     assert "60 images in " in lines and "bound by " in lines

@@ -1,0 +1,170 @@
+"""CVAT's XML "for images 1.1": all images of a task with their shapes and tags in one file.
+
+Boxes are edges in pixels. See https://docs.cvat.ai/docs/other/xml_format.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from xml.etree import ElementTree
+
+from lloss.annotations.boxes import (
+    BoxedObject,
+    Edges,
+    ListedImage,
+    ObjectList,
+    check_box,
+    usable_images,
+)
+from lloss.annotations.number_text import parse_number
+from lloss.annotations.problems import AnnotationError, Problems
+from lloss.errors import LabelError
+from lloss.text.clean_names import clean_name
+from lloss.text.image_paths import image_path
+
+_EDGES = ("xtl", "ytl", "xbr", "ybr")
+
+
+def parse_cvat(path: Path, problems: Problems) -> list[ListedImage]:
+    """Read the images of a file with their boxes, without those of a broken one.
+
+    A polygon is the box around it, as in CVAT's COCO export, and so is a rotated box. Notes count
+    those, and what is left out.
+    """
+    images: list[ListedImage] = []
+    converted, left_out = Counter[str](), Counter[str]()
+    for where, name, element in _images(path):
+        image = ListedImage(where, name, _size(element, where), ObjectList())
+        for number, shape in enumerate(element, 1):
+            place = f"{where}, {shape.tag} {number}"
+            with image.objects.skipping(problems):
+                if shape.tag == "box":
+                    rotation = parse_number(shape.get("rotation", "0"), place, "rotation") % 360
+                    converted.update(["rotated boxes"] * (rotation != 0))
+                    box = _box(shape, rotation, image.size, place)
+                elif shape.tag == "polygon":
+                    converted["polygons"] += 1
+                    box = _around(shape, image.size, place)
+                else:
+                    left_out[shape.tag] += 1
+                    continue
+                image.objects.objects.append(BoxedObject(_label(shape, place), box))
+        images.append(image)
+    for kind, count in converted.items():
+        problems.note(f"{path}: {count} {kind}: the upright box around each is taken")
+    _note_left_out(path, left_out, "only boxes and polygons are objects", problems)
+    return usable_images(images, str(path), problems)
+
+
+def parse_tags(path: Path, problems: Problems) -> dict[str, str]:
+    """Read the class of each image that has a tag, by the image's name; notes count the others."""
+    labels: dict[str, str] = {}
+    left_out, without, total = Counter[str](), 0, 0
+    for where, name, element in _images(path):
+        total += 1
+        with problems.skipping():
+            left_out.update(shape.tag for shape in element if shape.tag != "tag")
+            tags = {_label(tag, where) for tag in element.findall("tag")}
+            if len(tags) > 1:
+                problems.mark_unusable(str(path), name)
+                shown = " and ".join(map(repr, sorted(tags)))
+                raise AnnotationError(where, f"has the tags {shown}; keep one")
+            labels.update((name, tag) for tag in tags)
+            without += not tags
+    if without:
+        problems.note(f"{path}: {without} of {total} images have no tag: not labeled yet")
+    _note_left_out(path, left_out, "only tags are classes of images", problems)
+    return labels
+
+
+def is_tagged(path: Path) -> bool:
+    """Whether the images of a file have tags, and no boxes or polygons."""
+    kinds = {shape.tag for _, _, image in _images(path) for shape in image}
+    return "tag" in kinds and not kinds & {"box", "polygon"}
+
+
+def _images(path: Path) -> Iterator[tuple[str, str, ElementTree.Element]]:
+    """Place, name and element of each image."""
+    try:
+        root = ElementTree.fromstring(path.read_bytes())
+    except OSError as error:
+        raise LabelError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (ElementTree.ParseError, LookupError, ValueError) as error:
+        raise LabelError(f"{path}: is not XML: {error}") from error
+    if root.tag == "annotation":
+        raise LabelError(f"{path}: is of one image; give the folder of the XML files")
+    if root.tag != "annotations":
+        raise LabelError(f"{path}: <{root.tag}> is not CVAT's <annotations>")
+    if root.find("track") is not None:
+        raise LabelError(f"{path}: is of a video; export it as 'CVAT for images 1.1'")
+    first: dict[str, int] = {}
+    for number, element in enumerate(root.findall("image"), 1):
+        name = element.get("name", "")
+        if not name.strip():
+            raise LabelError(f"{path}: image {number}: lacks its name; correct the file")
+        other = first.setdefault(image_path(name), number)
+        if other != number:
+            what = f"image {number}: {name!r} is image {other} too"
+            raise LabelError(f"{path}: {what}; export each subset alone, or correct the file")
+        yield f"{path}: image {number} ({name})", name, element
+
+
+def _size(element: ElementTree.Element, where: str) -> tuple[int, int] | None:
+    """Height and width, if the file has them."""
+    try:
+        height, width = (int(element.get(key, "0")) for key in ("height", "width"))
+    except ValueError:
+        raise LabelError(f"{where}: its width or height is not a whole number") from None
+    return (height, width) if height > 0 and width > 0 else None
+
+
+def _label(shape: ElementTree.Element, where: str) -> str:
+    name = clean_name(shape.get("label", ""))
+    if not name:
+        raise AnnotationError(where, "its label is empty")
+    return name
+
+
+def _box(
+    shape: ElementTree.Element, rotation: float, size: tuple[int, int] | None, where: str
+) -> Edges:
+    """The edges of a box; if it is turned by these degrees, of the upright box around it."""
+    written = [parse_number(shape.get(key, ""), where, key) for key in _EDGES]
+    x0, y0, x1, y1 = written
+    if rotation == 0:
+        return check_box((x0, y0, x1, y1), size, where, written, ", ".join(_EDGES))
+    check_box((x0, y0, x1, y1), None, where, written, ", ".join(_EDGES))
+    cos, sin = abs(math.cos(math.radians(rotation))), abs(math.sin(math.radians(rotation)))
+    across, down = (x1 - x0) / 2, (y1 - y0) / 2
+    x, y = (x0 + x1) / 2, (y0 + y1) / 2
+    width, height = across * cos + down * sin, across * sin + down * cos
+    return _clipped((x - width, y - height, x + width, y + height), size, where)
+
+
+def _around(shape: ElementTree.Element, size: tuple[int, int] | None, where: str) -> Edges:
+    """The edges of the box around a polygon, whose points are ``x,y;x,y``."""
+    points = [
+        [parse_number(number, where, "points") for number in point.split(",")]
+        for point in shape.get("points", "").split(";")
+    ]
+    if len(points) < 3 or any(len(point) != 2 for point in points):
+        raise AnnotationError(where, "its points are not three or more of x,y")
+    xs, ys = zip(*points)
+    box = min(xs), min(ys), max(xs), max(ys)
+    return check_box(box, size, where, box, "edges")
+
+
+def _clipped(box: Edges, size: tuple[int, int] | None, where: str) -> Edges:
+    """A turned box, whose corners may be outside of the image."""
+    height, width = size or (math.inf, math.inf)
+    inside = max(box[0], 0.0), max(box[1], 0.0), min(box[2], width), min(box[3], height)
+    return check_box(inside, size, where, box, "edges of the turned box")
+
+
+def _note_left_out(path: Path, kinds: Counter[str], why: str, problems: Problems) -> None:
+    if kinds:
+        shown = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+        problems.note(f"{path}: left out {shown} ({why})")
