@@ -84,7 +84,7 @@ def test_keypoints_without_visibility(dataset: Path) -> None:
 
 def test_names_of_the_keypoints(dataset: Path) -> None:
     person = (*PERSON[:5], *(0.5, 0.5, 2) * 17)
-    write_rows(dataset, person, PERSON[:5])
+    write_rows(dataset, person, (0, 0.25, *PERSON[2:5]))
     config, problems = write_config(dataset, kpt_shape=[17, 3], kpt_names=None), Problems()
     (label,) = open_persons(str(config), problems).labels
     assert label.names == COCO
