@@ -9,8 +9,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lloss.errors import DivergedError
-from lloss.tasks.train_settings import TrainSettings
-from lloss.training.divergence import remedy
 
 LARGEST = {"loss": 1e4, "embedding": 1e6}
 """Outputs beyond these have exploded: float32 has 7 digits, and of a predicted loss beyond 10,000
@@ -18,17 +16,15 @@ it keeps less than the difference from torch that an export may have."""
 
 
 def check_network(
-    graph: ScoringGraph, images: NDArray[np.uint8], settings: TrainSettings, where: object
+    graph: ScoringGraph, images: NDArray[np.uint8], remedy: str, where: object
 ) -> None:
     """Check weights and outputs on training images, uint8 [S, H, W, 3].
 
-    ``where`` is the checkpoint, for messages.
+    ``remedy`` and ``where``, the checkpoint, are for messages.
     """
 
     def error(what: str) -> DivergedError:
-        return DivergedError(
-            f"{where}: {what}; nothing was written. Train again: {remedy(settings)}"
-        )
+        return DivergedError(f"{where}: {what}; nothing was written. Train again: {remedy}")
 
     for name, value in graph.model.state_dict().items():
         if not torch.isfinite(value).all():

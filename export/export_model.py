@@ -7,16 +7,19 @@ import importlib.metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 from lloss.export.divergence_check import check_network
 from lloss.export.graph import ScoringGraph, outputs_of, write_onnx
 from lloss.export.pool_sample import ReferenceSample
 from lloss.export.precision import Log, ReducedPrecision
 from lloss.export.torch_parity import check_parity
+from numpy.typing import NDArray
 
 from lloss.files import atomic_write
 from lloss.manifest import KEY, Manifest
 from lloss.training.checkpoint import Checkpoint
+from lloss.training.divergence import remedy
 
 
 def export_onnx(
@@ -48,7 +51,7 @@ def export_onnx(
     settings = checkpoint.settings
     spec = settings.image_spec()
     graph = ScoringGraph(checkpoint.network(), settings.mean, settings.std).eval()
-    check_network(graph, checkpoint.sample, settings, checkpoint.path)
+    check_network(graph, checkpoint.sample, remedy(settings), checkpoint.path)
     manifest = Manifest(
         task=settings.task,
         model=settings.model,
@@ -60,19 +63,28 @@ def export_onnx(
         provenance=_provenance(checkpoint),
     )
     with atomic_write(path) as aside:
-        write_onnx(graph, manifest, aside)
-        fidelity = check_parity(aside, graph, checkpoint.sample)
-        manifest = dataclasses.replace(manifest, fidelity=fidelity)
+        manifest = write_checked(graph, manifest, aside, checkpoint.sample)
         if reduction:
             manifest = reduction.run(aside, manifest, checkpoint, log)
         if reference:
             measured = reference.measure(aside, spec)
             manifest = dataclasses.replace(manifest, reference=measured or manifest.reference)
-        _replace_manifest(aside, manifest)
+        replace_manifest(aside, manifest)
     return manifest
 
 
-def _replace_manifest(path: Path, manifest: Manifest) -> None:
+def write_checked(
+    graph: ScoringGraph, manifest: Manifest, path: Path, images: NDArray[np.uint8]
+) -> Manifest:
+    """Write a graph that computes what torch does on images, uint8 [S, H, W, 3].
+
+    Returns the manifest with the differences, which is not in the file yet.
+    """
+    write_onnx(graph, manifest, path)
+    return dataclasses.replace(manifest, fidelity=check_parity(path, graph, images))
+
+
+def replace_manifest(path: Path, manifest: Manifest) -> None:
     """Write the manifest with all measurements into the measured file."""
     model = onnx.load(str(path), load_external_data=False)
     del model.metadata_props[:]  # onnxruntime's tools leave notes there
@@ -87,8 +99,11 @@ def _provenance(checkpoint: Checkpoint) -> dict[str, Any]:
         "labels_sha256": checkpoint.labels_sha256,
         "epochs": f"{checkpoint.epoch}/{checkpoint.settings.epochs}",
         "settings": checkpoint.settings.as_dict(),
-        "versions": {
-            name: importlib.metadata.version(name)
-            for name in ("lloss", "torch", "torchvision", "onnx", "onnxscript")
-        },
+        "versions": versions(),
     }
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that an export depends on."""
+    names = ("lloss", "torch", "torchvision", "onnx", "onnxscript")
+    return {name: importlib.metadata.version(name) for name in names}

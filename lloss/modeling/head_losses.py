@@ -3,6 +3,12 @@
 Each takes the predictions ``p`` and the true losses ``l`` of one batch, both ``float [B]``, and
 returns a scalar. The scale of ``l`` drifts as training goes on, so all but :func:`mse` compare
 images of the batch with each other. ``l`` is a target: no gradient flows into it.
+
+They are public as ``lloss.losses``, for a training loop of one's own::
+
+    out, predicted = model(images)  # model = lloss.attach(network, ...)
+    losses = model.loss_per_image(out, targets)
+    (losses.mean() + lloss.losses.soft_pairs(predicted, losses)).backward()
 """
 
 from __future__ import annotations

@@ -24,6 +24,15 @@ class Forward:
     embedding: Tensor  # the deepest tapped map averaged over its positions, float [N, C]
 
 
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What the head reads of one forward pass, and the output beside it."""
+
+    output: Any  # the target network's
+    pooled: list[Tensor]  # float [N, C_k] of each tap
+    summary: Tensor | None  # float [N, S], detached
+
+
 class TappedNetwork(nn.Module):
     """A network whose tapped feature maps are pooled as they appear, and the head that reads them.
 
@@ -44,30 +53,46 @@ class TappedNetwork(nn.Module):
         self.objective = objective
         self.taps = tuple(taps)
         self.sees_summary = head is not None and len(head.inputs) > len(self.taps)
-        self._pooled: dict[str, Tensor] = {}
+        self._pooled: dict[str, Tensor] | None = None  # of the taps so far, in a forward pass
         for tap in self.taps:
             network.get_submodule(tap.module).register_forward_hook(
                 functools.partial(self._keep, tap)
             )
 
     def _keep(self, tap: Tap, module: nn.Module, inputs: Any, output: Tensor) -> None:
-        self._pooled[tap.module] = tap.pool(output)
+        if self._pooled is not None:  # else the network runs by itself
+            self._pooled[tap.module] = tap.pool(output)
 
     def forward(self, images: Tensor, stop_gradient: bool = False) -> Forward:
         """Run both on images float [N, 3, H, W]; the head's gradient may end at the taps."""
-        output = self.network(images)
-        pooled = [self._pooled.pop(tap.module) for tap in self.taps]
+        features = self.features(images)
+        output, pooled, summary = features.output, features.pooled, features.summary
         embedding = pooled[-1]
         if self.head is None:
             return Forward(output, None, embedding)
-        seen = [features.detach() for features in pooled] if stop_gradient else pooled
-        summary = self.objective.summary(output) if self.sees_summary else None
+        seen = [values.detach() for values in pooled] if stop_gradient else pooled
         device = embedding.device.type
         if not torch.is_autocast_enabled(device):
             return Forward(output, self.head(seen, summary), embedding)
         # bf16 has 8 bits: near predictions would tie, and ties have no rank.
         with torch.autocast(device, enabled=False):
             return Forward(output, self.head(seen, summary), embedding)
+
+    def features(self, images: Tensor) -> Features:
+        """Run the network alone."""
+        found: dict[str, Tensor] = {}
+        self._pooled = found
+        output = self.network(images)
+        self._pooled = None
+        for tap in self.taps:
+            if tap.module not in found:
+                raise RuntimeError(
+                    f"the network did not run the tapped module {tap.module!r}: another head may "
+                    "have been attached to it since; attach again"
+                )
+        pooled = [found[tap.module] for tap in self.taps]
+        summary = self.objective.summary(output) if self.sees_summary else None
+        return Features(output, pooled, summary)
 
 
 class Normalize(nn.Module):

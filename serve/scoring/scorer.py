@@ -12,7 +12,6 @@ from typing import Any
 from lloss.serve.scoring.batch.pipeline import READERS, Pipeline, Take
 from lloss.serve.scoring.batch.slots import ComputeSlots
 from lloss.serve.scoring.engine.engine import Engine
-from lloss.serve.scoring.in_memory_pool import Images, pool_of
 from lloss.serve.scoring.result import Scores, concatenate
 from lloss.serve.scoring.telemetry import Telemetry
 
@@ -20,6 +19,7 @@ from lloss.errors import EngineError, PoolError, SettingsError
 from lloss.images.decode import MAX_PIXELS
 from lloss.manifest import Manifest
 from lloss.pools import Pool, open_pool
+from lloss.pools.in_memory_pool import Images, pool_of
 from lloss.runtime.cpu_count import usable_cores
 
 

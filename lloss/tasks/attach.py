@@ -1,0 +1,179 @@
+"""Attach a loss prediction head to a network of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from lloss.errors import SettingsError
+from lloss.images.decode import Fit, ImageSpec
+from lloss.modeling import IMAGENET_MEAN, IMAGENET_STD
+from lloss.modeling.attached_model import AttachedModel, Preparation, release_taps
+from lloss.modeling.head import LossPredictionHead
+from lloss.modeling.network import TappedNetwork
+from lloss.modeling.objective import Objective
+from lloss.modeling.taps import blank_images, evaluating, find_taps
+from lloss.tasks import TASKS, get_task
+from lloss.tasks.outside_objective import NamedObjective, OwnObjective, prediction_of
+from lloss.tasks.task import Task
+from lloss.tasks.train_settings import TrainSettings
+
+
+def attach(
+    network: nn.Module,
+    *,
+    task: Any = "classification",
+    classes: Sequence[str] = (),
+    size: int | tuple[int, int] = 0,
+    taps: Sequence[str] = (),
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    fit: Fit = "crop",
+    summary: bool = True,
+    hidden: int = 128,
+) -> AttachedModel:
+    """Attach a fresh head to a network: ``out, predicted = model(images)``.
+
+    The network stays as it is, but for a hook on each tapped module, and goes into the model, not a
+    copy of it. Attaching again replaces the earlier head.
+
+    Args:
+        network: takes float [N, 3, H, W]; its output is a tensor, a tuple, a dict, or an output
+            class of Hugging Face.
+        task: ``classification``, ``segmentation``, ``pose`` or ``detection``, where the network's
+            output is what that task of lloss takes; or an object with ``loss_per_image(output,
+            targets) -> float [N]`` and optionally ``outputs(output)``, a dict of tensors [N, ...]
+            to export, ``summary(output) -> float [N, S]``, which the head sees too, and
+            ``metric(output, targets) -> float [N]``. Its ``output`` is the network's own.
+        classes: their names, in the order of the outputs; of a classifier by default 0, 1, 2, …
+        size: of the input in pixels, a side or (height, width); by default that of timm's
+            ``pretrained_cfg`` or of Hugging Face's ``config.image_size``.
+        taps: names of modules to read; by default found, see ``model.taps``.
+        mean: of the channels in 0..1; by default of timm's ``pretrained_cfg``, or ImageNet's.
+        std: likewise.
+        fit: resize mode, see :class:`lloss.ImageSpec`.
+        summary: whether the head sees a summary of the network's output too.
+        hidden: units of the head for each input.
+
+    Raises:
+        SettingsError: the network cannot take such images, a tap is not a module with a feature
+            map, or the network's output does not fit the task.
+    """
+    defaults = _defaults(network)
+    height, width = _sides(size or defaults["size"])
+    known = get_task(task) if isinstance(task, str) else None
+    found = find_taps(network, (height, width), taps)
+    images = blank_images(network, (height, width))
+    with evaluating(network):
+        output = network(images)
+    if known:
+        names = _class_names(known.name, classes, output)
+        objective: Objective = NamedObjective(_objective(known, names, height))
+    else:
+        names, objective = _names(classes), OwnObjective(task)
+    name = known.name if known else _name_of(task)
+    _check_output(objective, output, name)
+    channels = [tap.channels for tap in found]
+    head = LossPredictionHead(channels, objective.summary_size if summary else 0, hidden)
+    release_taps(network)
+    tapped = TappedNetwork(network, objective, found, head.to(images.device))
+    preparation = Preparation(
+        image=ImageSpec(height, width, fit),
+        mean=_three("mean", mean or defaults["mean"]),
+        std=_three("std", std or defaults["std"]),
+    )
+    model = AttachedModel(tapped, name, names, preparation)
+    model.training = tapped.training = head.training = network.training
+    return model
+
+
+def _defaults(network: nn.Module) -> dict[str, Any]:
+    """The preparation of images that the network names itself, as timm's and Hugging Face's do."""
+    timm = getattr(network, "pretrained_cfg", None)
+    found = dict(timm) if isinstance(timm, Mapping) else {}
+    size = found.get("input_size", (0,))[-2:]  # (3, H, W)
+    if not any(size):
+        size = getattr(getattr(network, "config", None), "image_size", 0)
+    return {
+        "size": size,
+        "mean": found.get("mean", IMAGENET_MEAN),
+        "std": found.get("std", IMAGENET_STD),
+    }
+
+
+def _sides(size: Any) -> tuple[int, int]:
+    sides = tuple(size) if isinstance(size, Iterable) else (size, size)
+    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
+        raise SettingsError(f"size = {size!r}: give the input's side in pixels, or (height, width)")
+    return sides[0], sides[1]
+
+
+def _three(name: str, values: Sequence[float]) -> tuple[float, ...]:
+    floats = tuple(float(value) for value in values)
+    if len(floats) != 3 or (name == "std" and min(floats) <= 0):
+        above = ", each above 0" if name == "std" else ""
+        raise SettingsError(f"{name} = {floats}: give three numbers{above}, one per channel")
+    return floats
+
+
+def _names(classes: Sequence[str]) -> tuple[str, ...]:
+    names = tuple(map(str, classes))
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise SettingsError(f"classes: {twice!r} is named twice")
+    return names
+
+
+def _class_names(task: str, classes: Sequence[str], output: Any) -> tuple[str, ...]:
+    """The given names, or numbers; the outputs of a classifier must be as many."""
+    names = _names(classes)
+    if task not in ("classification", "segmentation"):
+        if not names:
+            raise SettingsError(f"task {task!r}: name the classes, in the order of the outputs")
+        return names
+    logits, dims = prediction_of(output), 2 if task == "classification" else 4
+    if not isinstance(logits, Tensor) or logits.ndim != dims or len(logits) != 2:
+        wanted = "[N, classes]" if dims == 2 else "[N, classes, H, W]"
+        raise SettingsError(
+            f"task {task!r}: needs logits {wanted}, the network gives {_described(logits)} for two "
+            "images; give an object with loss_per_image(output, targets) as task"
+        )
+    if names and len(names) != logits.shape[1]:
+        raise SettingsError(
+            f"classes: {len(names)} names for a network of {logits.shape[1]} outputs"
+        )
+    return names or tuple(map(str, range(logits.shape[1])))
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return str(list(value.shape))
+    keys = f" with {', '.join(map(str, value))}" if isinstance(value, Mapping) else ""
+    return f"a {type(value).__name__}{keys}"
+
+
+def _objective(task: Task, names: Sequence[str], size: int) -> Objective:
+    settings = TrainSettings(task=task.name, model=task.defaults("")["model"], size=size)
+    return task.objective(settings, names)
+
+
+def _name_of(task: Any) -> str:
+    name = str(getattr(task, "name", "") or type(task).__name__)
+    return type(task).__name__ if name in TASKS else name
+
+
+def _check_output(objective: Objective, output: Any, name: str) -> None:
+    """Try what the graph is to compute of an output, on the output of two images."""
+    try:
+        if isinstance(objective, OwnObjective):
+            objective.probe(output)
+            return
+        objective.outputs(output)
+        objective.summary(output)
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise SettingsError(
+            f"task {name!r}: does not fit the network's output, {_described(output)}: {reason}"
+        ) from error

@@ -1,0 +1,88 @@
+"""The model side of a task for networks from outside: their outputs, and losses of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from lloss.errors import SettingsError
+from lloss.modeling.objective import Objective
+
+KEYS = ("logits", "out")
+"""Where Hugging Face and torchvision's segmentation networks keep their prediction."""
+
+RESERVED = ("id", "loss", "embedding")
+"""Outputs of every graph, which a task cannot have under the same name."""
+
+
+def prediction_of(output: Any) -> Any:
+    """Return the prediction in an output: ``logits`` or ``out`` of it, or the first of a tuple."""
+    if isinstance(output, Tensor):
+        return output
+    for key in KEYS:
+        found = output.get(key) if isinstance(output, Mapping) else getattr(output, key, None)
+        if isinstance(found, Tensor):
+            return found
+    if isinstance(output, Mapping):
+        only = list(output.values())
+        return only[0] if len(only) == 1 else output
+    return output[0] if isinstance(output, (tuple, list)) and output else output
+
+
+class NamedObjective(Objective):
+    """A task of lloss, of the prediction in whatever a network from outside returns."""
+
+    def __init__(self, objective: Objective) -> None:
+        self.inner = objective
+        self.summary_size = objective.summary_size
+
+    def loss_per_image(self, output: Any, targets: Any) -> Tensor:
+        return self.inner.loss_per_image(prediction_of(output), targets)
+
+    def outputs(self, output: Any) -> dict[str, Tensor]:
+        return self.inner.outputs(prediction_of(output))
+
+    def summary(self, output: Any) -> Tensor:
+        return self.inner.summary(prediction_of(output))
+
+
+class OwnObjective(Objective):
+    """A user's object: ``loss_per_image``, and if it has them ``outputs`` and ``summary``."""
+
+    def __init__(self, task: Any) -> None:
+        if not callable(getattr(task, "loss_per_image", None)):
+            raise SettingsError(
+                f"task {task!r}: give a task's name, or an object with "
+                "loss_per_image(output, targets) -> float [N]"
+            )
+        self.task = task
+
+    def loss_per_image(self, output: Any, targets: Any) -> Tensor:
+        losses: Tensor = self.task.loss_per_image(output, targets)
+        return losses
+
+    def outputs(self, output: Any) -> dict[str, Tensor]:
+        if not hasattr(self.task, "outputs"):
+            return {}
+        return {name: value.float() for name, value in self.task.outputs(output).items()}
+
+    def summary(self, output: Any) -> Tensor:
+        summary: Tensor = self.task.summary(output)
+        return summary.detach().float()
+
+    def probe(self, output: Any) -> None:
+        """Find the summary's length on the output of two images, and check the outputs."""
+        if hasattr(self.task, "summary"):
+            summary = self.summary(output)
+            if summary.ndim != 2 or len(summary) != 2:
+                raise ValueError(f"summary is {list(summary.shape)} for two images, not [2, S]")
+            self.summary_size = summary.shape[1]
+        for name, value in self.outputs(output).items():
+            if name in RESERVED:
+                raise ValueError(f"the output {name!r}: every graph has one of this name already")
+            if not value.ndim or len(value) != 2:
+                raise ValueError(
+                    f"the output {name!r} is {list(value.shape)} for two images, not [2, ...]"
+                )

@@ -1,0 +1,109 @@
+"""Scores in any form: the same selection."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+import lloss
+from lloss.data.labeled_set import LabeledSet
+from lloss.errors import ScoresError, SelectionError, SettingsError
+from lloss.pools import Item
+from lloss.scores.score_source import TableScores
+from lloss.scores.scores_folder import ScoresFolder
+
+LOSS = np.array([0.5, 3.0, np.nan, 2.0, 1.0], np.float32)
+IDS = ["a", "b", "c", "d", "e"]
+
+
+class _Frame:
+    """A frame with the interchange protocol alone, as older Polars has."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self.__dataframe__ = table.__dataframe__
+
+
+class _Stream:
+    """A frame with Arrow's C stream alone, as newer Polars has."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self.__arrow_c_stream__ = table.__arrow_c_stream__
+
+
+def _scores() -> lloss.Scores:
+    embedding = np.eye(5, dtype=np.float32)
+    return lloss.Scores(IDS, {"loss": LOSS, "margin": -LOSS, "embedding": embedding})
+
+
+def _folder(path: Path) -> ScoresFolder:
+    folder = ScoresFolder(path)
+    path.mkdir()
+    folder.write_part(0, _scores().table(), [])
+    folder.write_run({"state": "complete"})
+    return folder
+
+
+def _forms(path: Path) -> dict[str, Any]:
+    table = _scores().table().drop_columns(["embedding"])
+    folder = _folder(path)
+    return {
+        "scores": _scores(), "table": table, "source": TableScores(table), "folder": folder,
+        "path": path, "text": str(path), "batch": table.combine_chunks().to_batches()[0],
+        "pandas": table.to_pandas(), "frame": _Frame(table), "stream": _Stream(table),
+        "large": table.set_column(0, "id", table["id"].cast(pa.large_string())),
+        "categories": table.to_pandas().astype({"id": "category"}),
+    }  # fmt: skip
+
+
+def test_scores_in_any_form_give_the_same_selection(tmp_path: Path) -> None:
+    for name, form in _forms(tmp_path / "scores").items():
+        found = lloss.select(form, k=2, exclude=["b"])
+        assert (found.ids, found.excluded, found.unscored) == (["d", "e"], 1, 1), name
+        assert lloss.select(form, k=2, by="margin").ids == ["b", "d"], name
+
+
+def test_settings_and_vectors_pass_through() -> None:
+    settings = lloss.SelectionSettings(k=1, strategy="diverse")
+    assert lloss.select(_scores(), settings).ids == ["b"]
+    frame = _scores().table().to_pandas()  # a column of arrays
+    assert len(lloss.select(frame, k=3, strategy="diverse").ids) == 3
+
+
+def test_row_numbers_are_ids() -> None:
+    frame = pd.DataFrame({"id": range(5), "loss": LOSS})
+    assert lloss.select(frame, k=2, exclude=[1]).ids == ["3", "4"]
+
+
+def test_labels_are_excluded(tmp_path: Path) -> None:
+    labeled = LabeledSet([Item("b", bytes), Item("x", bytes)], ["cat", "dog"], "labels")
+    assert lloss.select(_scores(), k=1, exclude=labeled).ids == ["d"]
+    file = tmp_path / "labels.csv"
+    file.write_text("id,label\nb,cat\nd,dog\n")
+    assert lloss.select(_scores(), k=1, exclude=file).ids == ["e"]
+    assert lloss.select(_scores(), k=1, exclude=[file, "e"]).ids == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("scores", "options", "error", "message"),
+    [
+        (_scores(), {}, SettingsError, "k: give the number"),
+        (_scores(), {"k": 1, "settings": lloss.SelectionSettings(k=1)}, SettingsError, "not both"),
+        (_scores(), {"k": 9}, SelectionError, "k = 9, but 4 images are left"),
+        (_scores(), {"k": 1, "exclude": "labels.csv"}, SettingsError, "a Path of a file"),
+        (LOSS, {"k": 1}, ScoresError, "a ndarray: give the scores of a Scorer"),
+        (pd.DataFrame({"loss": LOSS}), {"k": 1}, ScoresError, "no column 'id'"),
+        (pd.DataFrame({"id": LOSS, "loss": LOSS}), {"k": 1}, ScoresError, "'id' holds float"),
+        (pd.DataFrame({"id": [1, "a"]}), {"k": 1}, ScoresError, "a DataFrame of scores"),
+        (Path("nowhere"), {"k": 1}, ScoresError, "no scores here"),
+    ],
+)
+def test_mistakes_are_named(
+    scores: Any, options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        lloss.select(scores, **options)

@@ -1,0 +1,51 @@
+"""The Python of docs/python.md, run as it stands."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import lloss
+from lloss.project.demo_data import digits, write_files
+
+from .outside_networks import DepthNet, TwoStages
+
+TEXT = (Path(__file__).parents[1] / "docs" / "python.md").read_text(encoding="utf-8")
+TEN_LINES, TASK, LOOP = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+
+
+def test_the_ten_lines_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_files(digits(), Path("digits"))
+    there: dict[str, Any] = {}
+    exec(TEN_LINES, there)
+    picks, labeled = there["picks"], there["labeled"]
+    assert len(set(picks.ids)) == 20 and picks.excluded == len(labeled) > 20
+    assert not set(picks.ids) & {item.id for item in labeled.items}
+    assert "held-out images right" in capsys.readouterr().out
+
+
+def test_the_task_of_ones_own_runs() -> None:
+    class Maps(DepthNet):
+        def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"depth": super().forward(images)["depth"][:, None]}
+
+    there: dict[str, Any] = {}
+    exec(TASK, there)
+    model = lloss.attach(Maps(), task=there["Depth"](), size=8)
+    fit = lloss.fit_head(model, torch.randn(30, 3, 8, 8), torch.rand(30, 1, 4, 4))
+    assert fit.metric is not None and model.task == "Depth"
+
+
+def test_the_loop_of_ones_own_trains_network_and_head() -> None:
+    model = lloss.attach(TwoStages(), size=16)
+    there = {"lloss": lloss, "model": model, "images": torch.randn(6, 3, 16, 16),
+             "targets": torch.arange(6) % 3}  # fmt: skip
+    exec(LOOP, there)
+    assert all(parameter.grad is not None for parameter in model.parameters())

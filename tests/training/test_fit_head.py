@@ -1,0 +1,183 @@
+"""A head on a frozen network: what it learns, what stays as it was, and errors."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
+
+import lloss
+from lloss.errors import LabelError, SettingsError
+from lloss.modeling.attached_model import AttachedModel
+from lloss.training.fit_head import HeadFit
+
+from ..outside_networks import DepthLoss, DepthNet, TwoStages
+
+
+class _Bright(nn.Module):
+    """Its loss on the target 0 is known: it grows with the image's brightness."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+        self.last = nn.Conv2d(4, 5, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = torch.zeros(len(images), 2, device=images.device)
+        logits[:, 1] = images.mean((1, 2, 3)) + 0 * self.last(self.stem(images)).mean((1, 2, 3))
+        return logits
+
+
+def _images(count: int = 80, seed: int = 0) -> np.ndarray:
+    random = np.random.default_rng(seed)
+    levels = random.integers(0, 200, (count, 1, 1, 1))
+    return (levels + random.integers(0, 56, (count, 8, 8, 3))).astype(np.uint8)
+
+
+def _model(**options: Any) -> AttachedModel:
+    torch.manual_seed(0)
+    return lloss.attach(_Bright(), size=8, taps=["stem", "last"], **options)
+
+
+def _normalized(model: AttachedModel, images: np.ndarray) -> Tensor:
+    mean, std = model.preparation.mean, model.preparation.std
+    scaled = (torch.from_numpy(images).double() / 255 - torch.tensor(mean)) / torch.tensor(std)
+    return scaled.permute(0, 3, 1, 2).float()
+
+
+def test_the_head_learns_the_order_of_the_losses_and_the_network_stays() -> None:
+    model = _model(classes=["dark", "light"], summary=False)
+    model.train()
+    before = {name: value.clone() for name, value in model.network.state_dict().items()}
+    fit = lloss.fit_head(model, _images(), ["dark"] * 80)
+    assert isinstance(fit, HeadFit) and (fit.images, fit.held_out, fit.notes) == (80, 16, [])
+    assert fit.ranking.ranking_accuracy > 0.9 and fit.interval[0] > 0.5
+    assert "of the pairs of 16 held-out images right" in str(fit)
+    after = model.network.state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    assert model.training and all(p.requires_grad for p in model.parameters())
+    model.eval()
+    x = _normalized(model, _images(200, 1))
+    with torch.no_grad():
+        out, predicted = model(x)
+    losses = F.cross_entropy(out, torch.zeros(200, dtype=torch.int64), reduction="none")
+    brightness = x.mean((1, 2, 3))
+    assert torch.equal(losses.argsort(), brightness.argsort())
+    assert np.corrcoef(predicted.argsort().argsort(), losses.argsort().argsort())[0, 1] > 0.95
+    expected = F.cross_entropy(out[:1].double(), torch.tensor([0]))
+    assert torch.allclose(model.loss_per_image(out, torch.zeros(200).long())[0].double(), expected)
+
+
+def test_every_form_of_the_same_images_gives_the_same_head() -> None:
+    images, targets = _images(), np.arange(80) % 2
+    rows = TensorDataset(_normalized(_model(), images), torch.from_numpy(targets))
+    forms: list[tuple[Any, Any]] = [
+        (images, targets),
+        (list(images), [str(target) for target in targets]),
+        (torch.from_numpy(images), torch.from_numpy(targets)),
+        (_normalized(_model(), images), list(targets)),
+        (DataLoader(rows, 40), None),
+    ]
+    unseen = _normalized(_model(), _images(20, 1))
+    found = []
+    for data, labels in forms:
+        model = _model()
+        lloss.fit_head(model, data, labels)
+        with torch.no_grad():
+            predicted = model.eval()(unseen)[1]
+        found.append(predicted - predicted.mean())  # its level is arbitrary
+    for other in found[1:]:
+        assert torch.allclose(other, found[0], atol=1e-2)
+
+
+def test_a_labeled_set_of_a_pool_teaches_the_head(photos: Path) -> None:
+    labeled = lloss.open_labeled(photos)
+    torch.manual_seed(0)
+    model = lloss.attach(TwoStages(), classes=["bright", "dark", "red"], size=8)
+    fit = lloss.fit_head(model, labeled, views=2, holdout=0.5)
+    pixels = [np.asarray(Image.open(io.BytesIO(item.read()))) for item in labeled.items]
+    with torch.no_grad():
+        out = model.eval().network(_normalized(model, np.stack(pixels)))
+    places = torch.tensor([model.classes.index(label) for label in labeled.labels])
+    assert fit.held_out == 30
+    assert fit.mean_loss == pytest.approx(float(F.cross_entropy(out, places)), abs=1e-5)
+    other = lloss.attach(TwoStages(), classes=["bright", "dark", "blue"], size=8)
+    with pytest.raises(LabelError, match=r"20 of 60 labels are of no class.*red"):
+        lloss.fit_head(other, labeled)
+
+
+def test_a_task_of_ones_own_with_a_summary_and_a_metric() -> None:
+    torch.manual_seed(0)
+    model = lloss.attach(DepthNet(), task=DepthLoss(), size=8)
+    images = torch.randn(60, 3, 8, 8)
+    targets = torch.rand(60)
+    fit = lloss.fit_head(model, images, targets, loss="margin")
+    with torch.no_grad():
+        out, _ = model.eval()(images)
+    errors = (out["depth"].mean((1, 2)) - targets).abs()
+    assert fit.metric == pytest.approx(float((errors < 0.1).float().mean()))
+    assert fit.mean_loss == pytest.approx(float(errors.mean()), abs=1e-6)
+
+
+def test_images_with_hardly_a_loss_are_suspected_to_be_those_of_training() -> None:
+    class Given:
+        def loss_per_image(self, output: Tensor, targets: Tensor) -> Tensor:
+            return targets
+
+    own = lloss.attach(_Bright(), task=Given(), size=8)
+    losses = torch.full((40,), 1e-4)
+    losses[3] = 2.0
+    fit = lloss.fit_head(own, _images(40), losses)
+    assert "not trained on" in fit.notes[0] and "98%" in fit.notes[0]
+    assert fit.notes[0] in str(fit)
+
+
+@pytest.mark.parametrize(
+    ("data", "targets", "options", "error", "message"),
+    [
+        (_images(10), [0] * 10, {}, LabelError, "10 labeled images are too few"),
+        (_images(30), [0] * 29, {}, LabelError, "30 images and 29 targets"),
+        (_images(30), ["0"] * 29 + ["cat"], {}, LabelError, "the label 'cat'.*classes 0, 1"),
+        (np.zeros((30, 8, 8, 3), np.uint8), [0] * 30, {}, LabelError, "the same loss"),
+        ("folder", None, {}, LabelError, "a str: give a labeled set"),
+        ([np.zeros(3)], None, {}, LabelError, r"batches must be \(images float"),
+        ([b"broken"] * 30, [0] * 30, {}, LabelError, "not an image.*leave it out"),
+        (_images(30), [0] * 30, {"loss": "hinge"}, SettingsError, "choose one of margin"),
+        (_images(30), [0] * 30, {"holdout": 1.0}, SettingsError, "between 0 and 1"),
+        (torch.zeros(30, 3, 8, 8), [0] * 30, {"views": 1}, SettingsError, "uint8"),
+        (DataLoader([]), None, {"views": 1}, SettingsError, "leave views out"),
+        (DataLoader([]), None, {}, LabelError, "no labeled image"),
+    ],
+)
+def test_mistakes_are_named(
+    data: Any, targets: Any, options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        lloss.fit_head(_model(), data, targets, **options)
+
+
+@pytest.mark.parametrize(
+    ("losses", "message"),
+    [
+        (lambda targets: targets[:-1], "gave 29 losses for 30 images"),
+        (lambda targets: targets / 0, "30 of 30 images have an infinite or NaN loss"),
+        (lambda targets: -targets, 'soft-pairs takes losses from 0 on; pass loss="margin"'),
+    ],
+)
+def test_losses_that_teach_nothing_are_refused(losses: Any, message: str) -> None:
+    class Own:
+        def loss_per_image(self, output: Tensor, targets: Tensor) -> Tensor:
+            found: Tensor = losses(targets)
+            return found
+
+    model = lloss.attach(_Bright(), task=Own(), size=8)
+    with pytest.raises((SettingsError, LabelError), match=message):
+        lloss.fit_head(model, _images(30), torch.rand(30) + 0.1)
