@@ -76,7 +76,7 @@ def read_config(path: Path) -> YoloConfig:
 def _shape(written: Any, path: Path) -> tuple[int, int] | None:
     if not written:
         return None
-    if isinstance(written, list) and len(written) == 2 and all(map(str.isdecimal, written)):
+    if isinstance(written, list) and len(written) == 2 and all(str(n).isdecimal() for n in written):
         count, numbers = map(int, written)
         if count and numbers in (2, 3):
             return count, numbers
@@ -173,7 +173,7 @@ class YoloParser:
             )
         if not self.config.names:
             self.problems.note(
-                f"{origin}: without data.yaml or classes.txt; classes are called by their numbers"
+                f"{origin}: no data.yaml or classes.txt names the classes: their numbers do"
             )
 
 

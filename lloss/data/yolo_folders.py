@@ -26,7 +26,7 @@ from lloss.annotations.yolo import (
     read_config,
 )
 from lloss.annotations.yolo_pose import parse_rows
-from lloss.data.annotation_folders import annotation_files, is_yolo_name
+from lloss.data.annotation_folders import annotation_files, first_line, is_yolo_name
 from lloss.errors import ImageError, LabelError, PoolError
 from lloss.images.decode import size_of
 from lloss.pools import FolderPool, Item
@@ -53,7 +53,12 @@ def read_yolo_folder(folder: Path, problems: Problems) -> dict[str, ObjectLabel]
     image, in ``images``.
     """
     files = annotation_files(folder, ".txt", "YOLO labels", problems, True)
-    files = [(id, path) for id, path in files if is_yolo_name(path.name) and not _lists(path)]
+    files = [
+        (id, path)
+        for id, path in files
+        # A list of a split begins with the name of an image.
+        if is_yolo_name(path.name) and not has_image_suffix(first_line(path))
+    ]
     inside = [(id, path) for id, path in files if "labels" in id.split("/")[:-1]]
     parser = YoloParser(find_config(folder), problems)
     labels: dict[str, ObjectLabel] = {}
@@ -150,13 +155,17 @@ def _split(config: YoloConfig, split: str, problems: Problems) -> list[tuple[Ite
         known = ", ".join(name for name in SPLITS if config.fields.get(name)) or "none"
         raise PoolError(f"{config.path}: no such split as {split!r}; it has {known}")
     found: dict[str, tuple[Item, Path]] = {}
+    owners: dict[Path, str] = {}  # the image of each label file
     root = ImageRoot(config.root)
     for entry in entries:
         place = _place(config, entry)
         listed = _listed(place, config, problems) if place.is_file() else _walked(place, problems)
         for path in listed:
             id, read = _id(path, config.root), functools.partial(read_file, path, root)
-            found[id] = Item(id, read, file=os.fsencode(path)), label_file(path)
+            label = label_file(path)
+            if (other := owners.setdefault(label, id)) != id and label.is_file():
+                raise LabelError(f"{label}: is of two images, {other!r} and {id!r}; rename one")
+            found[id] = Item(id, read, file=os.fsencode(path)), label
     if not found:
         raise PoolError(f"{config.path}: {split}: {entries[0]} holds no image")
     return list(found.values())
@@ -164,7 +173,7 @@ def _split(config: YoloConfig, split: str, problems: Problems) -> list[tuple[Ite
 
 def _place(config: YoloConfig, entry: str) -> Path:
     """The folder or list of a split; exporters write ``../train`` for a folder beside the file."""
-    inside = entry
+    inside = entry = entry.replace("\\", "/")
     while inside.startswith("../"):
         inside = inside[3:]
     folders = config.root, config.path.parent
@@ -198,7 +207,8 @@ def _listed(listing: Path, config: YoloConfig, problems: Problems) -> Iterator[P
         lines = listing.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise PoolError(f"{listing}: cannot be read: {error}") from error
-    for number, line in enumerate(map(str.strip, lines), 1):
+    for number, line in enumerate(lines, 1):
+        line = line.strip().replace("\\", "/")
         places = config.root / line, listing.parent / line
         path = next((place for place in places if place.is_file()), None)
         with problems.skipping():
@@ -207,12 +217,6 @@ def _listed(listing: Path, config: YoloConfig, problems: Problems) -> Iterator[P
                 raise AnnotationError(where, f"the file {places[0]} is missing")
         if path is not None:
             yield path
-
-
-def _lists(path: Path) -> bool:
-    """Whether a text file begins with the name of an image, as lists of a split do."""
-    with path.open("rb") as file:
-        return has_image_suffix(file.readline(1 << 12).decode("utf-8", "replace").strip())
 
 
 def label_file(image: Path) -> Path:
