@@ -245,9 +245,7 @@ def _schedule(
         case "step":
             return lr_scheduler.MultiStepLR(optimizer, [at * steps for at in settings.milestones])
         case "onecycle":
-            return lr_scheduler.OneCycleLR(
-                optimizer, settings.lr, total_steps=total, cycle_momentum=False
-            )
+            return lr_scheduler.OneCycleLR(optimizer, settings.lr, total, cycle_momentum=False)
 
 
 @contextlib.contextmanager
