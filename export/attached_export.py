@@ -32,7 +32,7 @@ SAMPLE = 64
 def to_onnx(model: AttachedModel, path: str | Path, *, sample: Any) -> Manifest:
     """Export network and head as one ONNX file, checked against torch before it gets its name.
 
-    The file is an artifact like those of ``lloss export``: uint8 images in, ``loss``, the outputs
+    The file is a model like those of ``lloss export``: uint8 images in, ``loss``, the outputs
     of the task and ``embedding`` out. The model itself stays as it is.
 
     Args:

@@ -25,8 +25,13 @@ def parse_persons(document: Any, name: str, problems: Problems) -> Iterator[Pers
             f"{name}: holds no persons; give a list as of MPII, or COCO's 'images', 'annotations' "
             "and 'categories'"
         )
+    return distinct(parse(document, name, problems), problems)
+
+
+def distinct(persons: Iterable[Person], problems: Problems) -> Iterator[Person]:
+    """The persons, in order; those of one id are all left out."""
     by_id: dict[str, list[Person]] = {}
-    for person in parse(document, name, problems):
+    for person in persons:
         by_id.setdefault(person.id, []).append(person)
     for first, *others in by_id.values():
         with problems.skipping():

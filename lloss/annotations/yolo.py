@@ -7,7 +7,7 @@ All four are shares of the image's width and height; the class is a number that 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ YAML_SUFFIXES = (".yaml", ".yml")
 CLASS_LISTS = ("classes.txt", "obj.names")
 YAML_FILES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 
+_NULLS = ("", "~", "null", "Null", "NULL")
 _OVER = 0.01  # Share of the image that rounding may put a number outside of it
 
 
@@ -36,7 +37,12 @@ class YoloConfig:
     path: Path
     names: dict[int, str]
     fields: dict[str, Any]
-    keypoints: int = 0  # numbers behind each box
+    shape: tuple[int, int] | None = None  # keypoints behind each box, and numbers of each
+
+    @property
+    def keypoints(self) -> int:
+        """The numbers behind each box."""
+        return math.prod(self.shape) if self.shape else 0
 
     @property
     def root(self) -> Path:
@@ -59,18 +65,22 @@ def read_config(path: Path) -> YoloConfig:
         raise LabelError(f"{place}: is not YAML: {what}") from error
     if not isinstance(fields, dict):
         raise LabelError(f"{path}: is not a data.yaml of YOLO, with 'names' and 'train'")
+    fields = {key: value for key, value in fields.items() if value not in _NULLS}
     names = _names(fields.get("names") or [], path)
     count = fields.get("nc")
     if names and count and str(count) != str(len(names)):
         raise LabelError(f"{path}: nc is {count}, but names has {len(names)}; correct one of them")
-    shape = fields.get("kpt_shape") or []
-    if shape and not (isinstance(shape, list) and len(shape) == 2 and all(map(_is_count, shape))):
-        raise LabelError(f"{path}: kpt_shape {shape}: give [joints, 2] or [joints, 3]")
-    return YoloConfig(path, names, fields, math.prod(map(int, shape)) if shape else 0)
+    return YoloConfig(path, names, fields, _shape(fields.get("kpt_shape"), path))
 
 
-def _is_count(value: Any) -> bool:
-    return isinstance(value, str) and value.isdecimal()
+def _shape(written: Any, path: Path) -> tuple[int, int] | None:
+    if not written:
+        return None
+    if isinstance(written, list) and len(written) == 2 and all(str(n).isdecimal() for n in written):
+        count, numbers = map(int, written)
+        if count and numbers in (2, 3):
+            return count, numbers
+    raise LabelError(f"{path}: kpt_shape {written}: give [joints, 2] or [joints, 3]")
 
 
 def _names(written: Any, path: Path) -> dict[int, str]:
@@ -112,15 +122,10 @@ class YoloParser:
 
     def parse(self, data: bytes, path: Path) -> ObjectLabel | None:
         """The objects of a file, as shares of the image; None where one is broken."""
-        try:
-            lines = data.decode("utf-8-sig").splitlines()
-        except UnicodeDecodeError as error:
-            raise AnnotationError(str(path), f"is not UTF-8 text: {error}") from error
         objects = ObjectList()
-        for number, line in enumerate(lines, 1):
-            if words := line.split():
-                with objects.skipping(self.problems):
-                    objects.objects.append(self._object(words, f"{path}, line {number}"))
+        for where, words in text_rows(data, path):
+            with objects.skipping(self.problems):
+                objects.objects.append(self._object(words, where))
         return objects.label(None, shares=True) if objects.complete else None
 
     def _object(self, words: Sequence[str], where: str) -> BoxedObject:
@@ -148,10 +153,7 @@ class YoloParser:
             raise AnnotationError(
                 where, f"{count + 1} numbers; a box takes 5: class, center x, y, width, height"
             )
-        over = next((value for value in values if not -_OVER <= value <= 1 + _OVER), None)
-        if over is not None:
-            what = f"{over:g} is not a share of the image's width or height (0 to 1)"
-            raise AnnotationError(where, what)
+        check_shares(values, where)
         if len(values) > 4:
             self.polygons += 1
             return min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2])
@@ -171,8 +173,28 @@ class YoloParser:
             )
         if not self.config.names:
             self.problems.note(
-                f"{origin}: without data.yaml or classes.txt; classes are called by their numbers"
+                f"{origin}: no data.yaml or classes.txt names the classes: their numbers do"
             )
+
+
+def text_rows(data: bytes, path: Path) -> Iterator[tuple[str, list[str]]]:
+    """Place and words of each line of a label file that is not blank."""
+    try:
+        lines = data.decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise AnnotationError(str(path), f"is not UTF-8 text: {error}") from error
+    for number, line in enumerate(lines, 1):
+        if words := line.split():
+            yield f"{path}, line {number}", words
+
+
+def check_shares(values: Sequence[float], where: str) -> Sequence[float]:
+    """Return the values; refuse one that is not within 0 to 1, but for rounding."""
+    over = next((value for value in values if not -_OVER <= value <= 1 + _OVER), None)
+    if over is not None:
+        what = f"{over:g} is not a share of the image's width or height (0 to 1)"
+        raise AnnotationError(where, what)
+    return values
 
 
 def is_row(line: str) -> bool:

@@ -23,7 +23,7 @@ from lloss.selection.ties import tie_note
     "--strategy",
     type=click.Choice(STRATEGIES),
     default="top",
-    help="The K best scores; K spread over the 4K best; or K at random.",
+    help="top: the K best scores; diverse: K unlike images of the 4·K best; random: any K.",
 )
 @click.option(
     "--by",

@@ -53,8 +53,8 @@ def command(
     CVAT xml with tags, metadata.jsonl), a .npz of images and labels, or cifar10/cifar100. For
     detection: a VOC tree (VOCdevkit:trainval), a COCO json, a CVAT xml, a metadata.jsonl, YOLO's
     data.yaml (data.yaml:train), or a pool with --labels (these, or a folder of VOC xml or YOLO txt
-    files). For pose: an MPII or COCO keypoints json. For segmentation: a pool with --labels (a
-    folder of PNG masks).
+    files). For pose: an MPII or COCO keypoints json, or a data.yaml. For segmentation: a pool with
+    --labels (a folder of PNG masks).
     The run's folder receives checkpoint.pt and metrics.jsonl.
     """
     settings = resolve_settings(preset, **train)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def holds_xml(folder: Path) -> bool:
 def holds_yolo(folder: Path) -> bool:
     """Whether a text file in a folder, or below, begins with a row of YOLO's."""
     files = walk(LocalPath(folder), is_yolo_name, PassedOver())
-    return any(_begins_with_row(os.fsdecode(path)) for _, path in files)
+    return any(is_row(first_line(os.fsdecode(path))) for _, path in files)
 
 
 def is_yolo_name(name: str) -> bool:
@@ -40,9 +41,11 @@ def is_yolo_name(name: str) -> bool:
     return suffix_of(name) == ".txt" and name not in CLASS_LISTS
 
 
-def _begins_with_row(path: str) -> bool:
-    with Path(path).open("rb") as file:
-        return is_row(file.readline(1 << 12).decode("utf-8-sig", "replace"))
+def first_line(path: str | Path) -> str:
+    """The first line of a text file, cut off after 4,096 bytes; "" if it cannot be read."""
+    with contextlib.suppress(OSError), Path(path).open("rb") as file:
+        return file.readline(1 << 12).decode("utf-8-sig", "replace").strip()
+    return ""
 
 
 def annotation_files(

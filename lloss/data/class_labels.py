@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from lloss.annotations.cvat import parse_tags
-from lloss.annotations.image_folder import parse_row_labels
 from lloss.annotations.label_csv import read_labels
+from lloss.annotations.metadata_jsonl import parse_row_labels
 from lloss.annotations.problems import Problems
 from lloss.data.class_folders import class_folders
 from lloss.data.labeled_set import LabeledSet

@@ -20,10 +20,10 @@ from typing import Any
 
 from lloss.annotations.coco import entries, is_coco
 from lloss.annotations.cvat import is_tagged, parse_tags
-from lloss.annotations.image_folder import has_objects, parse_row_labels
 from lloss.annotations.json_fields import load_json
 from lloss.annotations.label_csv import read_labels
 from lloss.annotations.lloss_json import parse_archive
+from lloss.annotations.metadata_jsonl import has_objects, parse_row_labels
 from lloss.annotations.problems import Problems
 from lloss.annotations.yolo import YAML_SUFFIXES
 from lloss.data.annotation_folders import holds_annotations

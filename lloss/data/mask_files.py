@@ -12,6 +12,8 @@ from PIL import Image
 from lloss.errors import LabelError
 from lloss.pools import FolderPool
 
+NO_CLASS = 255  # A mask's pixel that is of no class
+
 
 @dataclass(frozen=True)
 class MaskFile:
@@ -22,10 +24,10 @@ class MaskFile:
 
     @cached_property
     def empty(self) -> bool:
-        """Whether all pixels are 255, which stands for no class."""
+        """Whether no pixel is of a class."""
         try:
             with Image.open(self.path) as mask:
-                return mask.mode in ("P", "L") and mask.getextrema() == (255, 255)
+                return mask.mode in ("P", "L") and mask.getextrema() == (NO_CLASS, NO_CLASS)
         except Exception as error:  # decoders raise nearly anything on a broken file
             raise LabelError(f"{self.path}: cannot be read as a mask: {error}") from error
 

@@ -11,10 +11,10 @@ import numpy as np
 from lloss.annotations.boxes import BoxedObject, ListedImage, ObjectList, check_box
 from lloss.annotations.coco import is_coco, parse_objects
 from lloss.annotations.cvat import parse_cvat
-from lloss.annotations.image_folder import parse_row_objects
 from lloss.annotations.json_fields import load_json
 from lloss.annotations.label_types import ObjectLabel
 from lloss.annotations.lloss_json import load_annotations, parse_archive
+from lloss.annotations.metadata_jsonl import parse_row_objects
 from lloss.annotations.problems import AnnotationError, Problems
 from lloss.annotations.yolo import YAML_SUFFIXES
 from lloss.data.annotation_folders import holds_xml, holds_yolo
@@ -48,7 +48,7 @@ def read_objects(path: Path, problems: Problems) -> dict[str, ObjectLabel]:
     if path.suffix.lower() in YAML_SUFFIXES:
         return read_yolo_labels(path, problems)
     if path.is_dir():
-        of_yolo = not holds_xml(path) and holds_yolo(path)
+        of_yolo = not holds_xml(path) and (holds_yolo(path) or config_of(path) is not None)
         return (read_yolo_folder if of_yolo else read_voc_folder)(path, problems)
     if parse := _LISTINGS.get(path.suffix.lower()):
         return _by_name(parse(path, problems))
@@ -101,7 +101,7 @@ def open_objects(data: str, problems: Problems) -> LabeledSet:
         problems: counts broken annotations and missing images.
     """
     asked = PoolUri.parse(data)
-    path, split = _path_and_split(data)
+    path, split = path_and_split(data)
     if config := config_of(path):
         found = read_yolo_split(config, split, problems)
         return usable_set(found, _sized(problems), data, "image", problems)
@@ -123,7 +123,8 @@ def missing_image(where: str, name: str, folder: StoragePath) -> AnnotationError
     return AnnotationError(where, what)
 
 
-def _path_and_split(data: str) -> tuple[Path, str]:
+def path_and_split(data: str) -> tuple[Path, str]:
+    """The path, and the split behind its colon; "" without one."""
     head, colon, split = data.rpartition(":")
     if Path(data).exists() or not colon or not Path(head).exists():
         return Path(data), ""

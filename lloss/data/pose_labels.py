@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,28 +12,32 @@ import numpy as np
 from lloss.annotations.json_fields import load_json
 from lloss.annotations.label_types import PersonLabel
 from lloss.annotations.lloss_json import load_annotations, parse_archive
-from lloss.annotations.person_file import labeled_persons, parse_persons
-from lloss.annotations.person_record import check_joints
+from lloss.annotations.person_file import distinct, labeled_persons, parse_persons
+from lloss.annotations.person_record import Person, check_joints
 from lloss.annotations.problems import Problems
+from lloss.annotations.yolo import YAML_SUFFIXES, read_config
 from lloss.data.id_matching import agree
 from lloss.data.label_joining import match_labels
 from lloss.data.labeled_set import LabeledSet, usable_set
-from lloss.data.object_labels import missing_image
+from lloss.data.object_labels import missing_image, path_and_split
+from lloss.data.yolo_folders import config_of, read_yolo_persons
 from lloss.errors import ImageError, LabelError, PoolError
 from lloss.images.decode import size_of
 from lloss.pools import Item, Pool
 from lloss.pools.person_crop_pool import CropItem, PersonCrop, crop_items
-from lloss.pools.storage import LocalPath, image_folder
+from lloss.pools.storage import LocalPath, StoragePath, image_folder
 from lloss.pools.uri import PoolUri
 
 
 def read_persons(path: Path, problems: Problems) -> dict[str, PersonLabel]:
     """Read the labeled persons of a file, by id; persons without an annotated joint are left out.
 
-    ``path`` is a JSON of MPII's or of COCO's keypoints, or a file of
+    ``path`` is a JSON of MPII's or of COCO's keypoints, YOLO's ``data.yaml``, or a file of
     :func:`.write_labels`. Ids are ``image@cx,cy,scale`` or ``image@x,y,w,h``, as a pool of the same
     persons has them.
     """
+    if path.suffix.lower() in YAML_SUFFIXES:
+        return _by_id(distinct(read_yolo_persons(path, "", problems), problems), problems)
     document = load_json(path)
     archived = parse_archive(document, str(path), "persons")
     return persons_in(document, path, problems) if archived is None else archived
@@ -41,7 +45,10 @@ def read_persons(path: Path, problems: Problems) -> dict[str, PersonLabel]:
 
 def persons_in(document: Any, path: Path, problems: Problems) -> dict[str, PersonLabel]:
     """The labeled persons of a JSON that was loaded already, by id."""
-    persons = parse_persons(document, str(path), problems)
+    return _by_id(parse_persons(document, str(path), problems), problems)
+
+
+def _by_id(persons: Iterable[Person], problems: Problems) -> dict[str, PersonLabel]:
     return {person.id: label for person, label in labeled_persons(persons, problems)}
 
 
@@ -70,19 +77,25 @@ def open_persons(data: str, problems: Problems) -> LabeledSet:
     """Open persons that carry their joints.
 
     ``data`` is a JSON of labeled persons, with ``?image=FOLDER`` for the images if they are neither
-    in its folder, nor in ``images`` below or beside that.
+    in its folder, nor in ``images`` below or beside that; or a ``data.yaml`` of YOLO or its folder,
+    optionally with ``:SPLIT``.
     """
     asked = PoolUri.parse(data)
-    path = Path(asked.path)
-    if not path.exists():
-        raise PoolError(f"{data}: no such labeled data; give a JSON of persons")
-    if not path.is_file():
-        raise LabelError(f"{data}: carries no labels of its own; add --labels")
-    asked.check_options("image")
-    persons = list(parse_persons(load_annotations(path), str(path), problems))
-    names = list(dict.fromkeys(person.image for person in persons))
-    place = image_folder(LocalPath(path), names, asked.options.get("image", ""))
-    present = {name for name in names if place.at(name).kind() == "file"}
+    path, split = path_and_split(data)
+    if config := config_of(path):
+        persons = list(distinct(read_yolo_persons(config, split, problems), problems))
+        place: StoragePath = LocalPath(read_config(config).root)
+    else:
+        path = Path(asked.path)
+        if not path.exists():
+            raise PoolError(f"{data}: no such labeled data; give a JSON of persons or a data.yaml")
+        if not path.is_file():
+            raise LabelError(f"{data}: carries no labels of its own; add --labels")
+        asked.check_options("image")
+        persons = list(parse_persons(load_annotations(path), str(path), problems))
+        names = list(dict.fromkeys(person.image for person in persons))
+        place = image_folder(LocalPath(path), names, asked.options.get("image", ""))
+    present = {name for name in {p.image for p in persons} if place.at(name).kind() == "file"}
     found: list[tuple[PersonCrop, PersonLabel]] = []
     for person, label in labeled_persons(persons, problems):
         with problems.skipping():

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lloss.annotations.label_types import ObjectLabel
+from lloss.annotations.person_record import Person
 from lloss.annotations.problems import AnnotationError, Problems
 from lloss.annotations.yolo import (
     YAML_FILES,
@@ -24,8 +25,10 @@ from lloss.annotations.yolo import (
     find_config,
     read_config,
 )
-from lloss.data.annotation_folders import annotation_files, is_yolo_name
+from lloss.annotations.yolo_pose import parse_rows
+from lloss.data.annotation_folders import annotation_files, first_line, is_yolo_name
 from lloss.errors import ImageError, LabelError, PoolError
+from lloss.images.decode import size_of
 from lloss.pools import FolderPool, Item
 from lloss.pools.file_walk import PassedOver, has_image_suffix, walk
 from lloss.pools.image_files import ImageRoot, read_file
@@ -50,7 +53,12 @@ def read_yolo_folder(folder: Path, problems: Problems) -> dict[str, ObjectLabel]
     image, in ``images``.
     """
     files = annotation_files(folder, ".txt", "YOLO labels", problems, True)
-    files = [(id, path) for id, path in files if is_yolo_name(path.name) and not _lists(path)]
+    files = [
+        (id, path)
+        for id, path in files
+        # A list of a split begins with the name of an image.
+        if is_yolo_name(path.name) and not has_image_suffix(first_line(path))
+    ]
     inside = [(id, path) for id, path in files if "labels" in id.split("/")[:-1]]
     parser = YoloParser(find_config(folder), problems)
     labels: dict[str, ObjectLabel] = {}
@@ -116,6 +124,19 @@ def read_yolo_split(
     parser.note_conversions(str(path))
 
 
+def read_yolo_persons(path: Path, split: str, problems: Problems) -> Iterator[Person]:
+    """Read the persons of a split of a ``data.yaml``, with the images' ids as their names."""
+    config = read_config(path)
+    for item, file in _split(config, split or DEFAULT_SPLIT, problems):
+        with problems.skipping():
+            if file.is_file():
+                try:
+                    data, size = read_file(file), size_of(item.read())
+                except ImageError as error:
+                    raise AnnotationError(str(file), f"it or its image {error}") from error
+                yield from parse_rows(data, file, config, item.id, size, problems)
+
+
 def _read(path: Path, parser: YoloParser) -> ObjectLabel | None:
     label = None
     with parser.problems.skipping():
@@ -134,13 +155,17 @@ def _split(config: YoloConfig, split: str, problems: Problems) -> list[tuple[Ite
         known = ", ".join(name for name in SPLITS if config.fields.get(name)) or "none"
         raise PoolError(f"{config.path}: no such split as {split!r}; it has {known}")
     found: dict[str, tuple[Item, Path]] = {}
+    owners: dict[Path, str] = {}  # the image of each label file
     root = ImageRoot(config.root)
     for entry in entries:
         place = _place(config, entry)
         listed = _listed(place, config, problems) if place.is_file() else _walked(place, problems)
         for path in listed:
             id, read = _id(path, config.root), functools.partial(read_file, path, root)
-            found[id] = Item(id, read, file=os.fsencode(path)), label_file(path)
+            label = label_file(path)
+            if (other := owners.setdefault(label, id)) != id and label.is_file():
+                raise LabelError(f"{label}: is of two images, {other!r} and {id!r}; rename one")
+            found[id] = Item(id, read, file=os.fsencode(path)), label
     if not found:
         raise PoolError(f"{config.path}: {split}: {entries[0]} holds no image")
     return list(found.values())
@@ -148,7 +173,7 @@ def _split(config: YoloConfig, split: str, problems: Problems) -> list[tuple[Ite
 
 def _place(config: YoloConfig, entry: str) -> Path:
     """The folder or list of a split; exporters write ``../train`` for a folder beside the file."""
-    inside = entry
+    inside = entry = entry.replace("\\", "/")
     while inside.startswith("../"):
         inside = inside[3:]
     folders = config.root, config.path.parent
@@ -182,7 +207,8 @@ def _listed(listing: Path, config: YoloConfig, problems: Problems) -> Iterator[P
         lines = listing.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise PoolError(f"{listing}: cannot be read: {error}") from error
-    for number, line in enumerate(map(str.strip, lines), 1):
+    for number, line in enumerate(lines, 1):
+        line = line.strip().replace("\\", "/")
         places = config.root / line, listing.parent / line
         path = next((place for place in places if place.is_file()), None)
         with problems.skipping():
@@ -191,12 +217,6 @@ def _listed(listing: Path, config: YoloConfig, problems: Problems) -> Iterator[P
                 raise AnnotationError(where, f"the file {places[0]} is missing")
         if path is not None:
             yield path
-
-
-def _lists(path: Path) -> bool:
-    """Whether a text file begins with the name of an image, as lists of a split do."""
-    with path.open("rb") as file:
-        return has_image_suffix(file.readline(1 << 12).decode("utf-8", "replace").strip())
 
 
 def label_file(image: Path) -> Path:

@@ -54,7 +54,7 @@ class Project:
     labels: str = _key("add what you label")
     k: int = _key("images to select per cycle")
     strategy: CycleStrategy = _key(
-        "diverse: spread over the best 4k; top: the k highest predicted losses", "diverse"
+        "diverse: k unlike images of the 4·k best; top: the k highest predicted losses", "diverse"
     )
     subset: int = _key("select from so many random images only; 0: all", 0)
     seed: int = _key("random seed of sub-pool and hold-out", 0)

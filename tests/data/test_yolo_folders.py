@@ -80,8 +80,10 @@ def test_a_split_is_read_in_pixels(dataset: Path) -> None:
     assert found.items[1].read() == (dataset / "images/train/b.jpg").read_bytes()
     assert opened(dataset / "data.yaml").sha256 == found.sha256
     assert opened_ids(f"{dataset}/data.yaml:val", Problems()) == ["images/val/c.jpg"]
-    with pytest.raises(PoolError, match="no such split as 'test'; it has train, val"):
-        opened(f"{dataset}:test")
+    for absent in (None, ""):
+        write_config(dataset, test=absent)
+        with pytest.raises(PoolError, match="no such split as 'test'; it has train, val"):
+            opened(f"{dataset}:test")
 
 
 def test_random_rows_come_back(dataset: Path) -> None:
@@ -103,12 +105,12 @@ def test_layouts_that_exporters_write(dataset: Path) -> None:
     config = write_config(dataset, train="../train/images", path="elsewhere", nc=2)
     assert opened_ids(config, Problems()) == ["train/images/a.jpg", "train/images/b.jpg"]
     listing = dataset / "some.txt"  # CVAT: a list of images
-    listing.write_text("train/images/a.jpg\r\n\n./images/val/c.jpg\n")
+    listing.write_text("train/images/a.jpg\r\n\n.\\images\\val\\c.jpg\n")
     config = write_config(dataset, train="some.txt", names={0: "cat", 1: "dog"})
     found = opened(config)
     assert [item.id for item in found.items] == ["train/images/a.jpg", "images/val/c.jpg"]
     check_label(found.labels[1])
-    several = write_config(dataset, train=["train/images", "images/val"])
+    several = write_config(dataset, train=["train/images", r"images\val"])
     assert len(opened(several)) == 3
     listing.write_text("train/images/a.jpg\nz.jpg\n")
     config = write_config(dataset, train="some.txt")
@@ -160,6 +162,18 @@ def test_images_without_labels_and_labels_without_images(dataset: Path) -> None:
     (dataset / "labels").rename(dataset / "marks")
     with pytest.raises(LabelError, match=r"none of the 2 images .* at .*/labels/train/a.txt"):
         opened(dataset)
+
+
+def test_two_images_of_one_label_file_are_refused(dataset: Path, picture: Any) -> None:
+    picture(dataset / "images/train/a.png")
+    with pytest.raises(LabelError, match="a.txt: is of two images, .*a.jpg' and .*a.png'; rename"):
+        opened(dataset)
+
+
+def test_a_folder_of_empty_files_has_labels(dataset: Path) -> None:
+    write_rows(dataset / "labels/train/a.txt", [])
+    write_rows(dataset / "labels/val/c.txt", [])
+    assert [label.empty for label in read_objects(dataset, Problems()).values()] == [True] * 3
 
 
 BROKEN = {
@@ -224,7 +238,7 @@ def test_classes_without_names_are_called_by_their_numbers(tmp_path: Path) -> No
     write_rows(tmp_path / "a.txt")
     problems = Problems()
     assert read_objects(tmp_path, problems)["a"].names == ("1", "0")
-    assert "without data.yaml or classes.txt" in problems.notes[0]
+    assert "no data.yaml or classes.txt names the classes" in problems.notes[0]
     (tmp_path / "classes.txt").write_text("no\nyes\n")
     assert read_objects(tmp_path, Problems())["a"].names == ("yes", "no")
 
@@ -237,6 +251,7 @@ CONFIGS = {
     "nameless": ("names: {0: }", "names: 0: '' is not a number with a name"),
     "text": ("names: a", "names 'a': give a list, or a map of numbers to names"),
     "joints": ("names: [a]\nkpt_shape: 17", "kpt_shape 17: give "),
+    "nested": ("names: [a]\nkpt_shape: [[17], 3]", "kpt_shape .*: give "),
 }
 
 

@@ -130,7 +130,7 @@ def test_a_head_loss_works_by_its_line_in_the_list(
     make: Make, make_data: MakeData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(
-        HEAD_LOSSES, "half", lambda predicted, target, xi: predicted.sum() * 0 + 0.5
+        HEAD_LOSSES, "half", lambda predicted, target, xi=1.0: predicted.sum() * 0 + 0.5
     )
     (figures,) = _run(make(make_data(8), head_loss="half"), 1)
     assert figures["head_loss"] == 0.5

@@ -23,6 +23,7 @@ from lloss.annotations.json_fields import load_json
 from lloss.annotations.problems import AnnotationError
 from lloss.data.annotation_folders import annotation_files
 from lloss.data.labeled_set import class_names
+from lloss.data.mask_files import NO_CLASS
 from lloss.errors import ImageError, LabelError, SettingsError
 from lloss.files import write_json
 from lloss.images.decode import Pixels, decode_into, decode_mask, size_of
@@ -37,7 +38,6 @@ from lloss.tasks.train_settings import TrainSettings
 
 MODELS = ("deeplabv3_mobilenet_v3_large", "deeplabv3_resnet50", "fcn_resnet50", "fcn_resnet101")
 STAGES = ("3", "6", "12", "16")  # of MobileNetV3: each resolution's last block, its last layer
-NONE = 255  # a mask's pixel that is of no class
 
 Names: TypeAlias = Sequence[str]
 
@@ -92,7 +92,7 @@ class SegmentationObjective(Objective):
         return {name: each[name].mean((1, 2)) for name in ("entropy", "margin", "confidence")}
 
     def meter(self, labels: Sequence[MaskLabel]) -> MeanIoU:
-        """Classes that the network does not have have an IoU of 0."""
+        """Classes that the network lacks have an IoU of 0."""
         names = class_names(name for label in labels for name in label.names.values())
         return MeanIoU(self.classes, [name for name in names if name not in self.classes])
 
@@ -209,7 +209,7 @@ def _ignored_note(labels: Collection[MaskLabel]) -> str:
     if not having:
         return ""
     return (
-        f"{len(having)} of {len(labels)} masks have pixels of value {NONE}, "
+        f"{len(having)} of {len(labels)} masks have pixels of value {NO_CLASS}, "
         f"{sum(having) / len(labels):.0%} of all pixels: ignored by convention; if they are of a "
         "class, save them with another number"
     )
@@ -217,14 +217,14 @@ def _ignored_note(labels: Collection[MaskLabel]) -> str:
 
 def _label(path: Path, names: Names) -> MaskLabel:
     mask = _mask(path)
-    values = np.unique(mask[mask != NONE]).tolist()
+    values = np.unique(mask[mask != NO_CLASS]).tolist()
     if names and len(values) and values[-1] >= len(names):
         raise AnnotationError(
             str(path), f"has the class {values[-1]}, classes.txt has {len(names)}"
         )
     named = {str(value): names[value] if names else str(value) for value in values}
     digest = hashlib.sha256(mask.tobytes()).hexdigest()
-    return MaskLabel(str(path.absolute()), digest, named, float(np.mean(mask == NONE)))
+    return MaskLabel(str(path.absolute()), digest, named, float(np.mean(mask == NO_CLASS)))
 
 
 def _mask(path: Path) -> Mask:

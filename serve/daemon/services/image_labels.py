@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from lloss.serve.daemon.observability.metrics import DaemonMetrics
 from lloss.serve.daemon.services.label_classes import LabelClasses
-from lloss.serve.daemon.services.name_matching import match_labels, scored_ids, unknown_ids
+from lloss.serve.daemon.services.name_matching import match_images, scored_ids, unknown_ids
 from lloss.serve.daemon.services.pool_registry import PoolRegistry
 from lloss.serve.daemon.store.catalog import Catalog
 
@@ -66,7 +66,7 @@ class ImageLabels:
         ``new_classes`` accepts classes that neither the model nor an earlier label has, ``without``
         images without a label. If a name or label is not accepted, none is marked.
         """
-        names = match_labels(self._pools, pool, labels, self.present(pool, labels))
+        names = match_images(self._pools, pool, labels, self.present(pool, labels))
         by_name = sum(name != id for id, name in names.items())
         labels = {id: labels[name] for id, name in names.items()}
         labels, new = self._classes.checked(pool, labels, new_classes, without)

@@ -33,7 +33,7 @@ def match_exclusion(folder: ScoresFolder, names: Collection[str]) -> Exclusion:
     return Exclusion(frozenset(ids.union(filter(None, meant))), unknown, len(meant) - unknown)
 
 
-def match_labels(
+def match_images(
     pools: PoolRegistry, pool: str, names: Iterable[str], present: Collection[str]
 ) -> dict[str, str]:
     """The names by the ids of the images that they mean.
