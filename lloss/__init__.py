@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from lloss.serve.scoring.scorer import Scorer as Scorer
     from lloss.tasks.attach import attach as attach
     from lloss.tasks.labeled_data import open_labeled as open_labeled
+    from lloss.training.fit import fit as fit
     from lloss.training.fit_head import HeadFit as HeadFit
     from lloss.training.fit_head import fit_head as fit_head
 
@@ -45,6 +46,7 @@ _MODULES = {
     "Selection": "lloss.selection",
     "SelectionSettings": "lloss.selection",
     "attach": "lloss.tasks.attach",
+    "fit": "lloss.training.fit",
     "fit_head": "lloss.training.fit_head",
     "losses": "lloss.modeling.head_losses",
     "open_labeled": "lloss.tasks.labeled_data",

@@ -22,7 +22,6 @@ Amp = Literal["auto", "off", "bf16"]
 STATE_DICT = "the path of a state dict"
 NAMED_WEIGHTS = ("none", "imagenet", "coco")
 
-
 ENDED = [("flip_test", False)]  # Of files of earlier versions: without effect
 
 
@@ -63,7 +62,6 @@ class TrainSettings:
     milestones: tuple[int, ...] = _setting((), "Epochs at which `step` lowers the learning rate.")
     augment: Augment = _setting("flip-crop", "Random changes of the training images.")
     crop_padding: int = _setting(-1, "Pixels of zeros around before the crop; -1: size / 8.")
-    # Whether an image's loss is divided by its number of positive anchors
     loss_norm: LossNorm = _setting("positives", "What divides an image's loss (detection).")
     mean: tuple[float, float, float] = _setting(IMAGENET_MEAN, "Subtracted from images in 0..1.")
     std: tuple[float, float, float] = _setting(IMAGENET_STD, "The channels are divided by it.")

@@ -80,8 +80,11 @@ class Checkpoint:
 
     def network(self) -> TappedNetwork:
         """Build the trained network with its head, ready to predict, on the CPU."""
-        # Weights come from the checkpoint: nothing is downloaded again.
-        settings = dataclasses.replace(self.settings, weights="none")
+        # Weights come from the checkpoint: nothing is downloaded again. Earlier versions knew
+        # another loss of the head, which it was trained by and does not contain.
+        settings = dataclasses.replace(
+            self.settings, weights="none", head_loss=TrainSettings.head_loss
+        )
         with torch.random.fork_rng(devices=[]):  # it is built on the CPU
             model = get_task(settings.task).network(settings, self.classes)
         try:
@@ -127,8 +130,6 @@ def load_checkpoint(run: Path) -> Checkpoint:
 def _settings(values: dict[str, Any], state: dict[str, Any], path: Path) -> TrainSettings:
     """Read settings; those of earlier versions may leave the normalisation to the network."""
     values.pop("flip_test", None)
-    if values["head_loss"] == "ranknet":  # it matters only to a resume
-        values["head_loss"] = TrainSettings.head_loss
     settings = TrainSettings.from_dict(values, str(path))
     if not state.pop("transform_input", False):
         return settings

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -20,8 +20,10 @@ from lloss.modeling.network import Normalize
 from lloss.pools import Item
 from lloss.pools.in_memory_pool import pool_of
 from lloss.tasks import TASKS, get_task
-from lloss.tasks.task import Decoding
+from lloss.tasks.task import Decoding, Task
 from lloss.tasks.train_settings import TrainSettings
+from lloss.text.first_names import first_names
+from lloss.training.training_data import seed_of
 
 Batch: TypeAlias = tuple[Tensor, Any, bool]
 """Normalized images float [B, 3, H, W], their targets, and whether they are augmented views."""
@@ -57,8 +59,10 @@ def labeled_batches(
         images, made = _decoded(model, data, targets)
     if len(images) != len(made):
         raise LabelError(f"{len(images)} images and {len(made)} targets: give one target per image")
+    collate = _collate(model, data)
     for view in range(views + 1):
-        yield from _batches(model, images, made, view, seed, device)
+        for pixels, some in _batches(model, images, made, view, seed):
+            yield pixels.to(device), _moved(collate(some), device), bool(view)
 
 
 def _loaded(data: Any, device: torch.device) -> Iterator[tuple[Tensor, Any]]:
@@ -112,13 +116,7 @@ def _decoded(
                 "give images and targets, or a DataLoader"
             )
         items, labels = data.items, data.labels
-        known = [task.has_loss(label, model.classes) for label in labels]
-        if not all(known):
-            first = labels[known.index(False)]
-            raise LabelError(
-                f"{data.origin}: {known.count(False)} of {len(labels)} labels are of no class of "
-                f"the network (the first: {first})"
-            )
+        refuse_without_loss(task, data, model.classes)
         how = Decoding(model.classes, spec)
     else:
         items, labels = list(pool_of(_array(data))), _targets(model, targets)
@@ -138,6 +136,18 @@ def _decoded(
     return decode_with(example, failed, items, spec)
 
 
+def refuse_without_loss(task: Task, labeled: LabeledSet, classes: Sequence[str]) -> None:
+    """Refuse labels on which a network has no loss: the head would learn that theirs is 0."""
+    known = [task.has_loss(label, classes) for label in labeled.labels]
+    if not all(known):
+        first = known.index(False)
+        raise LabelError(
+            f"{labeled.origin}: {known.count(False)} of {len(known)} labels show no class of the "
+            f"network (the first: {labeled.labels[first]!r} on {labeled.items[first].id!r}; its "
+            f"classes: {first_names(classes)})"
+        )
+
+
 def _array(images: Any) -> Any:
     return images.cpu().numpy() if isinstance(images, Tensor) else images
 
@@ -148,12 +158,12 @@ def _batches(
     targets: Sequence[Any],
     view: int,
     seed: int,
-    device: torch.device,
-) -> Iterator[Batch]:
-    spec, preparation = model.preparation.image, model.preparation
-    normalize = Normalize(preparation.mean, preparation.std).to(device)
-    size = max(1, min(256, PIXELS // (spec.height * spec.width)))
-    generator = torch.Generator().manual_seed(seed * 1000 + view)
+) -> Iterator[tuple[Tensor, list[Any]]]:
+    """Yield normalized images and their targets; of a view above 0 they are augmented."""
+    preparation = model.preparation
+    normalize = Normalize(preparation.mean, preparation.std)
+    size = max(1, min(256, PIXELS // (preparation.image.height * preparation.image.width)))
+    generator = torch.Generator().manual_seed(seed_of(seed, view))
     for start in range(0, len(images), size):
         rows = slice(start, start + size)
         chunk, some = images[rows], [targets[row] for row in range(len(targets))[rows]]
@@ -161,10 +171,10 @@ def _batches(
             pixels = torch.from_numpy(np.array(chunk))
             if view:
                 pixels, some = _augmented(model, pixels, some, generator)
-            chunk = normalize(pixels.to(device))
+            chunk = normalize(pixels)
         elif view:
             raise SettingsError("views: are of images uint8 [N, H, W, 3], not of a float tensor")
-        yield chunk.to(device), _moved(_collated(model, some), device), bool(view)
+        yield chunk, some
 
 
 def _augmented(
@@ -178,8 +188,10 @@ def _augmented(
     return get_task(model.task).augment(pixels, targets, settings, generator)
 
 
-def _collated(model: AttachedModel, targets: list[Any]) -> Any:
-    if model.task in TASKS:
-        return get_task(model.task).collate(targets)
+def _collate(model: AttachedModel, data: Any) -> Callable[[list[Any]], Any]:
+    """What makes a batch of targets: the task for its labels, else the user's way or torch's."""
+    if isinstance(data, LabeledSet):
+        return get_task(model.task).collate
+    own: Callable[[list[Any]], Any] | None
     own = getattr(getattr(model.objective, "task", None), "collate", None)
-    return own(targets) if own else default_collate(targets)
+    return own or default_collate

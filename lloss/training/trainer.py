@@ -39,13 +39,15 @@ SUMS = ("images", "loss", "head_loss", "pairs", "ordered", "seconds")
 class Trainer:
     """Trains one network on one labeled set, of images of ``settings.size``.
 
-    ``device`` is ``cpu``, ``cuda``, or empty for CUDA where available. Raises ``LabelError`` for
-    fewer images than a batch.
+    ``device`` is ``cpu``, ``cuda``, or empty for CUDA where available; ``network`` is one from
+    outside, instead of a fresh one that the settings name. Raises ``LabelError`` for fewer images
+    than a batch.
     """
 
     settings: TrainSettings
     data: TrainingData
     device: str = ""
+    network: TappedNetwork | None = None
     epoch: int = field(default=0, init=False)
     step: int = field(default=0, init=False)
     totals: dict[str, float] = field(default_factory=lambda: dict.fromkeys(SUMS, 0), init=False)
@@ -60,7 +62,7 @@ class Trainer:
         self._device = device_of(self.device)
         self.task = get_task(settings.task)
         with _seeded(self._device, settings.seed):
-            self.model = self.task.network(settings, self.data.classes)
+            self.model = self.network or self.task.network(settings, self.data.classes)
         self.model.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.normalize = Normalize(settings.mean, settings.std).to(self._device)
         self._batches = Batches(self.task, settings, self.data)
@@ -245,9 +247,7 @@ def _schedule(
         case "step":
             return lr_scheduler.MultiStepLR(optimizer, [at * steps for at in settings.milestones])
         case "onecycle":
-            return lr_scheduler.OneCycleLR(
-                optimizer, settings.lr, total_steps=total, cycle_momentum=False
-            )
+            return lr_scheduler.OneCycleLR(optimizer, settings.lr, total, cycle_momentum=False)
 
 
 @contextlib.contextmanager

@@ -103,6 +103,7 @@ def test_a_checkpoint_of_an_earlier_version_scales_its_input_as_before(
         content["state"]["transform_input"] = scaled
         torch.save(content, tmp_path / "checkpoint.pt")
         assert load_checkpoint(tmp_path).settings.mean == mean
+        assert load_checkpoint(tmp_path).network().head is not None
     content["settings"]["mean"] = [0.1, 0.1, 0.1]
     torch.save(content, tmp_path / "checkpoint.pt")
     with pytest.raises(CheckpointError, match=r"checkpoint\.pt: .*train again"):

@@ -110,8 +110,21 @@ def test_a_labeled_set_of_a_pool_teaches_the_head(photos: Path) -> None:
     assert fit.held_out == 30
     assert fit.mean_loss == pytest.approx(float(F.cross_entropy(out, places)), abs=1e-5)
     other = lloss.attach(TwoStages(), classes=["bright", "dark", "blue"], size=8)
-    with pytest.raises(LabelError, match=r"20 of 60 labels are of no class.*red"):
+    with pytest.raises(LabelError, match=r"20 of 60 labels show no class.*'red'"):
         lloss.fit_head(other, labeled)
+
+
+def test_masks_are_the_targets_of_a_segmentation() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 2, 1))
+    model = lloss.attach(network, task="segmentation", classes=["field", "road"], size=8)
+    images, masks = _images(30), np.random.default_rng(0).integers(-1, 2, (30, 8, 8))
+    fit = lloss.fit_head(model, images, masks)
+    with torch.no_grad():
+        logits = network(_normalized(model, images))
+    pixels = F.cross_entropy(logits, torch.from_numpy(masks), reduction="none", ignore_index=-1)
+    expected = pixels.sum((1, 2)) / torch.from_numpy((masks >= 0).sum((1, 2)))
+    assert fit.mean_loss == pytest.approx(float(expected.mean()), abs=1e-5)
 
 
 def test_a_task_of_ones_own_with_a_summary_and_a_metric() -> None:

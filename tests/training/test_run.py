@@ -138,6 +138,16 @@ def test_a_run_is_not_overwritten_and_not_resumed_with_other_settings_or_labels(
         train(labeled.take(range(30)), tiny, trained, resume=True)
 
 
+def test_a_run_with_the_head_loss_of_an_earlier_version_is_not_resumed_with_another(
+    labeled: LabeledSet, tiny: TrainSettings, cut: Path
+) -> None:
+    content = torch.load(cut / "checkpoint.pt", weights_only=True)
+    content["settings"]["head_loss"] = "ranknet"
+    torch.save(content, cut / "checkpoint.pt")
+    with pytest.raises(CheckpointError, match="trained with head_loss = 'ranknet'"):
+        train(labeled, tiny, cut, resume=True)
+
+
 def test_resuming_with_other_pixels_under_the_same_names_is_refused(
     labeled: LabeledSet, tiny: TrainSettings, trained: Path, cut: Path
 ) -> None:
