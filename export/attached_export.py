@@ -22,7 +22,6 @@ from lloss.files import atomic_write
 from lloss.images.decode import ImageSpec
 from lloss.manifest import Manifest
 from lloss.modeling.attached_model import AttachedModel
-from lloss.pools import open_pool
 from lloss.pools.in_memory_pool import pool_of
 
 SAMPLE = 64
@@ -50,8 +49,9 @@ def to_onnx(model: AttachedModel, path: str | Path, *, sample: Any) -> Manifest:
         raise SettingsError(f"a {type(model).__name__}: give a model from lloss.attach")
     path, preparation = Path(path), model.preparation
     images = _sample(sample, preparation.image)
-    # A copy: what is exported is changed in place.
-    tapped = copy.deepcopy(model).cpu().float().eval().requires_grad_(False).tapped
+    # A copy: what is exported is changed in place. The objective may hold anything of the user's.
+    copied = copy.deepcopy(model, {id(model.objective): model.objective})
+    tapped = copied.cpu().float().eval().requires_grad_(False).tapped
     graph = ScoringGraph(tapped, preparation.mean, preparation.std).eval()
     name = type(model.network).__name__
     check_network(graph, images, "with a lower learning rate", name)
@@ -81,7 +81,7 @@ def to_onnx(model: AttachedModel, path: str | Path, *, sample: Any) -> Manifest:
 
 
 def _sample(images: Any, spec: ImageSpec) -> NDArray[np.uint8]:
-    pool = open_pool(images) if isinstance(images, (str, Path)) else pool_of(images)
+    pool = pool_of(images)
     found = (image for _, image in decoded(itertools.islice(pool, SAMPLE), spec))
     usable = [image for image in found if not isinstance(image, ImageError)]
     if not usable:

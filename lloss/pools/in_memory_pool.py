@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lloss.errors import PoolError
-from lloss.pools import ArrayPool, Item, Pool
+from lloss.pools import ArrayPool, Item, Pool, open_pool
 from lloss.pools.image_files import read_file
 
-Images: TypeAlias = "NDArray[np.uint8] | Sequence[bytes | str | Path | NDArray[np.uint8]] | Pool"
+Images: TypeAlias = (
+    "NDArray[np.uint8] | Sequence[bytes | str | Path | NDArray[np.uint8]] | str | Path | Pool"
+)
 """The images of :meth:`.scorer.Scorer.score`."""
 
 _CHANNELS = 4
@@ -69,10 +71,10 @@ def pool_of(images: Any) -> Pool:
                 f"an array {list(images.shape)} is one image: give a batch of one, image[None]"
             )
         return ArrayPool(images, "array in memory")
-    if isinstance(images, (str, bytes, Path)):
-        raise PoolError(
-            f"one {type(images).__name__}: give a list of images, or use stream() for a pool"
-        )
+    if isinstance(images, (str, Path)):
+        return open_pool(images)
+    if isinstance(images, bytes):
+        raise PoolError("one bytes: give a list of images")
     if isinstance(images, Mapping) or not isinstance(images, Iterable):
         raise PoolError(f"a {type(images).__name__}: give an array, a list of images, or a pool")
     return _ListPool(list(images))

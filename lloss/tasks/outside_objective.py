@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from lloss.errors import SettingsError
 from lloss.modeling.objective import Objective
+from lloss.tasks.classification import ClassificationObjective
 
 KEYS = ("logits", "out")
 """Where Hugging Face and torchvision's segmentation networks keep their prediction."""
@@ -47,6 +49,13 @@ class NamedObjective(Objective):
     def summary(self, output: Any) -> Tensor:
         return self.inner.summary(prediction_of(output))
 
+    def metric(self, output: Any, targets: Any) -> Tensor | None:
+        """Whether each image's class is right, 0 or 1, float [N]; None for other tasks."""
+        if not isinstance(self.inner, ClassificationObjective):
+            return None
+        right: Tensor = prediction_of(output).argmax(1) == targets
+        return right.float()
+
 
 class OwnObjective(Objective):
     """A user's object: ``loss_per_image``, and if it has them ``outputs`` and ``summary``."""
@@ -71,6 +80,12 @@ class OwnObjective(Objective):
     def summary(self, output: Any) -> Tensor:
         summary: Tensor = self.task.summary(output)
         return summary.detach().float()
+
+    def metric(self, output: Any, targets: Any) -> Tensor | None:
+        """Compute the user's metric on each image, float [N]; None without one."""
+        if not hasattr(self.task, "metric"):
+            return None
+        return torch.as_tensor(self.task.metric(output, targets)).float()
 
     def probe(self, output: Any) -> None:
         """Find the summary's length on the output of two images, and check the outputs."""

@@ -18,8 +18,14 @@ from lloss.modeling.attached_model import AttachedModel
 from lloss.modeling.head import LossPredictionHead
 from lloss.modeling.head_losses import HEAD_LOSSES
 from lloss.modeling.taps import evaluating
-from lloss.statistics.confidence_intervals import Interval, in_percent, range_in_percent
+from lloss.statistics.confidence_intervals import (
+    Interval,
+    in_percent,
+    range_in_percent,
+    wilson,
+)
 from lloss.statistics.ranking_metrics import RankingFigures, ranking_figures, ranking_intervals
+from lloss.tasks.outside_objective import NamedObjective, OwnObjective
 from lloss.training.labeled_batches import labeled_batches
 
 HEAD_BATCH = 64
@@ -46,7 +52,8 @@ class HeadFit:
         ranking: how the predicted loss orders the held-out images by their true one.
         interval: the 95 % interval of its ranking accuracy.
         mean_loss: of the network on all images.
-        metric: the mean of the task's ``metric`` on all images; None without one.
+        metric: the mean of the task's ``metric`` on all images, of a classifier its accuracy; None
+            without one.
         notes: reasons not to rely on the figures, a line each.
     """
 
@@ -121,8 +128,8 @@ def fit_head(
     compare = HEAD_LOSSES.get(loss) if isinstance(loss, str) else loss
     if compare is None:
         raise SettingsError(f"loss {loss!r}: choose one of {', '.join(HEAD_LOSSES)}")
-    if not 0 < holdout < 1:
-        raise SettingsError(f"holdout = {holdout}: give a share between 0 and 1")
+    if not 0 < holdout <= 0.5:
+        raise SettingsError(f"holdout = {holdout}: give a share above 0, of at most 0.5")
     cache = _cached(model, data, targets, views, seed)
     _check(cache, loss)
     order = np.random.default_rng(seed).permutation(cache.images)
@@ -143,7 +150,7 @@ def fit_head(
         interval=ranking_intervals(predicted, true)["ranking_accuracy"],
         mean_loss=float(losses[: cache.images].mean()),
         metric=cache.metric,
-        notes=_notes(losses[: cache.images]),
+        notes=_notes(model, losses[: cache.images], cache.metric),
     )
 
 
@@ -153,7 +160,8 @@ def _cached(model: AttachedModel, data: Any, targets: Any, views: int, seed: int
     losses: list[Tensor] = []
     metrics: list[Tensor] = []
     images = 0
-    measure = getattr(getattr(model.objective, "task", None), "metric", None)
+    objective = model.objective
+    assert isinstance(objective, (NamedObjective, OwnObjective)), "attach made it"
     batches = labeled_batches(model, data, targets, views, seed)
     with evaluating(model):
         for batch, some, view in batches:
@@ -168,8 +176,8 @@ def _cached(model: AttachedModel, data: Any, targets: Any, views: int, seed: int
             inputs.append(seen)
             losses.append(loss)
             images += 0 if view else len(batch)
-            if measure and not view:
-                metrics.append(torch.as_tensor(measure(features.output, some)).float())
+            metric = None if view else objective.metric(features.output, some)
+            metrics += [] if metric is None else [metric]
     if not losses:
         raise LabelError("no labeled image: give some to train the head on")
     return _Cache(
@@ -275,13 +283,21 @@ def _predicted(
     return predicted.cpu().numpy()
 
 
-def _notes(losses: NDArray[np.float32]) -> list[str]:
-    """Say where the images may be those of training."""
-    small = float((losses < LEARNED * losses.max()).mean())
-    if small < MOST:
-        return []
-    return [
-        f"the network has nearly no loss on {small:.0%} of these images. If it was trained on "
-        "them, the order of their losses is mostly noise: give images that it was not trained on, "
-        "or more views"
-    ]
+def _notes(model: AttachedModel, losses: NDArray[np.float32], metric: float | None) -> list[str]:
+    """Say where the images may be those of training, or not be prepared as for training."""
+    notes, small = [], float((losses < LEARNED * losses.max()).mean())
+    if small >= MOST:
+        notes.append(
+            f"the network has nearly no loss on {small:.0%} of these images. If it was trained on "
+            "them, the order of their losses is mostly noise: give images that it was not trained "
+            "on, or more views"
+        )
+    if metric is not None and model.task == "classification":
+        within = wilson(metric * len(losses), len(losses))
+        if within[0] <= 1 / len(model.classes):
+            notes.append(
+                f"the network gets {in_percent(metric, within)} of {len(losses)} images right, not "
+                "shown to be better than guessing: check its weights, mean and std, and the order "
+                "of classes"
+            )
+    return notes

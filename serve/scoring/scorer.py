@@ -123,8 +123,8 @@ class Scorer:
 
         Args:
             images: an array uint8 [N, H, W, 3] or [N, H, W] of any H and W; a sequence of encoded
-                images (``bytes``), paths, or arrays uint8 [H, W, 3], also mixed; or a pool. All
-                are decoded and resized as in training. Give one image in a list.
+                images (``bytes``), paths, or arrays uint8 [H, W, 3], also mixed; or a pool or the
+                path of one. All are decoded and resized as in training. Give one image in a list.
 
         Returns:
             Scores of the images that can be read, in their order; the others are ``skipped``, with

@@ -53,7 +53,7 @@ def test_a_scorer_computes_what_the_model_does(network: Any, size: int, tmp_path
         out, predicted = model(_normalized(model, images))
     logits = out[0] if isinstance(out, tuple) else getattr(out, "logits", out)
     p = logits.softmax(1).numpy()
-    with lloss.Scorer(tmp_path / "model.onnx", device="cpu") as scorer:
+    with lloss.Scorer(tmp_path / "model.onnx", provider="cpu") as scorer:
         scores = scorer.score(images)
     np.testing.assert_allclose(scores.loss, predicted.numpy(), atol=1e-3)
     np.testing.assert_allclose(scores.columns["entropy"], -(p * np.log(p)).sum(1), atol=1e-3)
@@ -77,7 +77,7 @@ def test_a_task_of_ones_own_exports_its_outputs_and_leaves_the_model_alone(tmp_p
         digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
         digest.update(value.numpy().tobytes())
     assert manifest.provenance["checkpoint_sha256"] == digest.hexdigest()
-    with lloss.Scorer(tmp_path / "model.onnx", device="cpu") as scorer:
+    with lloss.Scorer(tmp_path / "model.onnx", provider="cpu") as scorer:
         scores = scorer.score(images)
     with torch.no_grad():
         out, _ = model.eval()(_normalized(model, images))

@@ -58,7 +58,7 @@ def test_the_head_learns_the_order_of_the_losses_and_the_network_stays() -> None
     model.train()
     before = {name: value.clone() for name, value in model.network.state_dict().items()}
     fit = lloss.fit_head(model, _images(), ["dark"] * 80)
-    assert isinstance(fit, HeadFit) and (fit.images, fit.held_out, fit.notes) == (80, 16, [])
+    assert isinstance(fit, HeadFit) and (fit.images, fit.held_out) == (80, 16)
     assert fit.ranking.ranking_accuracy > 0.9 and fit.interval[0] > 0.5
     assert "of the pairs of 16 held-out images right" in str(fit)
     after = model.network.state_dict()
@@ -69,6 +69,8 @@ def test_the_head_learns_the_order_of_the_losses_and_the_network_stays() -> None
     with torch.no_grad():
         out, predicted = model(x)
     losses = F.cross_entropy(out, torch.zeros(200, dtype=torch.int64), reduction="none")
+    right = model.network(_normalized(model, _images()))
+    assert fit.metric == float((right.argmax(1) == 0).float().mean())
     brightness = x.mean((1, 2, 3))
     assert torch.equal(losses.argsort(), brightness.argsort())
     assert np.corrcoef(predicted.argsort().argsort(), losses.argsort().argsort())[0, 1] > 0.95
@@ -153,6 +155,17 @@ def test_images_with_hardly_a_loss_are_suspected_to_be_those_of_training() -> No
     assert fit.notes[0] in str(fit)
 
 
+@pytest.mark.parametrize(("share", "notes"), [(0.5, 1), (0.6, 1), (0.9, 0)])
+def test_a_network_that_guesses_is_suspected(share: float, notes: int) -> None:
+    model, images = _model(), _images(60)
+    with torch.no_grad():
+        found = model.eval().network(_normalized(model, images)).argmax(1).numpy()
+    wrong = np.arange(60) >= round(60 * share)
+    fit = lloss.fit_head(model, images, np.where(wrong, 1 - found, found))
+    assert fit.metric == pytest.approx(share)
+    assert [f"{share:.0%} of 60 images right" in note for note in fit.notes] == [True] * notes
+
+
 @pytest.mark.parametrize(
     ("data", "targets", "options", "error", "message"),
     [
@@ -164,7 +177,7 @@ def test_images_with_hardly_a_loss_are_suspected_to_be_those_of_training() -> No
         ([np.zeros(3)], None, {}, LabelError, r"batches must be \(images float"),
         ([b"broken"] * 30, [0] * 30, {}, LabelError, "not an image.*leave it out"),
         (_images(30), [0] * 30, {"loss": "hinge"}, SettingsError, "choose one of margin"),
-        (_images(30), [0] * 30, {"holdout": 1.0}, SettingsError, "between 0 and 1"),
+        (_images(30), [0] * 30, {"holdout": 0.8}, SettingsError, "of at most 0.5"),
         (torch.zeros(30, 3, 8, 8), [0] * 30, {"views": 1}, SettingsError, "uint8"),
         (DataLoader([]), None, {"views": 1}, SettingsError, "leave views out"),
         (DataLoader([]), None, {}, LabelError, "no labeled image"),

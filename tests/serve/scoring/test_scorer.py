@@ -105,6 +105,14 @@ def test_bytes_paths_and_arrays_get_the_same_scores(scorer: Scorer, photos: Path
     assert list(ways[4].ids) == [path.relative_to(photos).as_posix() for path in paths]
 
 
+def test_the_path_of_a_pool_is_opened(scorer: Scorer, photos: Path) -> None:
+    scores = scorer.score(str(photos))
+    assert sorted(scores.ids) == sorted(
+        p.relative_to(photos).as_posix() for p in photos.rglob("*.png")
+    )
+    assert scorer.score(photos).ids == scores.ids
+
+
 def test_a_bad_image_is_skipped_with_its_reason(
     scorer: Scorer, photos: Path, images: np.ndarray
 ) -> None:
@@ -124,8 +132,8 @@ def test_a_bad_image_is_skipped_with_its_reason(
     ("wrong", "match"),
     [
         (b"bytes", "one bytes: give a list"),
-        ("folder", "one str: give a list"),
-        (Path("folder"), "one PosixPath: give a list"),
+        ("folder", "folder: "),
+        (Path("folder"), "folder: "),
         ([np.zeros((8, 8, 3), np.uint8), None], "image 1 is a NoneType: give bytes, a path or"),
         ([7], "image 0 is a int"),
         (7, "a int: give"),
