@@ -55,7 +55,7 @@ def open_labeled(
         raise PoolError(
             f"{data}: no such labeled data; give a folder, a .npz or cifar10/cifar100, or --task"
         )
-    raise LabelError(f"{data}: carries no labels of its own; add --labels labels.csv")
+    raise LabelError(f"{data}: carries no labels of its own; add --labels labels.csv, or --task")
 
 
 def _labeled_array(path: Path) -> LabeledSet:

@@ -116,6 +116,11 @@ def test_a_broken_file_is_refused(tmp_path: Path, text: str, what: str) -> None:
         read_objects(path, Problems(skip=True))
 
 
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(LabelError, match="none.xml: cannot be read: No such file"):
+        read_objects(tmp_path / "none.xml", Problems())
+
+
 def test_the_images_of_an_export_are_found(tmp_path: Path, picture: Any) -> None:
     path = write_xml(tmp_path / "annotations.xml", GOOD)
     picture(tmp_path / "images" / "b.jpg")

@@ -96,3 +96,8 @@ def test_an_image_that_comes_twice_is_refused(tmp_path: Path) -> None:
     path = write_rows(tmp_path, row("a.jpg", label="cat"), row("./a.jpg", label="dog"))
     with pytest.raises(LabelError, match=r"line 2: './a.jpg' is in line 1 too; keep one"):
         read_class_labels(path, Problems(skip=True))
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(LabelError, match="none.jsonl: cannot be read: No such file"):
+        read_objects(tmp_path / "none.jsonl", Problems())

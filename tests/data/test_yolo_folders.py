@@ -268,3 +268,32 @@ def test_names_stay_the_text_that_is_written(dataset: Path) -> None:
     write_config(dataset, train="nowhere")
     with pytest.raises(PoolError, match=r"the folder .*/nowhere is missing; correct its path"):
         opened(dataset)
+
+
+def test_a_folder_of_masks_with_a_note_stays_one_of_masks(tmp_path: Path, picture: Any) -> None:
+    picture(tmp_path / "masks" / "a.png")
+    picture(tmp_path / "b.png")
+    (tmp_path / "masks" / "README.txt").write_text("5 masks by 2 persons in 3 days\n")
+    assert list(labeled_pool(tmp_path, [tmp_path / "masks"], Problems()).ids()) == ["b.png"]
+    assert list(read_any_labels(tmp_path / "masks", Problems())) == ["a.png"]
+
+
+def test_files_that_cannot_be_read_are_named(dataset: Path) -> None:
+    with pytest.raises(LabelError, match=r"none.yaml: cannot be read: No such file"):
+        read_objects(dataset / "none.yaml", Problems())
+    (dataset / "list.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(PoolError, match=r"list.txt: cannot be read"):
+        opened(write_config(dataset, train="list.txt"))
+    (dataset / "empty").mkdir()
+    with pytest.raises(PoolError, match="train: empty holds no image"):
+        opened(write_config(dataset, train="empty"))
+    write_rows(dataset / "labels/train/a.TXT")
+    with pytest.raises(LabelError, match="has its name in other letters; remove one"):
+        read_objects(dataset / "labels", Problems())
+
+
+def test_an_image_to_train_on_with_a_broken_label_has_none(dataset: Path) -> None:
+    write_rows(dataset / "labels/train/a.txt", [BROKEN["word"][0]])
+    problems, config = Problems(skip=True), dataset / "data.yaml"
+    assert list(read_objects(config, problems)) == ["images/train/b.jpg"]
+    assert problems.unusable == {str(config): {"images/train/a.jpg"}}
