@@ -31,8 +31,8 @@ _EDGES = ("xtl", "ytl", "xbr", "ybr")
 def parse_cvat(path: Path, problems: Problems) -> list[ListedImage]:
     """Read the images of a file with their boxes, without those of a broken one.
 
-    A polygon is the box around it, as in CVAT's COCO export, and so is a rotated box. Notes count
-    those, and what is left out.
+    Polygons and rotated boxes become the upright boxes around them. Notes count those, and what is
+    left out.
     """
     images: list[ListedImage] = []
     converted, left_out = Counter[str](), Counter[str]()

@@ -183,11 +183,23 @@ class Pipeline:
     def _submit(
         self, executor: ThreadPoolExecutor, task: Callable[..., T], *arguments: Any
     ) -> Future[T]:
+        done: Future[T] = Future()
+
+        def run() -> None:
+            if done.set_running_or_notify_cancel():
+                try:
+                    done.set_result(task(*arguments))
+                except BaseException as error:
+                    done.set_exception(error)
+
         try:
-            return executor.submit(task, *arguments)
+            executor.submit(run)
         except RuntimeError as error:
-            reason = _closed_error() if self._closed else EngineError(f"cannot start: {error}")
-            raise reason from error
+            # An executor that can start no thread keeps the task, and would run it later.
+            if done.cancel():
+                reason = _closed_error() if self._closed else EngineError(f"cannot start: {error}")
+                raise reason from error
+        return done
 
     def _check_wanted(self, run: _Run) -> None:
         """Raise an EngineError where nobody waits for the scores any more."""
@@ -279,12 +291,16 @@ class Pipeline:
         elif self.engine.on_host:
             self._fill(work, pixels, range(count), fetched)
         else:
-            pieces = [
-                self._submit(self._decoders[work.priority], self._fill_piece, work, pixels, rows,
-                             fetched)
-                for rows in (range(at, min(at + _PIECE, count)) for at in range(0, count, _PIECE))
-            ]  # fmt: skip
-            wait(pieces)  # also after a failure: all write to the same buffer
+            pieces: list[Future[None]] = []
+            try:
+                for at in range(0, count, _PIECE):
+                    rows = range(at, min(at + _PIECE, count))
+                    decoders = self._decoders[work.priority]
+                    pieces.append(
+                        self._submit(decoders, self._fill_piece, work, pixels, rows, fetched)
+                    )
+            finally:
+                wait(pieces)  # also after a failure: all write to the same buffer
             for piece in pieces:
                 piece.result()
 

@@ -484,3 +484,26 @@ def test_after_closing_nothing_is_taken(make: Make) -> None:
             one.scores()
     with pytest.raises(EngineError, match="closed"):
         scorer.when_free(lambda: None)
+
+
+def test_what_could_not_be_started_is_never_run(
+    make: Make, plain: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An executor keeps a task for which it could start no thread."""
+    scorer, taken = make(), []
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name.startswith(("lloss-live", "lloss-pool")):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(EngineError, match="cannot start"):
+            scorer.when_free(lambda: taken.append(1))
+        with pytest.raises(EngineError, match="cannot start"):
+            scored(scorer, ReadPool(pictures(4)))
+    assert scorer.when_free(lambda: taken.append(2)).result(PATIENCE).seen == 0
+    assert taken == [2]
+    assert_sound(scorer, plain)
