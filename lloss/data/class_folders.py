@@ -71,6 +71,7 @@ def _refuse_splits(root: Path, items: Sequence[Item]) -> None:
         if (match := _SPLIT.fullmatch(folders[0].strip()))
     }
     if len(set(kinds.values())) < 2 and kinds.keys() <= direct:
+        _refuse_inner_splits(root, items)
         return
     first, *others = sorted(kinds, key=lambda name: (kinds[name], name))
     what = "are splits of a data set, not classes" if others else "is a split, not a class"
@@ -82,3 +83,18 @@ def _refuse_splits(root: Path, items: Sequence[Item]) -> None:
         f"{root}: {' and '.join(map(repr, [first, *others]))} {what}; {remedy}; where it is a "
         "class, rename the folder or give the labels by --labels labels.csv"
     )
+
+
+def _refuse_inner_splits(root: Path, items: Sequence[Item]) -> None:
+    """Refuse splits inside of class folders: images to measure on would be trained on."""
+    found: dict[int, str] = {}
+    for item in items:
+        for name in item.id.split("/")[1:-1]:
+            if match := _SPLIT.fullmatch(name.strip()):
+                found.setdefault(match.lastindex or 0, item.id)
+    if len(found) > 1:
+        some = " and ".join(repr(found[kind]) for kind in sorted(found))
+        raise LabelError(
+            f"{root}: {some} are of different splits of a data set; make a tree of classes for "
+            "each split, or give the labels by --labels labels.csv"
+        )

@@ -28,6 +28,7 @@ def _read(root: Path) -> tuple[dict[str, str], list[str]]:
         (("train/cat/1.png", "train/dog/1.png", "val/cat/1.png"), "'train' and 'val' are splits"),
         (("train/cat/1.png", "val/cat/1.png", "test/cat/1.png"), "'train' and 'val' and 'test'"),
         (("Training/cat/1.png", "Testing/dog/1.png"), "give {root}/Training as the data and"),
+        (("cat/train/1.png", "cat/test/2.png", "dog/train/1.png"), "make a tree of classes for"),
         (("train2017/cat/1.png", "val2017/cat/1.png"), "splits"),
         (("test/cat/1.png", "test/dog/1.png"), "give {root}/test as the data"),
         (("train/1.png", "val/2.png"), "splits"),
