@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils.data import DataLoader, TensorDataset
 
 import lloss
 from lloss.project.demo_data import digits, write_files
@@ -15,7 +16,7 @@ from lloss.project.demo_data import digits, write_files
 from .outside_networks import DepthNet, TwoStages
 
 TEXT = (Path(__file__).parents[1] / "docs" / "python.md").read_text(encoding="utf-8")
-TEN_LINES, TASK, LOOP = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+TEN_LINES, TASK, LOOP, LIGHTNING, ACCELERATE = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 
 
 def test_the_ten_lines_run(
@@ -49,3 +50,34 @@ def test_the_loop_of_ones_own_trains_network_and_head() -> None:
              "targets": torch.arange(6) % 3}  # fmt: skip
     exec(LOOP, there)
     assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def _loader() -> DataLoader[Any]:
+    return DataLoader(TensorDataset(torch.randn(12, 3, 16, 16), torch.arange(12) % 3), 6)
+
+
+def _changed(model: torch.nn.Module, before: dict[str, torch.Tensor]) -> list[bool]:
+    names = ["tapped.head.output.weight", "tapped.network.last.weight"]
+    return [not torch.equal(model.state_dict()[name], before[name]) for name in names]
+
+
+def test_the_loop_of_lightning_trains_network_and_head(tmp_path: Path) -> None:
+    lightning = pytest.importorskip("lightning")
+    there: dict[str, Any] = {}
+    exec(LIGHTNING, there)
+    model = lloss.attach(TwoStages(), size=16)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    trainer = lightning.Trainer(
+        max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path,
+    )  # fmt: skip
+    trainer.fit(there["WithHead"](model), _loader())
+    assert all(_changed(model, before))
+
+
+def test_the_loop_of_accelerate_trains_network_and_head() -> None:
+    pytest.importorskip("accelerate")
+    model = lloss.attach(TwoStages(), size=16)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    exec(ACCELERATE, {"model": model, "loader": _loader()})
+    assert all(_changed(model, before))

@@ -189,3 +189,36 @@ def test_one_loss_for_the_whole_batch_is_refused() -> None:
     out, _ = model(_images(16))
     with pytest.raises(SettingsError, match=r"gave \[\]: return one loss per image"):
         model.loss_per_image(out, TARGETS)
+
+
+@pytest.mark.parametrize(
+    ("name", "taps"),
+    [
+        ("resnet18", "layer1 layer2 layer3 layer4"),
+        ("tf_efficientnet_lite0", "blocks.1 blocks.2 blocks.4 blocks.6"),
+        ("vit_tiny_patch16_224", "blocks.2 blocks.5 blocks.8 blocks.11"),
+    ],
+)
+def test_real_networks_of_timm(name: str, taps: str) -> None:
+    timm = pytest.importorskip("timm")
+    network = timm.create_model(name, num_classes=3)
+    model = lloss.attach(network)
+    assert [tap.module for tap in model.taps] == taps.split()
+    config = network.pretrained_cfg
+    assert model.preparation.mean == tuple(config["mean"])
+    assert (3, model.preparation.image.height, model.preparation.image.width) == config[
+        "input_size"
+    ]
+
+
+def test_real_networks_of_hugging_face() -> None:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.ViTConfig(
+        hidden_size=32, num_hidden_layers=4, num_attention_heads=2, intermediate_size=64,
+        image_size=32, num_labels=3,
+    )  # fmt: skip
+    model = lloss.attach(transformers.ViTForImageClassification(config)).eval()
+    assert [(tap.layout, tap.channels) for tap in model.taps] == [("NTC", 32)] * 4
+    out, predicted = model(_images(32))
+    expected = F.cross_entropy(out.logits, TARGETS, reduction="none")
+    assert torch.equal(model.loss_per_image(out, TARGETS), expected) and predicted.shape == (4,)
