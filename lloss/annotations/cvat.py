@@ -25,6 +25,8 @@ from lloss.errors import LabelError
 from lloss.text.clean_names import clean_name
 from lloss.text.image_paths import image_path
 
+_READ = ("box", "polygon", "tag")  # A tag marks no place
+
 _EDGES = ("xtl", "ytl", "xbr", "ybr")
 
 
@@ -36,6 +38,7 @@ def parse_cvat(path: Path, problems: Problems) -> list[ListedImage]:
     """
     images: list[ListedImage] = []
     converted, left_out = Counter[str](), Counter[str]()
+    unlabeled = 0
     for where, name, element in _images(path):
         image = ListedImage(where, name, _size(element, where), ObjectList())
         for number, shape in enumerate(element, 1):
@@ -52,10 +55,16 @@ def parse_cvat(path: Path, problems: Problems) -> list[ListedImage]:
                     left_out[shape.tag] += 1
                     continue
                 image.objects.objects.append(BoxedObject(_label(shape, place), box))
-        images.append(image)
+        others = any(shape.tag not in _READ for shape in element)
+        if others and image.objects.complete and not image.objects.objects:
+            unlabeled += 1  # an object is on it, so that it is not background
+        else:
+            images.append(image)
+    if unlabeled and images:
+        problems.note(f"{path}: {unlabeled} images have no box, but other shapes: not labeled yet")
     for kind, count in converted.items():
         problems.note(f"{path}: {count} {kind}: the upright box around each is taken")
-    _note_left_out(path, left_out, "only boxes and polygons are objects", problems)
+    _note_left_out(path, left_out, "only boxes and polygons are objects", bool(images), problems)
     return usable_images(images, str(path), problems)
 
 
@@ -76,7 +85,8 @@ def parse_tags(path: Path, problems: Problems) -> dict[str, str]:
             without += not tags
     if without:
         problems.note(f"{path}: {without} of {total} images have no tag: not labeled yet")
-    _note_left_out(path, left_out, "only tags are classes of images", problems)
+    any_left = bool(labels or problems.broken)
+    _note_left_out(path, left_out, "only tags are classes of images", any_left, problems)
     return labels
 
 
@@ -164,7 +174,12 @@ def _clipped(box: Edges, size: tuple[int, int] | None, where: str) -> Edges:
     return check_box(inside, size, where, box, "edges of the turned box")
 
 
-def _note_left_out(path: Path, kinds: Counter[str], why: str, problems: Problems) -> None:
+def _note_left_out(
+    path: Path, kinds: Counter[str], why: str, any_left: bool, problems: Problems
+) -> None:
+    """Note which shapes are not read; refuse a file of which nothing is left."""
     if kinds:
         shown = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+        if not any_left:
+            raise LabelError(f"{path}: holds no label: left out {shown} ({why})")
         problems.note(f"{path}: left out {shown} ({why})")

@@ -43,6 +43,8 @@ NECK, HEAD = MPII.index("upper-neck"), MPII.index("head-top")
 OTHER_DIALECT = {"img_paths", "objpos", "joint_self", "scale_provided", "headbox", "head_size"}
 """Keys of other JSON of MPII, which is refused: nothing of it would be read."""
 
+PLACE = "center and scale (or box)"
+
 _OfJoints = msgspec.Meta(min_length=len(MPII), max_length=len(MPII))
 
 
@@ -68,8 +70,8 @@ def parse_mpii(document: Sequence[Any], name: str, problems: Problems) -> Iterat
 
 def _person(entry: Any, where: str) -> Person:
     if isinstance(entry, dict) and (other := sorted(OTHER_DIALECT & entry.keys())):
-        what = f"the key {other[0]!r} is not read; write image, center, scale, joints, joints_vis"
-        raise AnnotationError(where, what)
+        keys = f"image, {PLACE}, joints, joints_vis, head_box"
+        raise AnnotationError(where, f"the key {other[0]!r} is not read; write {keys}")
     record = convert(entry, _Entry, where)
     numbers, region = _region(record, where)
     label = functools.partial(_label, entry, where, record.image, region)
@@ -83,7 +85,7 @@ def _region(record: _Entry, where: str) -> tuple[Sequence[float], Callable[[], C
         return record.box, functools.partial(box_region, record.box, None, f"{where}.box")
     for key in ("center", "scale"):
         if getattr(record, key) is None:
-            raise AnnotationError(where, f"lacks the key {key!r}")
+            raise AnnotationError(where, f"lacks the key {key!r}; write {PLACE}")
     assert record.center is not None and record.scale is not None
     numbers = *record.center, record.scale
     return numbers, functools.partial(_around, *numbers, f"{where}.scale")

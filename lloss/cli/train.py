@@ -65,6 +65,7 @@ def command(
         raise click.UsageError("give labeled images and the run's folder: lloss train DATA -o RUN")
     from lloss.tasks import get_task  # imports torch, which --help does not need
     from lloss.training import run
+    from lloss.training.checkpoint import FILE
 
     task, problems = get_task(settings.task), Problems(skip_bad)
     task.check_empty(empty)
@@ -72,6 +73,8 @@ def command(
         labeled = drop_empty(task.open(data, labels, data_root, problems), empty, problems)
     classes = task.classes(labeled.labels)
     task.note_classes(labeled.labels, problems)
+    if resume and not (out / FILE).exists():
+        click.echo(f"note: {out} holds no checkpoint to resume: train from the start")
     click.echo(f"train {settings.model} on {len(labeled)} images of {len(classes)} classes")
     checkpoint = run.train(
         labeled,

@@ -53,7 +53,8 @@ def open_labeled(
         return _labeled_array(path)
     if not path.exists():
         raise PoolError(
-            f"{data}: no such labeled data; give a folder, a .npz or cifar10/cifar100, or --task"
+            f"{data}: no such labeled data; give a folder or a .npz (lloss train and lloss "
+            "evaluate also take cifar10 and cifar100), or --task"
         )
     raise LabelError(f"{data}: carries no labels of its own; add --labels labels.csv, or --task")
 

@@ -38,6 +38,8 @@ def read_persons(path: Path, problems: Problems) -> dict[str, PersonLabel]:
     """
     if path.suffix.lower() in YAML_SUFFIXES:
         return _by_id(distinct(read_yolo_persons(path, "", problems), problems), problems)
+    if path.is_dir():
+        raise LabelError(f"{path}: is a folder; give a JSON of persons or a data.yaml")
     document = load_json(path)
     archived = parse_archive(document, str(path), "persons")
     return persons_in(document, path, problems) if archived is None else archived

@@ -94,8 +94,8 @@ class PoolUri:
         """Raise PoolError for an option that this kind of pool does not take."""
         wrong = next((name for name in self.options if name not in names), None)
         if wrong is not None:
-            others = ", ".join(names) or "none"
-            raise PoolError(f"{self}: this kind of pool takes no option {wrong!r} (but {others})")
+            others = f" (but {', '.join(names)})" if names else ""
+            raise PoolError(f"{self}: this kind of pool takes no option {wrong!r}{others}")
 
 
 def is_url(uri: str) -> bool:

@@ -149,10 +149,15 @@ def _start(folder: Path, project: Project, labeled: LabeledSet, problems: Proble
 def _note_changes(project: Project, labeled: LabeledSet, last: Path, problems: Problems) -> None:
     try:
         content = json.loads((last / START).read_text(encoding="utf-8"))
+        images = dict(content.get("images", {}))
         before = project.task.read_labels(last / project.task.labels_file, Problems(skip=True))
-    except (OSError, ValueError, LabelError):
-        return  # a damaged earlier cycle does not stop a new one
-    note_changes(before, content.get("images", {}), labeled, last.name, problems)
+    except (OSError, ValueError, TypeError, AttributeError, LabelError):
+        files = f"{START} or {project.task.labels_file}"  # does not stop a new cycle
+        problems.note(
+            f"{last}: {files} is damaged or missing: changes of labels since then are not noticed"
+        )
+        return
+    note_changes(before, images, labeled, last.name, problems)
 
 
 class _Cycle:

@@ -24,7 +24,7 @@ from lloss.data.empty_labels import drop_empty
 from lloss.data.image_overlap import find_test_images, without_test_images
 from lloss.data.label_joining import labeled_pool
 from lloss.data.labeled_set import LabeledSet
-from lloss.errors import ProjectError, SettingsError
+from lloss.errors import LabelError, ProjectError, SettingsError
 from lloss.files import locked, write_text
 from lloss.pools import Pool
 from lloss.pools.uri import PoolUri, without_secrets
@@ -154,7 +154,8 @@ class Project:
         images that the test set contains too, by path or content, are left out with a note.
 
         Raises:
-            LabelError: no image to measure on shows a class that is trained on.
+            LabelError: no image to measure on shows a class that is trained on, or all labeled
+                images are in the test set.
         """
         problems = problems or self.problems()
         test = self.open_test(problems)
@@ -162,6 +163,11 @@ class Project:
             training, held_out = self._hold_out(labeled, problems)
         else:
             training, held_out = without_test_images(labeled, test, problems), test
+            if not len(training):
+                raise LabelError(
+                    f"{labeled.origin}: all {len(labeled)} labeled images are in {test.origin} too "
+                    f"({labeled.items[0].id!r}, for example); label others to train on"
+                )
         if held_out is not None:
             if classes := self.task.classes(training.labels):
                 refuse_unknown(self.task, held_out, classes)

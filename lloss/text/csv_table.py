@@ -32,26 +32,21 @@ _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 _SHOWN = 100
 
 
-def csv_text(
-    header: Iterable[str], rows: Iterable[Iterable[object]], *, readable: bool = True
-) -> str:
+def csv_text(header: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
     """Write CSV with plain line ends.
 
-    A line break or a NUL in a field is a LabelError, since :class:`Table` would refuse it; unless
-    ``readable`` is False: then the field takes several lines, as spreadsheets and pandas read it.
+    A line break or a NUL in a field is a LabelError, since :class:`Table` would refuse it.
     """
     text = io.StringIO()
     plain = csv.writer(text, lineterminator="\n")
-    quoted = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
     for row in (header, *map(tuple, rows)):
         broken = next((str(field) for field in row if _BREAKS.search(str(field))), None)
-        if broken is not None and readable:
+        if broken is not None:
             raise LabelError(
                 f"{shortened(broken)!r} has a line break or a NUL in it, which a line of CSV "
-                "cannot hold: rename it, or write JSON or Parquet instead"
+                "cannot hold: rename it, or choose another format"
             )
-        # The plain writer quotes a line feed, but not a lone carriage return.
-        (plain if broken is None else quoted).writerow(row)
+        plain.writerow(row)
     return text.getvalue()
 
 

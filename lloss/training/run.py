@@ -21,8 +21,14 @@ from tqdm import tqdm
 from lloss.annotations import Problems
 from lloss.data.image_overlap import traces
 from lloss.data.labeled_set import LabeledSet
-from lloss.errors import CheckpointError, DivergedError, InterruptedRunError, LabelError
-from lloss.files import sweep, write_error, write_text
+from lloss.errors import (
+    CheckpointError,
+    DivergedError,
+    InterruptedRunError,
+    LabelError,
+    LlossError,
+)
+from lloss.files import locked, sweep, write_error, write_text
 from lloss.tasks import get_task
 from lloss.tasks.task import Task
 from lloss.tasks.train_settings import TrainSettings
@@ -59,10 +65,39 @@ def train(
     is a run whose weights to start from instead of fresh ones. ``problems`` are of labels and
     images, and doubts about the network; ``say`` receives a line on each thing left out.
 
-    Raises ``CheckpointError`` for a run that is there or of other settings, ``LabelError``,
-    ``DivergedError`` (the checkpoint before stays), or ``InterruptedRunError`` on Ctrl-C.
+    Raises ``CheckpointError`` for a run that is there, at work or of other settings,
+    ``LabelError``, ``DivergedError`` (the checkpoint before stays), or ``InterruptedRunError`` on
+    Ctrl-C.
     """
-    task, problems = get_task(settings.task), problems or Problems()
+    new = not run.exists()
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_error(error, run) from error
+    busy = CheckpointError(f"{run}: another training is at work in this folder; wait for it")
+    try:
+        with locked(run, busy):
+            return _train(
+                labeled, settings, run, resume, warm_start, device, problems or Problems(), say
+            )
+    except LlossError:
+        if new:
+            with contextlib.suppress(OSError):
+                run.rmdir()  # where it stayed empty
+        raise
+
+
+def _train(
+    labeled: LabeledSet,
+    settings: TrainSettings,
+    run: Path,
+    resume: bool,
+    warm_start: Path | None,
+    device: str,
+    problems: Problems,
+    say: Callable[[str], None],
+) -> Checkpoint:
+    task = get_task(settings.task)
     settings = task.sized(settings)
     labeled = _with_loss(task, labeled.ordered(), problems)
     start = load_checkpoint(warm_start) if warm_start else None
@@ -147,21 +182,9 @@ def _decoded(
     """Decode the images to train on, and a few of them as a scorer decodes them."""
     classes = task.classes(labeled.labels)
     task.check(labeled.labels, classes)
-    new = not run.exists()
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise write_error(error, run) from error
     sweep(run)
-    try:
-        data, rows = load_examples(
-            labeled, classes, settings, problems, for_training=True, scratch=run
-        )
-        _check_left(task, labeled.take(rows), classes, problems)
-    except LabelError:
-        if new:
-            run.rmdir()
-        raise
+    data, rows = load_examples(labeled, classes, settings, problems, for_training=True, scratch=run)
+    _check_left(task, labeled.take(rows), classes, problems)
     if data.cut and (line := data.cut.line("labeled", "is not learned")):
         problems.note(line)
     few = max(2, min(SAMPLE, SAMPLE_BYTES // (3 * settings.size**2)))

@@ -74,6 +74,22 @@ def test_polygons_become_boxes_and_other_shapes_are_counted(tmp_path: Path) -> N
     ]
 
 
+def test_an_image_with_other_shapes_alone_is_not_background(tmp_path: Path) -> None:
+    path = write_xml(tmp_path / "a.xml", '<mask label="cat"/>')
+    problems = Problems()
+    assert list(read_objects(path, problems)) == ["b.jpg"]
+    assert problems.notes == [
+        f"{path}: 1 images have no box, but other shapes: not labeled yet",
+        f"{path}: left out 1 mask (only boxes and polygons are objects)",
+    ]
+    write_xml(path, '<mask label="cat"/>', names=["a.jpg"])
+    path.write_text(path.read_text().replace(GOOD, '<mask label="cat"/>'))
+    with pytest.raises(LabelError, match="holds no label: left out . mask"):
+        read_objects(path, Problems())
+    with pytest.raises(LabelError, match=r"holds no label: left out . mask \(only tags are"):
+        parse_tags(path, Problems())
+
+
 BROKEN = {
     "outside": (BOX.format(10, 5, 42, 15, ""), "10, 5, 42, 15 .* outside the image of 40×30"),
     "turned": (BOX.format(30, 5, 10, 15, ""), "wrong order"),

@@ -84,13 +84,14 @@ BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
     "few": ({"joints": [[1, 2]] * 14}, "[1].joints", "array of length >= 16"),
     "no flags": ({"joints_vis": ...}, "[1]", "lacks the key 'joints_vis'"),
     "no image": ({"image": ...}, "[1]", "lacks the key 'image'"),
-    "no centre": ({"center": ...}, "[1]", "lacks the key 'center'"),
+    "no centre": ({"center": ...}, "[1]", "lacks the key 'center'; write center and scale (or"),
     "scale": ({"scale": 0}, "[1].scale", "a region of 0 pixels a side"),
     "large": ({"scale": 1e6}, "[1].scale", "over 13377"),
     "twice": ({"center": [100, 50.0]}, "[1]", "'a.jpg@100,50,0.5' is at [0] too"),
     "turned head": ({"head_box": [9, 2, 3, 7]}, "[1].head_box", "9, 2, 3, 7 (edges) has no area"),
     "other keys": ({"objpos": [1, 2], "joint_self": []}, "[1]", "the key 'joint_self' is not read"),
-    "head size": ({"head_size": 12}, "[1]", "the key 'head_size' is not read"),
+    "head size": ({"head_size": 12}, "[1]", "the key 'head_size' is not read; write image, center "
+                  "and scale (or box), joints, joints_vis, head_box"),
 }  # fmt: skip
 
 

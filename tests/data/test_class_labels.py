@@ -79,7 +79,7 @@ def test_data_without_labels_asks_for_a_table(tmp_path: Path) -> None:
     np.save(tmp_path / "d.npy", np.zeros((1, 4, 4, 3), np.uint8))
     with pytest.raises(LabelError, match=r"add --labels labels\.csv"):
         open_labeled(str(tmp_path / "d.npy"))
-    with pytest.raises(PoolError, match="no such labeled data"):
+    with pytest.raises(PoolError, match="no such labeled data; give a folder or"):
         open_labeled(str(tmp_path / "none"))
 
 

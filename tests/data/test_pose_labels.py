@@ -138,6 +138,8 @@ def test_data_that_is_not_there(tmp_path: Path, picture: Any, as_json: Any, pers
         opened(tmp_path / "pool")
     with pytest.raises(LabelError, match="l.json: holds no label yet"):
         opened(tmp_path / "pool", labels=as_json(tmp_path / "l.json", []))
+    with pytest.raises(LabelError, match="pool: is a folder; give a JSON of persons or a data"):
+        opened(tmp_path / "pool", labels=tmp_path / "pool")
     unlabeled = as_json(tmp_path / "u.json", [person(joints=...)])
     with pytest.raises(LabelError, match="u.json: holds no labeled person"):
         opened(unlabeled)

@@ -138,6 +138,17 @@ def test_a_warm_start_is_opt_in(
     assert starts == [done.cycles / "001" if warm else None]
 
 
+@pytest.mark.parametrize("content", ["x", "{", "[]"])
+@pytest.mark.parametrize("name", ["cycle.json", "labels.csv"])
+def test_labels_that_cannot_be_compared_with_damaged_ones_are_noted(
+    done: Project, name: str, content: str
+) -> None:
+    (done.cycles / "001" / name).write_text(content)
+    said: list[str] = []
+    assert not next_cycle(done, said.append).fresh
+    assert any("is damaged or missing: changes of labels" in line for line in said)
+
+
 def test_damaged_and_missing_cycles_are_named(done: Project) -> None:
     (done.cycles / "003").mkdir()
     with pytest.raises(ProjectError, match="cycle 002 is not complete, but cycle 003 exists"):

@@ -57,6 +57,10 @@ def test_init_checks_the_labels_and_leaves_nothing_behind(
     add(labels, ["nowhere-1.png"])
     with pytest.raises(LabelError, match=r"nowhere-1\.png': is not in the pool"):
         create_project(tmp_path / "new", values, TRAIN)
+    both = {"test_labels": str(labels), "holdout": 0.0}
+    labels.write_text("id,label\ndark-001.png,dark\nred-002.png,red\n")
+    with pytest.raises(LabelError, match=r"all 2 labeled images are in .*\.csv too \('dark-0"):
+        create_project(tmp_path / "new", values | both, TRAIN)
     labels.write_text("id,label\ndark-001.png,dark\ndark-004.png,dark\n")
     with pytest.raises(LabelError, match="label a second class"):
         create_project(tmp_path / "new", values, TRAIN)

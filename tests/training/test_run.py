@@ -21,6 +21,7 @@ from lloss.data.class_labels import open_labeled
 from lloss.data.image_overlap import trained_on_note
 from lloss.data.labeled_set import LabeledSet, class_names
 from lloss.errors import CheckpointError, InterruptedRunError, LabelError
+from lloss.files import locked
 from lloss.pools import Item
 from lloss.tasks import get_task
 from lloss.tasks.segmentation.segmentation import MaskLabel
@@ -215,6 +216,14 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(photos: Path, tmp_path: P
     assert 0 < killed.state["epoch"] < 400
     stray = [p.name for p in run.iterdir() if p.name not in ("checkpoint.pt", METRICS)]
     assert all(name.startswith(".") for name in stray)  # nothing half-written under a final name
+
+
+def test_a_second_training_in_the_folder_is_refused(
+    labeled: LabeledSet, tiny: TrainSettings, tmp_path: Path
+) -> None:
+    with locked(tmp_path), pytest.raises(CheckpointError, match="another training is at work"):
+        train(labeled, tiny, tmp_path, resume=True)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_damaged_missing_or_malicious_checkpoint_is_refused(tmp_path: Path) -> None:

@@ -48,6 +48,10 @@ class SmallBody(StrictBody):
         return given
 
 
+class NoBody(SmallBody):
+    """A body without fields: the request has parameters alone."""
+
+
 class PoolBody(SmallBody):
     """A pool to add."""
 

@@ -13,6 +13,7 @@ from lloss.serve.daemon.api.pool_schemas import (
     IdsBody,
     LabeledView,
     LabelsBody,
+    NoBody,
     PoolBody,
     PoolView,
     ReturnBody,
@@ -85,6 +86,7 @@ def score(
     daemon: DaemonDep,
     response: Response,
     name: Name,
+    body: NoBody | None = None,
     anew: Annotated[
         bool, Query(description="Discard what a failed job has scored, and start again.")
     ] = False,
@@ -118,8 +120,9 @@ async def select(
     has the selection's id, ``Lloss-Unknown`` counts ids to exclude that match nothing,
     ``Lloss-Notes`` has warnings about the scores.
     """
+    check = _csv if format == "csv" else None
     handed = await daemon.selections.select(
-        name, body.settings(), body.exclude, idempotency_key or ""
+        name, body.settings(), body.exclude, idempotency_key or "", check
     )
     return await run_in_threadpool(_selection_reply, daemon, handed, format, request)
 
@@ -137,9 +140,15 @@ def _selection_reply(
         return Response(to_json(handed), media_type="application/json", headers=headers)
     if format == "label-studio":
         return JSONResponse(tasks_of(daemon, handed, request), headers=headers)
+    return Response(_csv(handed), media_type="text/csv", headers=headers)
+
+
+def _csv(handed: HandedOut) -> str:
     rows = ((one.id, one.score, one.rank) for one in handed.images)
-    text = csv_text(("id", "score", "rank"), rows, readable=False)
-    return Response(text, media_type="text/csv", headers=headers)
+    try:
+        return csv_text(("id", "score", "rank"), rows)
+    except LabelError as error:
+        raise RequestError(409, f"{error}; ask with format=json") from error
 
 
 @router.get("/{name}/preview")

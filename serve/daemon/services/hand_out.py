@@ -8,7 +8,7 @@ import json
 import secrets
 import time
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
@@ -101,21 +101,32 @@ class Selections:
         self._images.limit_expiry(time.time() + settings.pending_seconds)
 
     async def select(
-        self, pool: str, settings: SelectionSettings, exclude: Sequence[str] = (), key: str = ""
+        self,
+        pool: str,
+        settings: SelectionSettings,
+        exclude: Sequence[str] = (),
+        key: str = "",
+        check: Callable[[HandedOut], object] | None = None,
     ) -> HandedOut:
         """Run :meth:`hand_out` in a thread, as soon as no other selection of the pool runs."""
         async with self._locks.setdefault(pool, asyncio.Lock()):
             return await anyio.to_thread.run_sync(
-                self.hand_out, pool, settings, exclude, key, limiter=self._limiter
+                self.hand_out, pool, settings, exclude, key, check, limiter=self._limiter
             )
 
     def hand_out(
-        self, pool: str, settings: SelectionSettings, exclude: Sequence[str] = (), key: str = ""
+        self,
+        pool: str,
+        settings: SelectionSettings,
+        exclude: Sequence[str] = (),
+        key: str = "",
+        check: Callable[[HandedOut], object] | None = None,
     ) -> HandedOut:
         """Select K images of a scored pool, but none of these ids or names, and set them pending.
 
-        For a week the same idempotency ``key`` gives the same reply. Raises, besides RequestError,
-        SettingsError for a selection that costs too much, and SelectionError if too few are left.
+        ``check`` raises for a selection that is not to be handed out. For a week the same
+        idempotency ``key`` gives the same reply. Raises, besides RequestError, SettingsError
+        for a selection that costs too much, and SelectionError if too few are left.
         """
         if settings.strategy == "diverse" and settings.k > DIVERSE_MOST:
             raise SettingsError(
@@ -134,6 +145,8 @@ class Selections:
             return HandedOut.replay(reply.content)
         for _ in range(_ATTEMPTS):
             handed = self._selected(pool, settings, exclude)
+            if check is not None:
+                check(handed)
             reply = StoredReply(fingerprint, handed.to_bytes()) if key else None
             pairs = [(image.id, image.score) for image in handed.images]
             try:

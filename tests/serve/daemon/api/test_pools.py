@@ -148,6 +148,11 @@ def test_a_selection_is_json_csv_or_tasks(client: TestClient, pool: list[str]) -
     assert reply.headers["Content-Type"].startswith("text/csv")
     rows = list(csv.DictReader(io.StringIO(reply.text, newline="")))
     assert [row["id"] for row in rows] == [pool[0], pool[3]] and rows[0]["rank"] == "1"
+    pending = client.get(P).json()["images"]["pending"]
+    assert "ask with format=json" in error(
+        client.post(f"{P}/select?format=csv", json={"k": 16}), 409
+    )
+    assert client.get(P).json()["images"]["pending"] == pending  # nothing was handed out
     assert float(rows[0]["score"]) == 1.0
     (task,) = client.post(f"{P}/select?format=label-studio", json={"k": 1}).json()
     assert task["data"]["lloss_id"] == pool[4]
@@ -317,7 +322,7 @@ def test_labels_are_json_or_csv_that_training_reads(
     assert label(bare, "?without=true").json() == {**done, "images": 2, "kept": 1}
     (broken,) = [id for id in pool if "\n" in id]
     label([{"id": broken, "label": "cat"}])
-    assert "write JSON" in error(client.get(f"{P}/labels?format=csv"), 422)
+    assert "choose another format" in error(client.get(f"{P}/labels?format=csv"), 422)
     reply = client.delete(f"{P}/labels", params={"id": [pool[3], pool[5], "none"]})
     assert reply.json() == {"images": 2}
 
@@ -377,6 +382,8 @@ def test_a_pool_is_scored_by_a_job(
     assert client.get(reply.headers["Location"]).json() == job
     assert client.get(P).json()["job"] == job
     assert client.get("/v1/jobs", params={"pool": "p"}).json() == {"jobs": [job]}
+    assert client.post(f"{P}/score", json={}).json()["id"] == job["id"]
+    assert "anew" in error(client.post(f"{P}/score", json={"anew": True}), 422)
     assert job["id"] in error(client.delete(P), 409)
     assert client.delete(reply.headers["Location"]).json()["state"] == "cancelled"
     assert client.get("/v1/jobs").json()["jobs"][0]["state"] == "cancelled"
