@@ -73,7 +73,7 @@ class _Work:
     def __init__(self, chunk: Chunk, run: _Run, priority: int, max_pixels: int) -> None:
         self.chunk, self.run, self.priority, self.max_pixels = chunk, run, priority, max_pixels
         self.begun = time.perf_counter()
-        self.errors: dict[int, ImageError] = {}  # why an image is skipped, by row
+        self.errors: dict[int, str] = {}  # why an image is skipped, by row
         self.size = 0  # bytes of the raw images
         self.seconds = {"read": 0.0, "decode": 0.0}  # thread time
         self._lock = threading.Lock()
@@ -275,7 +275,7 @@ class Pipeline:
         for stage, seconds in work.seconds.items():
             self.telemetry.spent(stage, seconds)
         ids = work.chunk.ids
-        skipped = [(ids[row], str(work.errors[row])) for row in sorted(work.errors)]
+        skipped = [(ids[row], work.errors[row]) for row in sorted(work.errors)]
         columns = self._columns(work, buffer, len(ids))
         if skipped:
             ids = [id for row, id in enumerate(ids) if row not in work.errors]
@@ -324,9 +324,11 @@ class Pipeline:
                 size += len(raw) if isinstance(raw, bytes) else raw.nbytes
                 decode_into(raw, self._spec, pixels[row], work.max_pixels)
             except ImageError as error:
-                work.errors[row] = error
-            except MemoryError:
-                work.errors[row] = ImageError("there is not enough memory to read it")
+                work.errors[row] = str(error)
+                error.__traceback__ = None  # it holds this frame, and so all images of the chunk
+            except MemoryError as error:
+                work.errors[row] = "there is not enough memory to read it"
+                error.__traceback__ = None
             reading += read - begun
             decoding += clock() - read
         work.spent(reading, decoding, size)

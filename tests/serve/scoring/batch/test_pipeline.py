@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import random
 import threading
 import time
@@ -201,6 +202,26 @@ def test_bytes_under_way_are_bounded(
     batches = within(lambda: list(make().ranges(pool, filter(None, ranges))))
     assert sum(map(len, batches)) == 120
     assert most <= 3 * BATCH  # two batches may be under way whatever their size
+
+
+@REMOTE
+def test_a_bad_image_keeps_no_others_in_memory(make: Make, remote: bool) -> None:
+    """An error refers to its frames, and these to all images of their chunk."""
+    images: list[weakref.ref[np.ndarray]] = []
+
+    def read(number: int) -> np.ndarray:
+        if number % BATCH == 3:
+            raise ImageError("bad")
+        image = np.zeros((9, 9, 3), np.uint8)
+        images.append(weakref.ref(image))
+        return image
+
+    gc.disable()
+    try:
+        assert len(ids_of(scored(make(), ReadPool(range(160), read, remote)))) == 140
+        assert sum(image() is not None for image in images) <= BATCH
+    finally:
+        gc.enable()
 
 
 @REMOTE
