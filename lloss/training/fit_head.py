@@ -29,7 +29,7 @@ from lloss.tasks.outside_objective import NamedObjective, OwnObjective
 from lloss.training.labeled_batches import labeled_batches
 
 HEAD_BATCH = 64
-STEPS = (200, 2000)  # At least and at most
+STEPS = (600, 3000)  # At least and at most
 LEARNING_RATE, WEIGHT_DECAY = 1e-3, 1e-2
 
 LEAST = 20  # Images: of fewer, a fifth says nothing
