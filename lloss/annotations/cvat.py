@@ -61,7 +61,8 @@ def parse_cvat(path: Path, problems: Problems) -> list[ListedImage]:
         else:
             images.append(image)
     if unlabeled and images:
-        problems.note(f"{path}: {unlabeled} images have no box, but other shapes: not labeled yet")
+        of = f"{unlabeled} of {unlabeled + len(images)} images"
+        problems.note(f"{path}: {of} have no box, but other shapes: not labeled yet")
     for kind, count in converted.items():
         problems.note(f"{path}: {count} {kind}: the upright box around each is taken")
     _note_left_out(path, left_out, "only boxes and polygons are objects", bool(images), problems)

@@ -80,8 +80,17 @@ empty_option = click.option(
     help="What a label without objects means: the image shows background, or is not labeled yet.",
 )
 
+
+class _ImageCount(click.IntRange):
+    name = "number of images"
+
+
 subset_option = click.option(
-    "--subset", type=click.IntRange(0), default=0, help="Select from M random images only; 0: all."
+    "--subset",
+    type=_ImageCount(0),
+    default=0,
+    metavar="M",
+    help="Select from M random images only; 0: all.",
 )
 
 exclude_option = click.option(

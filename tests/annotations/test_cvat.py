@@ -79,7 +79,7 @@ def test_an_image_with_other_shapes_alone_is_not_background(tmp_path: Path) -> N
     problems = Problems()
     assert list(read_objects(path, problems)) == ["b.jpg"]
     assert problems.notes == [
-        f"{path}: 1 images have no box, but other shapes: not labeled yet",
+        f"{path}: 1 of 2 images have no box, but other shapes: not labeled yet",
         f"{path}: left out 1 mask (only boxes and polygons are objects)",
     ]
     write_xml(path, '<mask label="cat"/>', names=["a.jpg"])

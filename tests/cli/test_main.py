@@ -24,8 +24,10 @@ def test_every_step_by_hand(
     photos: Path, tmp_path: Path, tiny_options: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, model, scores = tmp_path / "run", tmp_path / "model.onnx", tmp_path / "scores"
-    trained = call(capsys, "train", photos, "-o", run, *tiny_options, code=0).out
-    assert "60 images of 3 classes" in trained
+    trained = call(capsys, "train", photos, "-o", run, "--resume", *tiny_options, code=0).out
+    assert "60 images of 3 classes" in trained and "holds no checkpoint to resume" in trained
+    again = call(capsys, "train", photos, "-o", run, "--resume", *tiny_options, code=0).out
+    assert "holds no checkpoint" not in again
     table = call(capsys, "evaluate", run, photos, code=0).out
     figures = json.loads((run / "evaluation.json").read_text())
     low, high = figures["intervals"]["head"]["ranking_accuracy"]

@@ -10,6 +10,12 @@ from lloss.cli.main import main
 from lloss.runtime import tf32
 
 
+def test_a_share_is_no_number_of_images(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["select", "scores", "-k", "5", "--subset", "0.5"])
+    assert "'0.5' is not a valid number of images" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", ["score", "serve"])
 @pytest.mark.parametrize("text", ["gpu", "auto:1", "cuda:x"])
 def test_other_devices_are_refused(
