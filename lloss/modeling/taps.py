@@ -68,7 +68,8 @@ def find_taps(
     except Exception as error:  # a network from outside raises what it likes
         raise SettingsError(
             f"the network cannot take images of {image[0]}×{image[1]} pixels: "
-            f"{(str(error) or type(error).__name__).splitlines()[0]}"
+            f"{(str(error) or type(error).__name__).splitlines()[0]}; give a size that it takes "
+            "(networks of torchvision: leave --size out for their own)"
         ) from error
     for at, name in enumerate(names):
         if name in names[:at]:

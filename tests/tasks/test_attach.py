@@ -176,7 +176,7 @@ class _Reserved(_Whole):
         (TwoStages(), {"task": _Reserved()}, "the output 'loss': every graph has one"),
         (TwoStages(), {"std": (1, 0, 1)}, "three numbers, each above 0"),
         (DepthNet(), {}, "gives a dict with depth, scale for two images; give an object"),
-        (nn.Linear(3, 3), {"size": 8}, "cannot take images of 8×8 pixels"),
+        (nn.Linear(3, 3), {"size": 8}, "cannot take images of 8×8 pixels.*; give a size that"),
     ],
 )
 def test_mistakes_are_named(network: nn.Module, options: dict[str, Any], message: str) -> None:
