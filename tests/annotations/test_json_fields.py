@@ -83,5 +83,5 @@ def test_labels_for_another_task_are_named_as_such(tmp_path: Path) -> None:
             read(table, Problems())
         with pytest.raises(LabelError, match="no.json: cannot be read: No such file"):
             read(tmp_path / "no.json", Problems())
-    with pytest.raises(LabelError, match="cannot be read: Is a directory"):
+    with pytest.raises(LabelError, match="is a folder; give a JSON of persons"):
         read_persons(tmp_path, Problems())
