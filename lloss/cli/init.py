@@ -18,7 +18,7 @@ from lloss.cli.options import (
     training_settings,
 )
 from lloss.project.create import create_project
-from lloss.project.project import CycleStrategy
+from lloss.project.project import CyclePrecision, CycleStrategy
 
 
 @click.command("init")
@@ -30,6 +30,12 @@ from lloss.project.project import CycleStrategy
 @click.option("-k", "k", type=int, required=True, help="Images to select per cycle.")
 @click.option("--strategy", type=click.Choice(get_args(CycleStrategy)), default="diverse")
 @subset_option
+@click.option(
+    "--precision",
+    type=click.Choice(get_args(CyclePrecision)),
+    default="fp32",
+    help="auto: score large pools in int8 or fp16, if that is faster and ranks them as fp32 does.",
+)
 @click.option(
     "--holdout", type=float, show_default="0.1", help="Share of the labels kept for measuring."
 )

@@ -36,6 +36,13 @@ from lloss.selection.ties import tie_note
 @exclude_option
 @empty_option
 @subset_option
+@click.option(
+    "--embedding",
+    default="",
+    metavar="COLUMN",
+    show_default="pretrained_embedding where the scores have it, or else embedding",
+    help="Vectors that diverse measures likeness by.",
+)
 @click.option("--seed", type=int, default=0, help="Random seed of --subset and of random.")
 @click.option("--at-most", is_flag=True, help="If fewer than K images are left, select them all.")
 @click.option("-o", "--out", type=PATH, show_default="stdout", help="Output file.")
@@ -70,6 +77,7 @@ def command(
     else:
         write_selection(selection, out, kind)
     summary = [f"{len(selection)} of {selection.eligible} selected {settings.how}"]
+    summary += [f"spread by {selection.spread_by}"] if selection.spread_by else []
     summary += [f"{selection.excluded} excluded"] if selection.excluded else []
     summary += selection.unusable()
     print_notes(

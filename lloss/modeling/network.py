@@ -38,7 +38,12 @@ class TappedNetwork(nn.Module):
 
     Pooling happens inside the hook: nothing holds on to a feature map, and a layer that later
     changes its input in place cannot change what the head sees.
+
+    ``pretrained`` is a copy of the network as it was before training. It stays as it is: training
+    does not run it, its weights are in the state dict, and its embedding is what it was.
     """
+
+    pretrained: TappedNetwork | None
 
     def __init__(
         self,
@@ -46,6 +51,7 @@ class TappedNetwork(nn.Module):
         objective: Objective,
         taps: Sequence[Tap],
         head: LossPredictionHead | None,
+        pretrained: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.network = network
@@ -53,6 +59,10 @@ class TappedNetwork(nn.Module):
         self.objective = objective
         self.taps = tuple(taps)
         self.sees_summary = head is not None and len(head.inputs) > len(self.taps)
+        self.pretrained = None
+        if pretrained is not None:
+            frozen = pretrained.requires_grad_(False)
+            self.pretrained = TappedNetwork(frozen, objective, self.taps[-1:], None)
         self._pooled: dict[str, Tensor] | None = None  # of the taps so far, in a forward pass
         for tap in self.taps:
             network.get_submodule(tap.module).register_forward_hook(

@@ -38,6 +38,7 @@ from lloss.training.holdout import draw_holdout, holdout_ids, refuse_unknown, un
 FILE = "lloss.toml"
 HOLDOUT = "holdout.csv"
 CycleStrategy = Literal["diverse", "top"]
+CyclePrecision = Literal["fp32", "auto"]
 
 
 def _key(comment: str, default: Any = MISSING) -> Any:
@@ -61,6 +62,10 @@ class Project:
     holdout: float = _key("share of the first labels kept for measuring, if there is no test", 0.1)
     test: str = _key("labeled images to measure on", "")
     test_labels: str = _key("their labels, or those of test images in the pool", "")
+    precision: CyclePrecision = _key(
+        "of the network that scores; auto: int8 or fp16 for large pools, where faster and faithful",
+        "fp32",
+    )
     warm_start: bool = _key(
         "start each cycle from the previous weights; default: from scratch", False
     )

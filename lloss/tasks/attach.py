@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ from lloss.modeling.taps import blank_images, evaluating, find_taps
 from lloss.tasks import TASKS, get_task
 from lloss.tasks.outside_objective import NamedObjective, OwnObjective, prediction_of
 from lloss.tasks.task import Task
-from lloss.tasks.train_settings import TrainSettings
+from lloss.tasks.train_settings import Embedding, TrainSettings, check_kind
 
 
 def attach(
@@ -33,6 +34,7 @@ def attach(
     fit: Fit = "crop",
     summary: bool = True,
     hidden: int = 128,
+    keep_embedding: Embedding = "trained",
 ) -> AttachedModel:
     """Attach a fresh head to a network: ``out, predicted = model(images)``.
 
@@ -56,11 +58,14 @@ def attach(
         fit: resize mode, see :class:`lloss.ImageSpec`.
         summary: whether the head sees a summary of the network's output too.
         hidden: units of the head for each input.
+        keep_embedding: ``pretrained`` keeps a copy of the network as it is now, whose features an
+            export gives as ``pretrained_embedding``, to select by diversity.
 
     Raises:
         SettingsError: the network cannot take such images, a tap is not a module with a feature
             map, or the network's output does not fit the task.
     """
+    check_kind("keep_embedding", keep_embedding, Embedding)
     defaults = _defaults(network)
     height, width = _sides(size or defaults["size"])
     known = get_task(task) if isinstance(task, str) else None
@@ -78,7 +83,8 @@ def attach(
     channels = [tap.channels for tap in found]
     head = LossPredictionHead(channels, objective.summary_size if summary else 0, hidden)
     release_taps(network)
-    tapped = TappedNetwork(network, objective, found, head.to(images.device))
+    pretrained = copy.deepcopy(network) if keep_embedding == "pretrained" else None
+    tapped = TappedNetwork(network, objective, found, head.to(images.device), pretrained)
     preparation = Preparation(
         image=ImageSpec(height, width, fit),
         mean=_three("mean", mean or defaults["mean"]),

@@ -100,6 +100,7 @@ class _Classification(Task):
     metric_title = "Accuracy"
     labels_file = "labels.csv"
     cut_effect = "is not looked at"
+    keeps_pretrained = True
 
     def defaults(self, model: str) -> dict[str, Any]:
         """How images were prepared for the network's ImageNet weights, and its recipe."""

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from lloss.errors import SettingsError
+from lloss.manifest import EMBEDDING, PRETRAINED_EMBEDDING
 from lloss.modeling.objective import Objective
 from lloss.tasks.classification import ClassificationObjective
 
 KEYS = ("logits", "out")
 """Where Hugging Face and torchvision's segmentation networks keep their prediction."""
 
-RESERVED = ("id", "loss", "embedding")
+RESERVED = ("id", "loss", EMBEDDING, PRETRAINED_EMBEDDING)
 """Outputs of every graph, which a task cannot have under the same name."""
 
 

@@ -5,6 +5,7 @@ The model side is :mod:`lloss.modeling.objective`; ``lloss/tasks/__init__.py`` l
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -64,6 +65,7 @@ class Task(ABC):
     # is not its image's
     masks: bool = False
     loss_norms: bool = False  # whether the setting `loss_norm` has an effect
+    keeps_pretrained: bool = False  # whether the setting `keep_embedding` has a choice
     names_are_free: bool = True  # whether class names are the user's, and may be misspelled
     may_be_empty: bool = False  # whether a label may show nothing, see `lloss.data.empty_labels`
 
@@ -91,9 +93,22 @@ class Task(ABC):
         if start not in self.weights and (start in NAMED_WEIGHTS or STATE_DICT not in self.weights):
             choices = " or ".join(self.weights)
             raise SettingsError(f"weights {start!r}: {self.name} starts from {choices}")
+        if settings.keep_embedding == "pretrained":
+            self._check_pretrained(settings)
         if settings.loss_norm != TrainSettings.loss_norm and not self.loss_norms:
             raise SettingsError(
                 f"loss_norm = {settings.loss_norm!r}: {self.name} has no such choice; leave it out"
+            )
+
+    def _check_pretrained(self, settings: TrainSettings) -> None:
+        if not self.keeps_pretrained:
+            raise SettingsError(
+                f"keep_embedding = 'pretrained': {self.name} has no such choice; leave it out"
+            )
+        if settings.weights == "none":
+            raise SettingsError(
+                "keep_embedding = 'pretrained': weights = 'none' are random, and so would the "
+                "embeddings be; choose weights imagenet or a state dict's path, or leave it out"
             )
 
     @abstractmethod
@@ -118,14 +133,20 @@ class Task(ABC):
         The network's weights are drawn before the head's: without one it starts as the same.
         """
         self.check_settings(settings)
+        return self.unchecked_network(settings, classes)
+
+    def unchecked_network(self, settings: TrainSettings, classes: Sequence[str]) -> TappedNetwork:
+        """Build it for settings that may be those of an earlier version."""
         network, objective = self.build(settings, classes), self.objective(settings, classes)
+        keeps = settings.keep_embedding == "pretrained"
+        pretrained = copy.deepcopy(network) if keeps else None
         image = settings.size, settings.size
         taps = find_taps(network, image, settings.taps or self.taps(settings))
         head = None
         if settings.head:
             summary = objective.summary_size if settings.head_summary else 0
             head = LossPredictionHead([tap.channels for tap in taps], summary, settings.hidden)
-        return TappedNetwork(network, objective, taps, head)
+        return TappedNetwork(network, objective, taps, head, pretrained)
 
     # Labels
 

@@ -18,6 +18,7 @@ Optimizer = Literal["sgd", "rmsprop", "adam"]
 LossNorm = Literal["positives", "none"]
 Schedule = Literal["onecycle", "step"]
 Amp = Literal["auto", "off", "bf16"]
+Embedding = Literal["trained", "pretrained"]
 
 STATE_DICT = "the path of a state dict"
 NAMED_WEIGHTS = ("none", "imagenet", "coco")
@@ -42,6 +43,9 @@ class TrainSettings:
     size: int = _setting(0, "Side of the square input in pixels; 0 for the model's own.")
     fit: Fit = _setting("crop", "Resize mode.")
     white: int = _setting(0, "White level of images of over 8 bits, as 4095; 0: 65535 of 16 bits.")
+    keep_embedding: Embedding = _setting(
+        "trained", "pretrained: also export features of the first weights, to select by diversity."
+    )
     taps: tuple[str, ...] = _setting((), "Modules that the head reads; none: found automatically.")
     head: bool = _setting(True, "Train a loss prediction head; without one it is a baseline.")
     head_loss: str = _setting(

@@ -80,13 +80,10 @@ class Checkpoint:
 
     def network(self) -> TappedNetwork:
         """Build the trained network with its head, ready to predict, on the CPU."""
-        # Weights come from the checkpoint: nothing is downloaded again. Earlier versions knew
-        # another loss of the head, which it was trained by and does not contain.
-        settings = dataclasses.replace(
-            self.settings, weights="none", head_loss=TrainSettings.head_loss
-        )
+        # Weights come from the checkpoint: nothing is downloaded again.
+        settings = dataclasses.replace(self.settings, weights="none")
         with torch.random.fork_rng(devices=[]):  # it is built on the CPU
-            model = get_task(settings.task).network(settings, self.classes)
+            model = get_task(settings.task).unchecked_network(settings, self.classes)
         try:
             model.load_state_dict(self.state["model"])
         except RuntimeError as error:

@@ -22,7 +22,7 @@ RECIPE: dict[str, Any] = {"optimizer": "adam", "lr": 3e-4, "weight_decay": 0.0}
 BATCH = 64
 
 OF_MODEL = ("task", "model", "weights", "size", "fit", "mean", "std", "taps", "head", "hidden",
-            "head_summary", "white")  # fmt: skip
+            "head_summary", "white", "keep_embedding")  # fmt: skip
 """Settings that ``attach`` has decided."""
 
 

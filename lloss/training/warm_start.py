@@ -15,6 +15,7 @@ from lloss.text.first_names import first_names
 from lloss.training.checkpoint import Checkpoint
 
 _NETWORK = "network."  # Before the names of the target network's weights
+_PRETRAINED = "pretrained."  # And of its copy's, see TappedNetwork
 
 
 def take_weights(
@@ -38,7 +39,9 @@ def take_weights(
         raise CheckpointError(
             f"{start.path}: its weights {broken!r} are infinite or NaN; give another warm start"
         )
-    own, fresh = model.state_dict(), set[str]()
+    # Features of before the training stay those of this run's own first weights.
+    own = {k: v for k, v in model.state_dict().items() if not k.startswith(_PRETRAINED)}
+    fresh = set[str]()
     if start.classes != tuple(classes):
         names = [name.removeprefix(_NETWORK) for name in own if name.startswith(_NETWORK)]
         fresh = {_NETWORK + name for name in get_task(settings.task).class_layers(names)}

@@ -167,6 +167,8 @@ def test_a_model_of_another_task_is_refused(task: str, model: str, message: str)
             "loss_norm = 'none': classification has no such choice",
         ),
         ("pose", "weights", "imagenet", "weights 'imagenet': pose starts from none or the path of"),
+        ("detection", "keep_embedding", "pretrained", "detection has no such choice; leave it out"),
+        ("classification", "keep_embedding", "pretrained", "weights = 'none' are random, and so"),
         ("pose", "size", 100, "size = 100: an hourglass takes multiples of 64 pixels; use 128"),
         ("detection", "size", 8, "size = 8: ssdlite320_mobilenet_v3_large needs"),
     ],
