@@ -16,6 +16,7 @@ from onnx import TensorProto
 from torch import Tensor, nn
 
 import lloss
+from lloss.cli.main import main
 from lloss.errors import DivergedError, ParityError, PoolError, SettingsError
 from lloss.modeling.attached_model import AttachedModel
 from lloss.statistics.ranking_metrics import spearman
@@ -217,7 +218,13 @@ def test_features_of_before_training_are_exported(tmp_path: Path) -> None:
     assert not any("pretrained" in name and "last" in name for name in names), "no dead weights"
 
 
-def test_a_model_is_exported_with_a_reference(fitted: AttachedModel, tmp_path: Path) -> None:
+def test_a_model_is_exported_with_a_reference_and_described(
+    fitted: AttachedModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     pool = _images(250, 16)
     manifest = lloss.to_onnx(fitted, tmp_path / "m.onnx", sample=pool[:8], reference=pool)
     assert manifest.reference is not None and manifest.reference.images == 250
+    main(["info", str(tmp_path / "m.onnx")])
+    shown = capsys.readouterr().out
+    assert "unknown: a network from outside; its head reads first, second\n" in shown
+    assert str(manifest.reference) in shown and "None" not in shown
