@@ -319,6 +319,7 @@ class _Cycle:
     ) -> None:
         manifest = read_manifest(self.folder / MODEL)
         settings = self.settings
+        length = "the head alone" if settings.freeze else f"{settings.epochs} epochs"
         report = Report(
             project=self.project.root.resolve().name,
             task=settings.task,
@@ -332,7 +333,7 @@ class _Cycle:
                 "checkpoint": str(manifest.provenance.get("checkpoint_sha256", "")),
                 "labels": summary.labels_sha256,
                 "head": f"{settings.head_loss}, weight {settings.head_weight:g}",
-                "training": f"{settings.epochs} epochs, seed {settings.seed}",
+                "training": f"{length}, seed {settings.seed}",
             },
             counted=self.task.counted,
         )
