@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.nn import functional as F
 
 import lloss
@@ -40,11 +43,6 @@ def test_figures_are_those_of_the_formulas(photos: Path) -> None:
 
 
 def _normalized(model: lloss.AttachedModel, png: bytes) -> torch.Tensor:
-    import io
-
-    import numpy as np
-    from PIL import Image
-
     pixels = torch.from_numpy(np.array(Image.open(io.BytesIO(png)))).float() / 255
     mean, std = torch.tensor(model.preparation.mean), torch.tensor(model.preparation.std)
     return ((pixels - mean) / std).permute(2, 0, 1)
