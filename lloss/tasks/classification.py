@@ -18,10 +18,11 @@ from lloss.data.labeled_set import LabeledSet
 from lloss.errors import LabelError
 from lloss.files import write_text
 from lloss.images.decode import Pixels, decode_into, size_of
-from lloss.modeling.classifiers import build_classifier, preparation
+from lloss.modeling.classifiers import build_classifier, preparation, published
 from lloss.modeling.head import LOG_FLOOR
 from lloss.modeling.meter import Meter
 from lloss.modeling.objective import Objective
+from lloss.modeling.published_weights import Published
 from lloss.pools import Item
 from lloss.statistics.confidence_intervals import Floats, Interval, wilson
 from lloss.tasks.task import Decoding, Task
@@ -108,7 +109,10 @@ class _Classification(Task):
         return {"model": model, **preparation(model), **recipe}
 
     def build(self, settings: TrainSettings, classes: Sequence[str]) -> nn.Module:
-        return build_classifier(settings.model, len(classes), settings.weights)
+        return build_classifier(settings.model, len(classes))
+
+    def published(self, settings: TrainSettings, weights: str) -> Published | None:
+        return published(settings.model)
 
     def class_layers(self, names: Sequence[str]) -> tuple[str, ...]:
         last = names[-1].rpartition(".")[0] + "."

@@ -25,7 +25,10 @@ from lloss.modeling.head import LossPredictionHead
 from lloss.modeling.head_losses import HEAD_LOSSES
 from lloss.modeling.network import TappedNetwork
 from lloss.modeling.objective import Objective
+from lloss.modeling.pretrained_weights import Start, layer_of, read_state_dict, start_from
+from lloss.modeling.published_weights import Published
 from lloss.modeling.taps import find_taps
+from lloss.modeling.weights_cache import WeightsUnavailableError
 from lloss.pools import Item, Pool
 from lloss.tasks.train_settings import NAMED_WEIGHTS, STATE_DICT, TrainSettings
 from lloss.text.similar_names import lone_classes, similar_note
@@ -60,6 +63,8 @@ class Task(ABC):
     augments: tuple[str, ...] = ("none", "flip", "crop", "flip-crop")
     # What the network can start from; `STATE_DICT` stands for any path
     weights: tuple[str, ...] = ("none", "imagenet", STATE_DICT)
+    pretrained: str = "imagenet"  # what to start from where that is left open
+    part: str = ""  # the network's module that a state dict is of; "" for all of it
     # Whether labels are image files themselves, of their `path`: then the suffix of a label's name
     # is not its image's
     masks: bool = False
@@ -119,13 +124,65 @@ class Task(ABC):
         """
         self.check_settings(settings)
         network, objective = self.build(settings, classes), self.objective(settings, classes)
+        start = self.start(network, settings)
         image = settings.size, settings.size
         taps = find_taps(network, image, settings.taps or self.taps(settings))
         head = None
         if settings.head:
             summary = objective.summary_size if settings.head_summary else 0
             head = LossPredictionHead([tap.channels for tap in taps], summary, settings.hidden)
-        return TappedNetwork(network, objective, taps, head)
+        tapped = TappedNetwork(network, objective, taps, head)
+        tapped.start = start
+        return tapped
+
+    # Trained weights
+
+    def published(self, settings: TrainSettings, weights: str) -> Published | None:
+        """Return the published weights ``imagenet`` or ``coco`` of a network; None without any."""
+        return None
+
+    def start_weights(self, settings: TrainSettings) -> tuple[str, str]:
+        """Decide what to start from where it is left open, and say why.
+
+        Weights are downloaded here: without them training starts from random ones.
+        """
+        if settings.weights != "auto":
+            return settings.weights, "as asked for"
+        found = self.published(settings, self.pretrained)
+        if found is None:
+            return "none", f"there are no published weights of {settings.model}"
+        try:
+            found.fetch()
+        except WeightsUnavailableError as error:
+            return "none", str(error)
+        return self.pretrained, found.title
+
+    def start(self, network: nn.Module, settings: TrainSettings) -> Start | None:
+        """Give a fresh network the weights of the settings; layers of its classes may stay fresh.
+
+        Raises ``SettingsError`` for weights that do not fit, or cannot be had.
+        """
+        weights, names = settings.weights, list(network.state_dict())
+        if weights in ("none", "auto"):
+            return None
+        fresh = set(map(layer_of, self.class_layers(names)))
+        if weights not in NAMED_WEIGHTS:
+            state = read_state_dict(weights)
+            return start_from(network, state, weights, settings.model, fresh, self.part)
+        found = self.published(settings, weights)
+        if found is None:
+            raise SettingsError(
+                f"weights {weights}: there are none of {settings.model}; use --weights none"
+            )
+        part = found.part + "." if found.part else ""
+        fresh |= {layer_of(n) for n in names if n.startswith(tuple(part + f for f in found.fresh))}
+        try:
+            state = found.state()
+        except WeightsUnavailableError as error:
+            raise SettingsError(f"weights {weights}: {error}") from error
+        # Their last layer is of other classes, even where there are as many.
+        state = {name: v for name, v in state.items() if layer_of(part + name) not in fresh}
+        return start_from(network, state, weights, settings.model, fresh, found.part)
 
     # Labels
 

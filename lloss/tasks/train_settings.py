@@ -14,7 +14,7 @@ from lloss.modeling import IMAGENET_MEAN, IMAGENET_STD
 from lloss.tasks import TASKS
 
 Augment = Literal["none", "flip", "crop", "flip-crop", "ssd", "pose"]
-Optimizer = Literal["sgd", "rmsprop", "adam"]
+Optimizer = Literal["sgd", "rmsprop", "adam", "adamw"]
 LossNorm = Literal["positives", "none"]
 Schedule = Literal["onecycle", "step"]
 Amp = Literal["auto", "off", "bf16"]
@@ -58,6 +58,8 @@ class TrainSettings:
     lr: float = _setting(0.01, "Peak learning rate; 0.1 for resnet*-cifar, less for transformers.")
     momentum: float = _setting(0.9, "Momentum of sgd and rmsprop.")
     weight_decay: float = _setting(5e-4, "Weight decay.")
+    clip: float = _setting(-1.0, "Largest norm of a gradient; 0: none, -1: automatic.")
+    fresh_lr: float = _setting(0.0, "Learning rate of layers that start fresh, times lr; 0: auto.")
     schedule: Schedule = _setting("onecycle", "Rise and cosine fall, or times 0.1 at milestones.")
     milestones: tuple[int, ...] = _setting((), "Epochs at which `step` lowers the learning rate.")
     augment: Augment = _setting("flip-crop", "Random changes of the training images.")
@@ -77,6 +79,7 @@ class TrainSettings:
             "epochs": 1, "batch_size": 2, "hidden": 1, "size": 0, "seed": 0,
             "gradient_stop": -1, "crop_padding": -1, "white": 0,
             "momentum": 0, "weight_decay": 0, "head_weight": 0, "xi": 0,
+            "clip": -1, "fresh_lr": 0,
         }  # fmt: skip
         for name, low in at_least.items():
             if not low <= getattr(self, name) < math.inf:

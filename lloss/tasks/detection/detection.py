@@ -24,9 +24,11 @@ from lloss.modeling.networks.ssd import (
     build_detector,
     is_class_layer,
     own_size,
+    published,
     reference,
 )
 from lloss.modeling.objective import Objective
+from lloss.modeling.published_weights import Published
 from lloss.pools import Item
 from lloss.tasks.detection import image_scores
 from lloss.tasks.detection.average_precision import DetectionMeter, detect
@@ -99,6 +101,8 @@ class _Detection(Task):
     may_be_empty = True
     augments = KINDS
     weights = (*NAMED_WEIGHTS, STATE_DICT)
+    pretrained = "coco"
+    part = "ssd"
     read_labels = staticmethod(read_objects)
     write_labels = staticmethod(write_labels)
     join = staticmethod(join_objects)
@@ -127,7 +131,10 @@ class _Detection(Task):
         anchors_of(settings.model, settings.size or own_size(settings.model))
 
     def build(self, settings: TrainSettings, classes: Sequence[str]) -> nn.Module:
-        return build_detector(settings.model, len(classes), settings.weights, settings.size)
+        return build_detector(settings.model, len(classes), settings.size)
+
+    def published(self, settings: TrainSettings, weights: str) -> Published:
+        return published(settings.model, weights)
 
     def taps(self, settings: TrainSettings) -> tuple[str, ...]:
         return tuple(f"sources.{number}" for number in range(SOURCES))

@@ -20,7 +20,6 @@ from lloss.images.decode import ImageSpec
 from lloss.images.drawing import Drawing, Shape
 from lloss.modeling.networks import hourglass
 from lloss.modeling.objective import Objective
-from lloss.modeling.pretrained_weights import read_state_dict, start_from
 from lloss.pools import Item
 from lloss.tasks.pose.heatmaps import decode, heatmap_loss
 from lloss.tasks.pose.joint_targets import PersonTarget, PoseTargets
@@ -129,13 +128,7 @@ class _Pose(Task):
             hourglass.check_size(settings.size)
 
     def build(self, settings: TrainSettings, classes: Sequence[str]) -> nn.Module:
-        network = hourglass.build_hourglass(settings.model, len(classes))
-        if settings.weights != "none":
-            state = read_state_dict(settings.weights)
-            layers = self.class_layers(list(network.state_dict()))
-            fresh = {name.rpartition(".")[0] for name in layers}
-            start_from(network, state, settings.weights, settings.model, fresh)
-        return network
+        return hourglass.build_hourglass(settings.model, len(classes))
 
     def taps(self, settings: TrainSettings) -> tuple[str, ...]:
         return tuple(f"maps.{number}" for number in range(hourglass.stacks_of(settings.model)))
