@@ -29,14 +29,19 @@ class Start:
     left: tuple[str, ...]  # layers that took nothing over, or not all
     layers: int  # of the network: modules with parameters or buffers
     unused: int  # tensors of the state dict that belong to no layer of the network
+    # Class names in the order of its outputs, where layers that depend on them were taken over
+    classes: tuple[str, ...] = ()
 
     @property
     def line(self) -> str:
         """Say it in a line."""
         fresh = f"; fresh: {first_names(self.left, 4)}" if self.left else ""
         unused = f"; {self.unused} of its tensors are of no layer here" if self.unused else ""
-        count = self.layers - len(self.left)
-        return f"weights {self.weights}: {count} of {self.layers} layers taken over{fresh}{unused}"
+        order = f"; its classes must be, in order: {first_names(self.classes)}"
+        return (
+            f"weights {self.weights}: {self.layers - len(self.left)} of {self.layers} layers taken "
+            f"over{fresh}{unused}{order if self.classes else ''}"
+        )
 
 
 def read_state_dict(path: str) -> dict[str, Tensor]:

@@ -124,7 +124,7 @@ class Task(ABC):
         """
         self.check_settings(settings)
         network, objective = self.build(settings, classes), self.objective(settings, classes)
-        start = self.start(network, settings)
+        start = self.start(network, settings, classes)
         image = settings.size, settings.size
         taps = find_taps(network, image, settings.taps or self.taps(settings))
         head = None
@@ -157,7 +157,9 @@ class Task(ABC):
             return "none", str(error)
         return self.pretrained, found.title
 
-    def start(self, network: nn.Module, settings: TrainSettings) -> Start | None:
+    def start(
+        self, network: nn.Module, settings: TrainSettings, classes: Sequence[str]
+    ) -> Start | None:
         """Give a fresh network the weights of the settings; layers of its classes may stay fresh.
 
         Raises ``SettingsError`` for weights that do not fit, or cannot be had.
@@ -165,10 +167,13 @@ class Task(ABC):
         weights, names = settings.weights, list(network.state_dict())
         if weights in ("none", "auto"):
             return None
-        fresh = set(map(layer_of, self.class_layers(names)))
+        of_classes = self.class_layers(names)
+        fresh = set(map(layer_of, of_classes))
         if weights not in NAMED_WEIGHTS:
             state = read_state_dict(weights)
-            return start_from(network, state, weights, settings.model, fresh, self.part)
+            start = start_from(network, state, weights, settings.model, fresh, self.part)
+            known = start.taken.issuperset(of_classes)
+            return dataclasses.replace(start, classes=tuple(classes) if known else ())
         found = self.published(settings, weights)
         if found is None:
             raise SettingsError(

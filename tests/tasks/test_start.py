@@ -70,8 +70,9 @@ def test_a_last_layer_for_other_classes_starts_new_and_nothing_else(tmp_path: Pa
     assert all(torch.equal(loaded[key], saved[key]) for key in body)
     assert _fresh(five) == saved.keys() - body
     assert five.start is not None and five.start.line.endswith("; fresh: classifier")
-    same = _network(str(tmp_path / "w.pt"), model=NARROW).network.state_dict()
-    assert all(torch.equal(same[key], saved[key]) for key in saved)
+    same = _network(str(tmp_path / "w.pt"), model=NARROW)
+    assert all(torch.equal(v, saved[key]) for key, v in same.network.state_dict().items())
+    assert same.start is not None and same.start.line.endswith("must be, in order: 0, 1, 2")
 
 
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
