@@ -30,6 +30,12 @@ from lloss.tasks.train_settings import TrainSettings
 SUMMARY_CLASSES = 10
 """The head sees at most so many of the sorted log-probabilities: the rest decides little."""
 
+FIXED = ("vit_", "maxvit_")
+"""Starts of names of networks that take one size only."""
+
+LEAST = 64  # Pixels of the input: most networks shrink it 32 times
+
+SGD = {"optimizer": "sgd", "lr": 0.01, "weight_decay": 5e-4, "batch_size": 64, "steps": 1000}
 _ADAM = {"optimizer": "adam", "lr": 1e-3, "weight_decay": 0.0}
 RECIPES: dict[str, dict[str, Any]] = {
     "resnet18-cifar": {"lr": 0.1},
@@ -102,10 +108,19 @@ class _Classification(Task):
     cut_effect = "is not looked at"
 
     def defaults(self, model: str) -> dict[str, Any]:
-        """How images were prepared for the network's ImageNet weights, and its recipe."""
+        """How images were prepared for the network's ImageNet weights."""
         model = model or TrainSettings.model
-        recipe = next((r for start, r in RECIPES.items() if model.startswith(start)), {})
-        return {"model": model, **preparation(model), **recipe}
+        found = preparation(model)
+        del found["size"]
+        return {"model": model, **found}
+
+    def recipe(self, settings: TrainSettings, pretrained: bool) -> dict[str, Any]:
+        own = (recipe for start, recipe in RECIPES.items() if settings.model.startswith(start))
+        return {**SGD, **next(own, {})}
+
+    def input_sizes(self, settings: TrainSettings) -> tuple[int, int]:
+        own = preparation(settings.model)["size"]
+        return own if settings.model.startswith(FIXED) else min(LEAST, own), own
 
     def build(self, settings: TrainSettings, classes: Sequence[str]) -> nn.Module:
         return build_classifier(settings.model, len(classes), settings.weights)

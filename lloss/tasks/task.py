@@ -27,7 +27,7 @@ from lloss.modeling.network import TappedNetwork
 from lloss.modeling.objective import Objective
 from lloss.modeling.taps import find_taps
 from lloss.pools import Item, Pool
-from lloss.tasks.train_settings import NAMED_WEIGHTS, STATE_DICT, TrainSettings
+from lloss.tasks.train_settings import AUTOMATIC, NAMED_WEIGHTS, STATE_DICT, TrainSettings
 from lloss.text.similar_names import lone_classes, similar_note
 
 
@@ -73,10 +73,25 @@ class Task(ABC):
     def defaults(self, model: str) -> dict[str, Any]:
         """Return settings for a model ("": the usual one); ``SettingsError`` for an unknown one."""
 
-    def sized(self, settings: TrainSettings) -> TrainSettings:
-        """Replace a size of 0 by the model's own."""
-        size = settings.size or self.defaults(settings.model)["size"]
-        return dataclasses.replace(settings, size=size)
+    @abstractmethod
+    def recipe(self, settings: TrainSettings, pretrained: bool) -> dict[str, Any]:
+        """Return how a network is trained where nothing else is asked for.
+
+        These are ``optimizer``, ``lr``, ``weight_decay``, ``batch_size`` (at most so many images)
+        and ``steps`` (the budget that epochs are made of). ``pretrained`` is whether it starts from
+        trained weights; of ``settings`` only the weights are decided.
+        """
+
+    @abstractmethod
+    def input_sizes(self, settings: TrainSettings) -> tuple[int, int]:
+        """Return the smallest and the largest side that is sensible to choose, in pixels.
+
+        The largest is what the network was made for. They are equal where it takes no other.
+        """
+
+    def start_weights(self, settings: TrainSettings) -> tuple[str, str]:
+        """Decide a concrete value of ``weights`` where it is automatic, and say why."""
+        return "none", "trained from fresh weights"
 
     def check_settings(self, settings: TrainSettings) -> None:
         """Refuse settings that training would ignore or fail at, with a ``SettingsError``."""
@@ -88,7 +103,8 @@ class Task(ABC):
             raise SettingsError(
                 f"augment = {augment!r}: {self.name} has {', '.join(self.augments)}"
             )
-        if start not in self.weights and (start in NAMED_WEIGHTS or STATE_DICT not in self.weights):
+        known = start in ("auto", *self.weights)
+        if not known and (start in NAMED_WEIGHTS or STATE_DICT not in self.weights):
             choices = " or ".join(self.weights)
             raise SettingsError(f"weights {start!r}: {self.name} starts from {choices}")
         if settings.loss_norm != TrainSettings.loss_norm and not self.loss_norms:
@@ -116,8 +132,11 @@ class Task(ABC):
         """Build a fresh network with head, for settings whose ``size`` is not 0.
 
         The network's weights are drawn before the head's: without one it starts as the same.
+        Undecided weights are fresh ones.
         """
         self.check_settings(settings)
+        if settings.weights == AUTOMATIC["weights"]:
+            settings = dataclasses.replace(settings, weights="none")
         network, objective = self.build(settings, classes), self.objective(settings, classes)
         image = settings.size, settings.size
         taps = find_taps(network, image, settings.taps or self.taps(settings))

@@ -54,6 +54,8 @@ class Trainer:
 
     def __post_init__(self) -> None:
         settings, count = self.settings, len(self.data.images)
+        if settings.undecided:
+            raise SettingsError(f"{settings.undecided[0]}: is automatic; decide it before training")
         if count < settings.batch_size:
             raise LabelError(
                 f"{count} labeled images are fewer than a batch of {settings.batch_size}: "
@@ -234,7 +236,7 @@ def _optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimiz
             return torch.optim.Adam(model.parameters(), **common)
         case "rmsprop":
             return torch.optim.RMSprop(model.parameters(), momentum=settings.momentum, **common)
-        case "sgd":
+        case _:
             return torch.optim.SGD(model.parameters(), momentum=settings.momentum, **common)
 
 

@@ -31,7 +31,7 @@ from lloss.images.drawing import Drawing
 from lloss.modeling.objective import Objective
 from lloss.pools import Item
 from lloss.pools.image_files import read_file
-from lloss.tasks.classification import ClassificationObjective, flip_crop
+from lloss.tasks.classification import SGD, ClassificationObjective, flip_crop
 from lloss.tasks.segmentation.mean_iou import UNKNOWN, Mask, MaskTarget, MeanIoU
 from lloss.tasks.task import Decoding, Task
 from lloss.tasks.train_settings import TrainSettings
@@ -115,11 +115,17 @@ class _Segmentation(Task):
     may_be_empty = True
 
     def defaults(self, model: str) -> dict[str, Any]:
-        """Inputs of 256 pixels that show all of an image, and smaller steps than a classifier's."""
+        """Inputs that show all of an image."""
         if model and model not in MODELS:
             raise SettingsError(f"model {model!r}: unknown; choose one of {', '.join(MODELS)}")
-        own = {"size": 256, "fit": "stretch", "batch_size": 8, "lr": 0.02}
-        return {"model": model or MODELS[0], **own}
+        return {"model": model or MODELS[0], "fit": "stretch"}
+
+    def recipe(self, settings: TrainSettings, pretrained: bool) -> dict[str, Any]:
+        """Smaller batches than a classifier's, and larger steps."""
+        return {**SGD, "batch_size": 8, "lr": 0.02}
+
+    def input_sizes(self, settings: TrainSettings) -> tuple[int, int]:
+        return 64, 256
 
     def build(self, settings: TrainSettings, classes: Names) -> nn.Module:
         backbone = "DEFAULT" if settings.weights == "imagenet" else None
