@@ -70,7 +70,7 @@ def make_data() -> Callable[..., Any]:
 
 TINY: dict[str, Any] = {
     "model": "resnet10-cifar-narrow", "size": 8, "hidden": 8, "epochs": 2, "batch_size": 8,
-    "lr": 0.05, "amp": "off",
+    "weights": "none", "optimizer": "sgd", "lr": 0.05, "weight_decay": 5e-4, "amp": "off",
 }  # fmt: skip
 """Settings that train in a moment."""
 

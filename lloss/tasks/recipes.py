@@ -38,15 +38,17 @@ and ConvNeXt, are :data:`ADAMW`'s."""
 
 BY_OPTIMIZER: dict[str, Recipe] = {
     "sgd": SGD,
-    "rmsprop": {"lr": 3e-4, "weight_decay": 0.0, "clip": 1.0},
-    "adam": {"lr": 1e-3, "weight_decay": 0.0, "clip": 1.0},
+    "rmsprop": {"lr": 3e-4, "weight_decay": 0.0, "clip": 0.0},
+    "adam": {"lr": 1e-3, "weight_decay": 0.0, "clip": 0.0},
     "adamw": ADAMW,
 }
 """Where another optimizer is asked for than the family's."""
 
 FINE_TUNING = 0.3
-"""Times the rate of random weights: trained ones are to be kept. Layers that start fresh have the
-whole rate."""
+"""Times the rate of random weights: trained ones are to be kept."""
+
+FRESH = 3.0
+"""Times that again, for layers that start fresh."""
 
 
 def recipe_of(model: str, optimizer: str, pretrained: bool) -> Recipe:
@@ -66,7 +68,7 @@ def recipe_of(model: str, optimizer: str, pretrained: bool) -> Recipe:
 
 def fine_tuning(recipe: Recipe) -> Recipe:
     """Lower a recipe's rate for weights that are trained."""
-    return {**recipe, "lr": round(recipe["lr"] * FINE_TUNING, 6), "fresh_lr": 1 / FINE_TUNING}
+    return {**recipe, "lr": round(recipe["lr"] * FINE_TUNING, 6), "fresh_lr": FRESH}
 
 
 def _family(model: str) -> Recipe:

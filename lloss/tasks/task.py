@@ -30,7 +30,7 @@ from lloss.modeling.published_weights import Published
 from lloss.modeling.taps import find_taps
 from lloss.modeling.weights_cache import WeightsUnavailableError
 from lloss.pools import Item, Pool
-from lloss.tasks.train_settings import NAMED_WEIGHTS, STATE_DICT, TrainSettings
+from lloss.tasks.train_settings import AUTOMATIC, NAMED_WEIGHTS, STATE_DICT, TrainSettings
 from lloss.text.similar_names import lone_classes, similar_note
 
 
@@ -78,10 +78,21 @@ class Task(ABC):
     def defaults(self, model: str) -> dict[str, Any]:
         """Return settings for a model ("": the usual one); ``SettingsError`` for an unknown one."""
 
-    def sized(self, settings: TrainSettings) -> TrainSettings:
-        """Replace a size of 0 by the model's own."""
-        size = settings.size or self.defaults(settings.model)["size"]
-        return dataclasses.replace(settings, size=size)
+    @abstractmethod
+    def recipe(self, settings: TrainSettings, pretrained: bool) -> dict[str, Any]:
+        """Return how a network is trained where nothing else is asked for.
+
+        These are ``optimizer``, ``lr``, ``weight_decay``, ``clip``, ``fresh_lr``, ``batch_size``
+        (at most so many images) and ``steps`` (the budget that epochs are made of). ``pretrained``
+        is whether it starts from trained weights; of ``settings`` only the weights are decided.
+        """
+
+    @abstractmethod
+    def input_sizes(self, settings: TrainSettings) -> tuple[int, int]:
+        """Return the smallest and the largest side that is sensible to choose, in pixels.
+
+        The largest is what the network was made for. They are equal where it takes no other.
+        """
 
     def check_settings(self, settings: TrainSettings) -> None:
         """Refuse settings that training would ignore or fail at, with a ``SettingsError``."""
@@ -93,7 +104,8 @@ class Task(ABC):
             raise SettingsError(
                 f"augment = {augment!r}: {self.name} has {', '.join(self.augments)}"
             )
-        if start not in self.weights and (start in NAMED_WEIGHTS or STATE_DICT not in self.weights):
+        known = start in ("auto", *self.weights)
+        if not known and (start in NAMED_WEIGHTS or STATE_DICT not in self.weights):
             choices = " or ".join(self.weights)
             raise SettingsError(f"weights {start!r}: {self.name} starts from {choices}")
         if settings.loss_norm != TrainSettings.loss_norm and not self.loss_norms:
@@ -121,6 +133,7 @@ class Task(ABC):
         """Build a fresh network with head, for settings whose ``size`` is not 0.
 
         The network's weights are drawn before the head's: without one it starts as the same.
+        Undecided weights are random ones.
         """
         self.check_settings(settings)
         network, objective = self.build(settings, classes), self.objective(settings, classes)
@@ -146,7 +159,7 @@ class Task(ABC):
 
         Weights are downloaded here: without them training starts from random ones.
         """
-        if settings.weights != "auto":
+        if settings.weights != AUTOMATIC["weights"]:
             return settings.weights, "as asked for"
         found = self.published(settings, self.pretrained)
         if found is None:
@@ -165,7 +178,7 @@ class Task(ABC):
         Raises ``SettingsError`` for weights that do not fit, or cannot be had.
         """
         weights, names = settings.weights, list(network.state_dict())
-        if weights in ("none", "auto"):
+        if weights in ("none", AUTOMATIC["weights"]):
             return None
         of_classes = self.class_layers(names)
         fresh = set(map(layer_of, of_classes))
@@ -179,14 +192,15 @@ class Task(ABC):
             raise SettingsError(
                 f"weights {weights}: there are none of {settings.model}; use --weights none"
             )
-        part = found.part + "." if found.part else ""
-        fresh |= {layer_of(n) for n in names if n.startswith(tuple(part + f for f in found.fresh))}
         try:
             state = found.state()
         except WeightsUnavailableError as error:
             raise SettingsError(f"weights {weights}: {error}") from error
+        within = found.part + "." if found.part else ""
         # Their last layer is of other classes, even where there are as many.
-        state = {name: v for name, v in state.items() if layer_of(part + name) not in fresh}
+        state = {name: v for name, v in state.items() if within + name not in of_classes}
+        may_lack = tuple(within + start for start in found.fresh)
+        fresh |= {layer_of(name) for name in names if may_lack and name.startswith(may_lack)}
         return start_from(network, state, weights, settings.model, fresh, found.part)
 
     # Labels

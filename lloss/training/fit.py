@@ -12,6 +12,7 @@ from lloss.errors import SettingsError
 from lloss.modeling.attached_model import AttachedModel
 from lloss.tasks import TASKS, get_task
 from lloss.tasks.train_settings import TrainSettings
+from lloss.training.decisions import decide
 from lloss.training.labeled_batches import refuse_without_loss
 from lloss.training.trainer import Trainer
 from lloss.training.training_data import load_examples
@@ -47,8 +48,9 @@ def fit(
         DivergedError: the loss or a weight became infinite or NaN.
         SettingsError: an unknown setting, one that ``attach`` decides, or a task of one's own.
     """
-    wanted = _settings(model, len(labeled), settings)
-    task, problems = get_task(wanted.task), problems or Problems()
+    wanted, problems = _settings(model, len(labeled), settings), problems or Problems()
+    task = get_task(wanted.task)
+    wanted = decide(task, wanted, labeled).settings
     task.check_settings(wanted)
     task.check(labeled.labels, model.classes)
     refuse_without_loss(task, labeled, model.classes)
@@ -81,7 +83,11 @@ def _settings(model: AttachedModel, images: int, given: dict[str, Any]) -> Train
     if spec.height != spec.width:
         raise SettingsError(f"an input of {spec.height}×{spec.width}: fit takes a square one")
     known = get_task(model.task)
-    defaults = {"model": known.defaults("")["model"], "batch_size": max(2, min(BATCH, images))}
+    defaults = {
+        "model": known.defaults("")["model"],
+        "batch_size": max(2, min(BATCH, images)),
+        "weights": "none",
+    }
     values = {
         **defaults, **RECIPE, **given,
         "task": model.task, "size": spec.height, "fit": spec.fit,

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch.optim import lr_scheduler
 
+from lloss.errors import SettingsError
 from lloss.modeling.network import NETWORK, TappedNetwork
 from lloss.tasks.train_settings import TrainSettings
 
@@ -24,6 +25,8 @@ def make_optimizer(model: TappedNetwork, settings: TrainSettings) -> torch.optim
             return torch.optim.RMSprop(groups, momentum=settings.momentum, **common)
         case "sgd":
             return torch.optim.SGD(groups, momentum=settings.momentum, **common)
+        case "auto":
+            raise SettingsError("optimizer = 'auto': not decided yet; see lloss.training.decisions")
 
 
 def _groups(model: TappedNetwork, settings: TrainSettings) -> list[dict[str, Any]]:

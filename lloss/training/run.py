@@ -34,6 +34,7 @@ from lloss.tasks.task import Task
 from lloss.tasks.train_settings import TrainSettings
 from lloss.text.first_names import first_names
 from lloss.training.checkpoint import FILE, Checkpoint, load_checkpoint
+from lloss.training.decisions import decide
 from lloss.training.divergence import doubts
 from lloss.training.trainer import Trainer
 from lloss.training.training_data import TrainingData, load_examples
@@ -98,10 +99,16 @@ def _train(
     say: Callable[[str], None],
 ) -> Checkpoint:
     task = get_task(settings.task)
-    settings = task.sized(settings)
     labeled = _with_loss(task, labeled.ordered(), problems)
     start = load_checkpoint(warm_start) if warm_start else None
     before = _earlier_run(run, labeled, settings, resume, start)
+    if before is not None:
+        settings = settings.filled_from(before.settings)
+    else:
+        decided = decide(task, settings, labeled, start.settings if start else None)
+        settings = decided.settings
+        for line in decided.lines:
+            say(line)
     data, sample = _decoded(task, labeled, settings, run, problems)
     for line in problems.lines():
         say(line)
@@ -120,6 +127,8 @@ def _train(
         trainer.load_state(before.state)
     elif start is not None:
         say(take_weights(trainer.model, start, settings, data.classes))
+    elif trainer.model.start is not None:
+        say(trainer.model.start.line)
     _keep_epochs(run / METRICS, trainer.epoch)
     own = traces(labeled.items)
     checkpoint = Checkpoint(
@@ -223,7 +232,7 @@ def _earlier_run(
             f"{run}: holds a training run already; go on with --resume, or choose another -o"
         )
     before = load_checkpoint(run)
-    old, new = before.settings.as_dict(), settings.as_dict()
+    old, new = before.settings.as_dict(), settings.filled_from(before.settings).as_dict()
     if not settings.taps:
         new["taps"] = old["taps"]  # found automatically then as now
     for name in old:

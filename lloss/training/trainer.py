@@ -54,6 +54,8 @@ class Trainer:
 
     def __post_init__(self) -> None:
         settings, count = self.settings, len(self.data.images)
+        if settings.undecided:
+            raise SettingsError(f"{settings.undecided[0]}: is automatic; decide it before training")
         if count < settings.batch_size:
             raise LabelError(
                 f"{count} labeled images are fewer than a batch of {settings.batch_size}: "

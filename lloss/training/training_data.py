@@ -52,6 +52,14 @@ def seed_of(*words: int) -> int:
     return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1)
 
 
+def steps_of(images: int, batch_size: int) -> int:
+    """Return the steps of an epoch, none of them with a single image.
+
+    Of an odd number of images in batches of 2 one has 3.
+    """
+    return min(-(-images // batch_size), images // 2)
+
+
 class Batches(Dataset[tuple[torch.Tensor, Any]]):
     """Augmented batches by epoch and step.
 
@@ -61,9 +69,7 @@ class Batches(Dataset[tuple[torch.Tensor, Any]]):
 
     def __init__(self, task: Task, settings: TrainSettings, data: TrainingData) -> None:
         self.task, self.settings, self.data = task, settings, data
-        count = len(data.images)
-        # Batches of 2 in an odd epoch: one of 3 rather than one of a single image.
-        self.steps = min(-(-count // settings.batch_size), count // 2)
+        self.steps = steps_of(len(data.images), settings.batch_size)
         self._order: tuple[int, list[NDArray[np.int64]]] = -1, []
 
     def __getitem__(self, place: tuple[int, int]) -> tuple[torch.Tensor, Any]:

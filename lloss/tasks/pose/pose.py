@@ -33,6 +33,7 @@ FOUND = 0.1
 """A joint whose peak is at least so high is drawn; a Gaussian of a joint found for sure has 1. It
 is low, as the picks are the images that the network is least sure of."""
 
+NARROW = "-narrow"  # End of the names of networks for a CPU
 ENERGY = math.pi  # Sum of the squares of a Gaussian of height 1 and sigma 1
 
 
@@ -104,21 +105,23 @@ class _Pose(Task):
     collate = staticmethod(PoseTargets.of)
 
     def defaults(self, model: str) -> dict[str, Any]:
-        """What learns from few persons; a narrow network does from images of half the size."""
+        """How persons are cut out and augmented."""
         model = model or "hourglass2"
         hourglass.stacks_of(model)
-        narrow = model.endswith("-narrow")
+        return {"model": model, "fit": "pad", "augment": "pose", "momentum": 0.0}
+
+    def recipe(self, settings: TrainSettings, pretrained: bool) -> dict[str, Any]:
+        """What learns from few persons."""
+        optimizer = "rmsprop" if settings.model.endswith(NARROW) else "adam"
         return {
-            "model": model,
-            "size": 128 if narrow else 256,
-            "fit": "pad",
-            "augment": "pose",
-            "optimizer": "rmsprop" if narrow else "adam",
-            "momentum": 0.0,
-            "lr": 1e-3,
-            "weight_decay": 0.0,
-            "batch_size": 8,
-        }
+            "optimizer": optimizer, "lr": 1e-3, "weight_decay": 0.0, "clip": 0.0, "fresh_lr": 1.0,
+            "batch_size": 8, "steps": 1500,
+        }  # fmt: skip
+
+    def input_sizes(self, settings: TrainSettings) -> tuple[int, int]:
+        """A narrow network learns from images of half the size."""
+        size = 128 if settings.model.endswith(NARROW) else 256
+        return size, size
 
     def check_settings(self, settings: TrainSettings) -> None:
         super().check_settings(settings)

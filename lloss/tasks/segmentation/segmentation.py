@@ -33,6 +33,7 @@ from lloss.modeling.published_weights import Published, TorchvisionWeights
 from lloss.pools import Item
 from lloss.pools.image_files import read_file
 from lloss.tasks.classification import ClassificationObjective, flip_crop
+from lloss.tasks.recipes import SGD, STEPS, fine_tuning
 from lloss.tasks.segmentation.mean_iou import UNKNOWN, Mask, MaskTarget, MeanIoU
 from lloss.tasks.task import Decoding, Task
 from lloss.tasks.train_settings import NAMED_WEIGHTS, STATE_DICT, TrainSettings
@@ -118,11 +119,18 @@ class _Segmentation(Task):
     may_be_empty = True
 
     def defaults(self, model: str) -> dict[str, Any]:
-        """Inputs of 256 pixels that show all of an image, and smaller steps than a classifier's."""
+        """Inputs that show all of an image."""
         if model and model not in MODELS:
             raise SettingsError(f"model {model!r}: unknown; choose one of {', '.join(MODELS)}")
-        own = {"size": 256, "fit": "stretch", "batch_size": 8, "lr": 0.02}
-        return {"model": model or MODELS[0], **own}
+        return {"model": model or MODELS[0], "fit": "stretch"}
+
+    def recipe(self, settings: TrainSettings, pretrained: bool) -> dict[str, Any]:
+        """Smaller batches than a classifier's, and larger steps."""
+        recipe = {**SGD, "batch_size": 8, "lr": 0.02, "steps": STEPS, "fresh_lr": 1.0}
+        return fine_tuning(recipe) if pretrained else recipe
+
+    def input_sizes(self, settings: TrainSettings) -> tuple[int, int]:
+        return 64, 256
 
     def build(self, settings: TrainSettings, classes: Names) -> nn.Module:
         made = get_model(settings.model, weights_backbone=None, num_classes=len(classes))
