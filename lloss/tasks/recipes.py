@@ -11,9 +11,8 @@ from typing import Any
 
 Recipe = dict[str, Any]
 
-BATCH = 64
-STEPS = 1000  # The budget from random weights, in batches
-FINE_TUNING_STEPS = 400
+BUDGET: Recipe = {"batch_size": 64, "steps": 1000, "least_epochs": 30, "fresh_lr": 1.0}
+"""How much training is enough from random weights."""
 
 SGD: Recipe = {"optimizer": "sgd", "lr": 0.01, "weight_decay": 5e-4, "clip": 0.0}
 CIFAR: Recipe = {**SGD, "lr": 0.1}
@@ -62,13 +61,18 @@ def recipe_of(model: str, optimizer: str, pretrained: bool) -> Recipe:
         recipe = ADAMW
     if optimizer not in ("auto", recipe["optimizer"]):
         recipe = {"optimizer": optimizer, **BY_OPTIMIZER[optimizer]}
-    recipe = {**recipe, "batch_size": BATCH, "steps": STEPS, "fresh_lr": 1.0}
-    return fine_tuning({**recipe, "steps": FINE_TUNING_STEPS}) if pretrained else recipe
+    return fine_tuning({**BUDGET, **recipe}, steps=400) if pretrained else {**BUDGET, **recipe}
 
 
-def fine_tuning(recipe: Recipe) -> Recipe:
-    """Lower a recipe's rate for weights that are trained."""
-    return {**recipe, "lr": round(recipe["lr"] * FINE_TUNING, 6), "fresh_lr": FRESH}
+def fine_tuning(recipe: Recipe, **budget: int) -> Recipe:
+    """Lower a recipe's rate, and the fewest epochs, for weights that are trained."""
+    return {
+        **recipe,
+        **budget,
+        "least_epochs": 10,
+        "lr": round(recipe["lr"] * FINE_TUNING, 6),
+        "fresh_lr": FRESH,
+    }
 
 
 def _family(model: str) -> Recipe:

@@ -82,9 +82,10 @@ class Task(ABC):
     def recipe(self, settings: TrainSettings, pretrained: bool) -> dict[str, Any]:
         """Return how a network is trained where nothing else is asked for.
 
-        These are ``optimizer``, ``lr``, ``weight_decay``, ``clip``, ``fresh_lr``, ``batch_size``
-        (at most so many images) and ``steps`` (the budget that epochs are made of). ``pretrained``
-        is whether it starts from trained weights; of ``settings`` only the weights are decided.
+        These are automatic settings, where ``batch_size`` is the most images; and two others,
+        ``steps`` the budget that epochs are made of, ``least_epochs`` the fewest of them.
+        ``pretrained`` is whether it starts from trained weights; of ``settings`` only the weights
+        are decided.
         """
 
     @abstractmethod

@@ -35,7 +35,7 @@ from lloss.tasks.detection.average_precision import DetectionMeter, detect
 from lloss.tasks.detection.box_augmentation import KINDS, STORED_SCALE, augment_boxes
 from lloss.tasks.detection.box_targets import ObjectBatch, Objects
 from lloss.tasks.detection.multibox_loss import multibox_loss
-from lloss.tasks.recipes import fine_tuning
+from lloss.tasks.recipes import BUDGET, fine_tuning
 from lloss.tasks.task import Decoding, Task
 from lloss.tasks.train_settings import NAMED_WEIGHTS, STATE_DICT, TrainSettings
 
@@ -124,7 +124,7 @@ class _Detection(Task):
         }
 
     def recipe(self, settings: TrainSettings, pretrained: bool) -> dict[str, Any]:
-        recipe = {**RECIPES[settings.model], "clip": 0.0, "fresh_lr": 1.0}
+        recipe = {**BUDGET, **RECIPES[settings.model], "clip": 0.0}
         # SSD300's is of a trained backbone already.
         lower = pretrained and recipe["optimizer"] == "adam"
         return fine_tuning(recipe) if lower else recipe

@@ -26,6 +26,7 @@ from lloss.tasks.pose.joint_targets import PersonTarget, PoseTargets
 from lloss.tasks.pose.pck import LEFT_OUT, Pck, annotated_names, group_of, heads_known
 from lloss.tasks.pose.person_examples import read_person
 from lloss.tasks.pose.pose_augmentation import STORED_SCALE, View, draw_views, show
+from lloss.tasks.recipes import BUDGET
 from lloss.tasks.task import Task
 from lloss.tasks.train_settings import STATE_DICT, TrainSettings
 
@@ -113,10 +114,8 @@ class _Pose(Task):
     def recipe(self, settings: TrainSettings, pretrained: bool) -> dict[str, Any]:
         """What learns from few persons."""
         optimizer = "rmsprop" if settings.model.endswith(NARROW) else "adam"
-        return {
-            "optimizer": optimizer, "lr": 1e-3, "weight_decay": 0.0, "clip": 0.0, "fresh_lr": 1.0,
-            "batch_size": 8, "steps": 1500,
-        }  # fmt: skip
+        own = {"optimizer": optimizer, "lr": 1e-3, "weight_decay": 0.0, "clip": 0.0}
+        return {**BUDGET, **own, "batch_size": 8, "steps": 1500}
 
     def input_sizes(self, settings: TrainSettings) -> tuple[int, int]:
         """A narrow network learns from images of half the size."""

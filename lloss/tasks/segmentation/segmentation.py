@@ -33,7 +33,7 @@ from lloss.modeling.published_weights import Published, TorchvisionWeights
 from lloss.pools import Item
 from lloss.pools.image_files import read_file
 from lloss.tasks.classification import ClassificationObjective, flip_crop
-from lloss.tasks.recipes import SGD, STEPS, fine_tuning
+from lloss.tasks.recipes import BUDGET, SGD, fine_tuning
 from lloss.tasks.segmentation.mean_iou import UNKNOWN, Mask, MaskTarget, MeanIoU
 from lloss.tasks.task import Decoding, Task
 from lloss.tasks.train_settings import NAMED_WEIGHTS, STATE_DICT, TrainSettings
@@ -126,7 +126,7 @@ class _Segmentation(Task):
 
     def recipe(self, settings: TrainSettings, pretrained: bool) -> dict[str, Any]:
         """Smaller batches than a classifier's, and larger steps."""
-        recipe = {**SGD, "batch_size": 8, "lr": 0.02, "steps": STEPS, "fresh_lr": 1.0}
+        recipe = {**BUDGET, **SGD, "batch_size": 8, "lr": 0.02}
         return fine_tuning(recipe) if pretrained else recipe
 
     def input_sizes(self, settings: TrainSettings) -> tuple[int, int]:
