@@ -16,7 +16,9 @@ from lloss.project.demo_data import digits, write_files
 from .outside_networks import DepthNet, TwoStages
 
 TEXT = (Path(__file__).parents[1] / "docs" / "python.md").read_text(encoding="utf-8")
-TEN_LINES, TASK, FIT, LOOP, LIGHTNING, ACCELERATE = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+TEN_LINES, TASK, FIT, LOOP, LIGHTNING, ACCELERATE = re.findall(
+    r"```python\n(.*?)```", TEXT, re.DOTALL
+)
 
 
 def test_the_ten_lines_run(

@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import sys
 from collections.abc import Iterable, Iterator, Sized
 from pathlib import Path
 from typing import Any
@@ -22,17 +23,17 @@ from lloss.errors import SettingsError
 from lloss.modeling.attached_model import AttachedModel
 from lloss.modeling.head_losses import HEAD_LOSSES
 from lloss.tasks import TASKS, get_task
-from lloss.tasks.train_settings import TrainSettings
+from lloss.tasks.recipes import recipe_of
+from lloss.tasks.train_settings import AUTOMATIC, TrainSettings
 from lloss.training.attached_evaluation import ModelEvaluation, measure_model
 from lloss.training.checkpoint import Checkpoint
+from lloss.training.decisions import epochs_of
 from lloss.training.labeled_batches import LabeledImages
 from lloss.training.run import METRICS, continue_run, earlier_run, train_epochs, training_folder
 from lloss.training.trainer import Trainer
 
-RECIPE: dict[str, Any] = {"optimizer": "adam", "lr": 3e-4, "weight_decay": 0.0}
-"""What most networks train with, transformers among them."""
-
-BATCH = 64
+OWN = ":"
+"""Stands for a network of one's own in :mod:`lloss.tasks.recipes`."""
 
 OF_MODEL = ("task", "model", "weights", "size", "fit", "mean", "std", "taps", "head", "hidden",
             "head_summary", "white", "freeze")  # fmt: skip
@@ -76,8 +77,8 @@ def fit(
             its weights.
         problems: receives notes on the images.
         settings: those of ``lloss train``, such as ``epochs``, ``lr``, ``gradient_stop`` and
-            ``augment``; by default Adam at 0.0003 and batches of 64 images, or all where there are
-            fewer.
+            ``augment``; by default AdamW at 0.0003, batches of 64 images, or all where there are
+            fewer, and epochs of 1,000 steps in all, but at least 30.
 
     Raises:
         LabelError: an image or label cannot be used.
@@ -94,6 +95,7 @@ def fit(
         get_task(model.task).check(data.labels, model.classes)
     labeled = LabeledImages.of(model, data, targets, wanted, problems)
     _refuse_ignored(labeled, settings)
+    wanted = _with_epochs(wanted, labeled)
     source = labeled.source(wanted)
     measured = None if validation is None else _opened(model, validation)
 
@@ -130,15 +132,18 @@ def _settings(
 ) -> TrainSettings:
     if decided := sorted(given.keys() & set(OF_MODEL)):
         raise SettingsError(f"{decided[0]}: attach decides it; leave it out here")
+    given = {name: value for name, value in given.items() if value != AUTOMATIC.get(name, ...)}
     spec, known = model.preparation.image, None
-    defaults: dict[str, Any] = {"batch_size": max(2, min(BATCH, _count(data, targets)))}
+    defaults = recipe_of(OWN, given.get("optimizer", "auto"), pretrained=False)
+    defaults["batch_size"] = max(2, min(defaults["batch_size"], _count(data, targets)))
+    del defaults["steps"], defaults["least_epochs"]
     if model.task in TASKS:
         known = get_task(model.task)
         theirs = known.defaults("")
         defaults |= {name: theirs[name] for name in ("model", "augment") if name in theirs}
         defaults.setdefault("augment", "flip-crop" if "flip-crop" in known.augments else "none")
     values = {
-        "augment": "none", **defaults, **RECIPE, **given, "weights": "none",
+        "augment": "none", **defaults, **given, "weights": "none",
         "task": model.task, "size": min(spec.height, spec.width), "fit": spec.fit,
         "white": spec.white, "taps": [tap.module for tap in model.taps],
         "mean": list(model.preparation.mean), "std": list(model.preparation.std),
@@ -156,11 +161,21 @@ def _settings(
     return settings
 
 
+def _with_epochs(settings: TrainSettings, labeled: LabeledImages) -> TrainSettings:
+    """Choose the epochs by the recipe's budget of steps, where they are not given."""
+    if settings.epochs:
+        return settings
+    recipe = recipe_of(OWN, settings.optimizer, pretrained=False)
+    steps = labeled.source(settings).steps
+    epochs, _ = epochs_of(recipe["steps"], steps, recipe["least_epochs"])
+    return dataclasses.replace(settings, epochs=epochs)
+
+
 def _count(data: Any, targets: Any) -> int:
-    """Number of images; BATCH where a loader decides the batches."""
+    """Number of images; many where a loader decides the batches."""
     if isinstance(data, (LabeledSet, torch.utils.data.Dataset)) and isinstance(data, Sized):
         return len(data)
-    return len(targets) if isinstance(targets, Sized) else BATCH
+    return len(targets) if isinstance(targets, Sized) else sys.maxsize
 
 
 def _refuse_ignored(labeled: LabeledImages, given: dict[str, Any]) -> None:

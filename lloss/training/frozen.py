@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from dataclasses import dataclass
 
@@ -22,6 +23,12 @@ from lloss.training.last_layer import LAST, fresh_layers, train_last_layer
 from lloss.training.trainer import device_of
 from lloss.training.training_data import TrainingData, seed_of
 
+UNUSED = {
+    "epochs": 1, "batch_size": 64, "optimizer": "adam", "lr": 1e-3, "weight_decay": 0.0,
+    "clip": 0.0, "fresh_lr": 1.0,
+}  # fmt: skip
+"""What has no effect, in the place of automatic settings."""
+
 
 @dataclass(frozen=True)
 class FrozenFit:
@@ -30,6 +37,12 @@ class FrozenFit:
     network: TappedNetwork
     head: HeadFit
     lines: list[str]  # what was trained, and how well it does, for the user
+
+
+def settings_of_frozen(settings: TrainSettings) -> TrainSettings:
+    """Return the settings of one pass over the images."""
+    unused = {name: value for name, value in UNUSED.items() if name in settings.undecided}
+    return dataclasses.replace(settings, **{**unused, "epochs": 1})
 
 
 def train_frozen(settings: TrainSettings, data: TrainingData, device: str = "") -> FrozenFit:
@@ -46,7 +59,7 @@ def train_frozen(settings: TrainSettings, data: TrainingData, device: str = "") 
     preparation = Preparation(image=settings.image_spec(), mean=settings.mean, std=settings.std)
     model = AttachedModel(network, settings.task, data.classes, preparation).to(device_of(device))
     labeled = LabeledImages(model, data, get_task(settings.task))
-    lines = []
+    lines = [network.start.line] if network.start else []
     if last is None:
         cache = run_network(model, labeled)
     else:

@@ -35,8 +35,9 @@ from lloss.tasks.task import Task
 from lloss.tasks.train_settings import TrainSettings
 from lloss.text.first_names import first_names
 from lloss.training.checkpoint import FILE, Checkpoint, load_checkpoint
+from lloss.training.decisions import decide
 from lloss.training.divergence import doubts
-from lloss.training.frozen import train_frozen
+from lloss.training.frozen import settings_of_frozen, train_frozen
 from lloss.training.trainer import Trainer, finished_state
 from lloss.training.training_data import TrainingData, load_examples
 from lloss.training.warm_start import take_weights
@@ -96,15 +97,20 @@ def _train(
     say: Callable[[str], None],
 ) -> Checkpoint:
     task = get_task(settings.task)
-    settings = task.sized(settings)
-    if settings.freeze:
-        settings = dataclasses.replace(settings, epochs=1)  # one pass over the images
     if settings.freeze and warm_start:
         raise SettingsError("freeze: the network is that of --weights; leave the warm start out")
+    settings = settings_of_frozen(settings) if settings.freeze else settings
     labeled = _with_loss(task, labeled.ordered(), problems)
     start = load_checkpoint(warm_start) if warm_start else None
     start_sha256 = start.sha256 if start else ""
     before = earlier_run(run, settings, labeled.sha256, len(labeled), start_sha256, resume)
+    if before is not None:
+        settings = settings.filled_from(before.settings)
+    else:
+        decided = decide(task, settings, labeled, start.settings if start else None)
+        settings = decided.settings
+        for line in decided.lines:
+            say(line)
     data, sample = _decoded(task, labeled, settings, run, problems)
     for line in problems.lines():
         say(line)
@@ -137,6 +143,8 @@ def _train(
         trainer.load_state(before.state)
     elif start is not None:
         say(take_weights(trainer.model, start, settings, data.classes))
+    elif trainer.model.start is not None:
+        say(trainer.model.start.line)
     done = continue_run(run, trainer, checkpoint)
     _note_doubts(run, settings, problems, say)
     return done
@@ -264,7 +272,7 @@ def earlier_run(
             "choose another folder"
         )
     before = load_checkpoint(run)
-    old, new = before.settings.as_dict(), settings.as_dict()
+    old, new = before.settings.as_dict(), settings.filled_from(before.settings).as_dict()
     if not settings.taps:
         new["taps"] = old["taps"]  # found automatically then as now
     for name in old:

@@ -107,6 +107,14 @@ def moved(targets: Any, device: torch.device) -> Any:
     return targets
 
 
+def steps_of(images: int, batch_size: int) -> int:
+    """Return the steps of an epoch, none of them with a single image.
+
+    Of an odd number of images in batches of 2 one has 3.
+    """
+    return min(-(-images // batch_size), images // 2)
+
+
 class Batches(Dataset[tuple[torch.Tensor, Any]]):
     """Augmented batches by epoch and step.
 
@@ -123,8 +131,7 @@ class Batches(Dataset[tuple[torch.Tensor, Any]]):
                 f"{count} labeled images are fewer than a batch of {settings.batch_size}: "
                 f"label more, or set --batch-size to {count} or less"
             )
-        # Batches of 2 in an odd epoch: one of 3 rather than one of a single image.
-        self.steps = min(-(-count // settings.batch_size), count // 2)
+        self.steps = steps_of(count, settings.batch_size)
         self._order: tuple[int, list[NDArray[np.int64]]] = -1, []
 
     def __getitem__(self, place: tuple[int, int]) -> tuple[torch.Tensor, Any]:
