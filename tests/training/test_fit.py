@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import signal
 from pathlib import Path
@@ -67,16 +66,16 @@ def test_the_same_network_data_and_seed_give_the_weights_of_lloss_train(
         model="resnet10-cifar-narrow", size=8, hidden=8, epochs=2, batch_size=8, amp="off", lr=0.05,
         weights="none", seed=3,
     )  # fmt: skip
-    expected = train(labeled, settings, tmp_path / "run").state["model"]
+    done = train(labeled, settings, tmp_path / "run")
     torch.manual_seed(seed_of(3))  # as the trainer seeds a fresh network
     fresh = get_task("classification").network(settings, CLASSES)
     model = lloss.attach(fresh.network, classes=CLASSES, size=8, hidden=8)
     assert fresh.head is not None
     model.head.load_state_dict(fresh.head.state_dict())
-    same = dataclasses.asdict(settings)
-    names = ("epochs", "batch_size", "amp", "lr", "seed", "optimizer", "weight_decay", "augment")
-    lloss.fit(model, labeled, **{name: same[name] for name in names})
-    found = model.tapped.state_dict()
+    names = ("epochs", "batch_size", "amp", "lr", "seed", "optimizer", "weight_decay", "clip",
+             "fresh_lr", "augment")  # fmt: skip
+    lloss.fit(model, labeled, **{name: getattr(done.settings, name) for name in names})
+    found, expected = model.tapped.state_dict(), done.state["model"]
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], value) for name, value in expected.items())
 
