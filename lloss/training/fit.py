@@ -23,7 +23,7 @@ from lloss.errors import SettingsError
 from lloss.modeling.attached_model import AttachedModel
 from lloss.modeling.head_losses import HEAD_LOSSES
 from lloss.tasks import TASKS, get_task
-from lloss.tasks.recipes import recipe_of
+from lloss.tasks.recipes import BY_OPTIMIZER, recipe_of
 from lloss.tasks.train_settings import AUTOMATIC, TrainSettings
 from lloss.training.attached_evaluation import ModelEvaluation, measure_model
 from lloss.training.checkpoint import Checkpoint
@@ -134,7 +134,8 @@ def _settings(
         raise SettingsError(f"{decided[0]}: attach decides it; leave it out here")
     given = {name: value for name, value in given.items() if value != AUTOMATIC.get(name, ...)}
     spec, known = model.preparation.image, None
-    defaults = recipe_of(OWN, given.get("optimizer", "auto"), pretrained=False)
+    optimizer = given.get("optimizer")  # TrainSettings refuses an unknown one
+    defaults = recipe_of(OWN, optimizer if optimizer in BY_OPTIMIZER else "auto", pretrained=False)
     defaults["batch_size"] = max(2, min(defaults["batch_size"], _count(data, targets)))
     del defaults["steps"], defaults["least_epochs"]
     if model.task in TASKS:
