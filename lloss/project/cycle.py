@@ -208,6 +208,7 @@ class _Cycle:
             held_back=self.held_back,
             ranked=better,
             warnings=warnings,
+            training=checkpoint.settings.as_dict(),
             notes=list(dict.fromkeys(notes)),
             **counts,
         )
@@ -318,7 +319,7 @@ class _Cycle:
         checkpoint: Checkpoint,
     ) -> None:
         manifest = read_manifest(self.folder / MODEL)
-        settings = self.settings
+        settings = checkpoint.settings
         report = Report(
             project=self.project.root.resolve().name,
             task=settings.task,
@@ -332,7 +333,11 @@ class _Cycle:
                 "checkpoint": str(manifest.provenance.get("checkpoint_sha256", "")),
                 "labels": summary.labels_sha256,
                 "head": f"{settings.head_loss}, weight {settings.head_weight:g}",
-                "training": f"{settings.epochs} epochs, seed {settings.seed}",
+                "training": (
+                    f"{settings.epochs} epochs of batches of {settings.batch_size}, "
+                    f"{settings.optimizer} at {settings.lr:g}, {settings.size} pixels, first "
+                    f"weights {settings.weights}, seed {settings.seed}"
+                ),
             },
             counted=self.task.counted,
         )

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from lloss.annotations import Problems
 from lloss.data.image_overlap import traces
@@ -33,9 +32,11 @@ from lloss.tasks import get_task
 from lloss.tasks.task import Task
 from lloss.tasks.train_settings import TrainSettings
 from lloss.text.first_names import first_names
+from lloss.text.progress import progress
 from lloss.training.checkpoint import FILE, Checkpoint, load_checkpoint
 from lloss.training.decisions import decide
-from lloss.training.divergence import doubts
+from lloss.training.divergence import doubts, few_steps_note
+from lloss.training.pace import Pace
 from lloss.training.trainer import Trainer
 from lloss.training.training_data import TrainingData, load_examples
 from lloss.training.warm_start import take_weights
@@ -127,6 +128,9 @@ def _train(
         trainer.load_state(before.state)
     elif start is not None:
         say(take_weights(trainer.model, start, settings, data.classes))
+    if note := few_steps_note(trainer.model, settings.epochs * trainer.steps):
+        problems.note(note)
+        say(note)
     _keep_epochs(run / METRICS, trainer.epoch)
     own = traces(labeled.items)
     checkpoint = Checkpoint(
@@ -143,7 +147,7 @@ def _train(
     writer = RunWriter(run, trainer, checkpoint)
     with _interruptible() as interrupted:
         try:
-            _loop(trainer, writer, interrupted)
+            _loop(trainer, writer, interrupted, say)
         except DivergedError as error:
             kept = "No checkpoint was written"
             if (run / FILE).exists():
@@ -279,12 +283,20 @@ class RunWriter:
             raise write_error(error, path) from error
 
 
-def _loop(trainer: Trainer, writer: RunWriter, interrupted: threading.Event) -> None:
+def _loop(
+    trainer: Trainer,
+    writer: RunWriter,
+    interrupted: threading.Event,
+    say: Callable[[str], None],
+) -> None:
     epochs, images = trainer.settings.epochs, len(trainer.data.images)
     done = trainer.epoch * images + trainer.totals["images"]
-    with tqdm(total=epochs * images, initial=done, unit="img", disable=None, desc="train") as bar:
+    steps = (epochs - trainer.epoch) * trainer.steps - trainer.step
+    pace = Pace(steps, trainer.data.images.nbytes, next(trainer.model.parameters()).device, say)
+    with progress(total=epochs * images, initial=done, unit="images", desc="train") as bar:
         while not trainer.finished:
             figures = trainer.advance()
+            pace.step()
             if figures is not None:
                 writer.log(figures)
                 names = [n for n in ("loss", "ranking_accuracy") if n in figures]
