@@ -66,7 +66,7 @@ def _k(project: Project, labels: int, problems: Problems) -> int:
     if k != labels // 4:
         why += f", {'at least' if k == LEAST else 'at most'} {k}"
     pool = project.open_pool()
-    if not pool.streamed:  # counting one reads its images
+    if pool.counted:
         left = pool.count() - labels
         if k > left // 2:
             k, why = max(left // 2, 1), f"half of the {left} images that are not labeled"
