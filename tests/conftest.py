@@ -21,6 +21,10 @@ pytest_plugins = ["tests.annotation_files"]
 # Tiny networks gain nothing from threads, and lose much where the cores are shared.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# No test needs a network: what would download trained weights is refused at once, here and in
+# processes that tests start.
+os.environ["https_proxy"] = os.environ["HTTPS_PROXY"] = "http://127.0.0.1:9"
+
 
 def pytest_collection_finish() -> None:
     """Leave what is imported by now out of garbage collections: each would take a second."""

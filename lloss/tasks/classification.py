@@ -18,12 +18,14 @@ from lloss.data.labeled_set import LabeledSet
 from lloss.errors import LabelError
 from lloss.files import write_text
 from lloss.images.decode import Pixels, decode_into, size_of
-from lloss.modeling.classifiers import build_classifier, preparation
+from lloss.modeling.classifiers import build_classifier, preparation, published
 from lloss.modeling.head import LOG_FLOOR
 from lloss.modeling.meter import Meter
 from lloss.modeling.objective import Objective
+from lloss.modeling.published_weights import Published
 from lloss.pools import Item
 from lloss.statistics.confidence_intervals import Floats, Interval, wilson
+from lloss.tasks.recipes import recipe_of
 from lloss.tasks.task import Decoding, Task
 from lloss.tasks.train_settings import TrainSettings
 
@@ -34,18 +36,6 @@ FIXED = ("vit_", "maxvit_")
 """Starts of names of networks that take one size only."""
 
 LEAST = 64  # Pixels of the input: most networks shrink it 32 times
-
-SGD = {"optimizer": "sgd", "lr": 0.01, "weight_decay": 5e-4, "batch_size": 64, "steps": 1000}
-_ADAM = {"optimizer": "adam", "lr": 1e-3, "weight_decay": 0.0}
-RECIPES: dict[str, dict[str, Any]] = {
-    "resnet18-cifar": {"lr": 0.1},
-    "resnet10-cifar-narrow": {"lr": 0.1},
-    "convnext": _ADAM,
-    "maxvit": _ADAM,
-    "swin": {**_ADAM, "lr": 3e-4},
-    "vit": {**_ADAM, "lr": 3e-4},
-}
-"""Settings by the start of a network's name; most networks diverge at the CIFAR networks' rate."""
 
 
 class ClassificationObjective(Objective):
@@ -115,15 +105,17 @@ class _Classification(Task):
         return {"model": model, **found}
 
     def recipe(self, settings: TrainSettings, pretrained: bool) -> dict[str, Any]:
-        own = (recipe for start, recipe in RECIPES.items() if settings.model.startswith(start))
-        return {**SGD, **next(own, {})}
+        return recipe_of(settings.model, settings.optimizer, pretrained)
 
     def input_sizes(self, settings: TrainSettings) -> tuple[int, int]:
         own = preparation(settings.model)["size"]
         return own if settings.model.startswith(FIXED) else min(LEAST, own), own
 
     def build(self, settings: TrainSettings, classes: Sequence[str]) -> nn.Module:
-        return build_classifier(settings.model, len(classes), settings.weights)
+        return build_classifier(settings.model, len(classes))
+
+    def published(self, settings: TrainSettings, weights: str) -> Published | None:
+        return published(settings.model)
 
     def class_layers(self, names: Sequence[str]) -> tuple[str, ...]:
         last = names[-1].rpartition(".")[0] + "."

@@ -25,7 +25,10 @@ from lloss.modeling.head import LossPredictionHead
 from lloss.modeling.head_losses import HEAD_LOSSES
 from lloss.modeling.network import TappedNetwork
 from lloss.modeling.objective import Objective
+from lloss.modeling.pretrained_weights import Start, layer_of, read_state_dict, start_from
+from lloss.modeling.published_weights import Published
 from lloss.modeling.taps import find_taps
+from lloss.modeling.weights_cache import WeightsUnavailableError
 from lloss.pools import Item, Pool
 from lloss.tasks.train_settings import AUTOMATIC, NAMED_WEIGHTS, STATE_DICT, TrainSettings
 from lloss.text.similar_names import lone_classes, similar_note
@@ -60,6 +63,8 @@ class Task(ABC):
     augments: tuple[str, ...] = ("none", "flip", "crop", "flip-crop")
     # What the network can start from; `STATE_DICT` stands for any path
     weights: tuple[str, ...] = ("none", "imagenet", STATE_DICT)
+    pretrained: str = "imagenet"  # what to start from where that is left open
+    part: str = ""  # the network's module that a state dict is of; "" for all of it
     # Whether labels are image files themselves, of their `path`: then the suffix of a label's name
     # is not its image's
     masks: bool = False
@@ -77,9 +82,10 @@ class Task(ABC):
     def recipe(self, settings: TrainSettings, pretrained: bool) -> dict[str, Any]:
         """Return how a network is trained where nothing else is asked for.
 
-        These are ``optimizer``, ``lr``, ``weight_decay``, ``batch_size`` (at most so many images)
-        and ``steps`` (the budget that epochs are made of). ``pretrained`` is whether it starts from
-        trained weights; of ``settings`` only the weights are decided.
+        These are automatic settings, where ``batch_size`` is the most images; and two others,
+        ``steps`` the budget that epochs are made of, ``least_epochs`` the fewest of them.
+        ``pretrained`` is whether it starts from trained weights; of ``settings`` only the weights
+        are decided.
         """
 
     @abstractmethod
@@ -88,10 +94,6 @@ class Task(ABC):
 
         The largest is what the network was made for. They are equal where it takes no other.
         """
-
-    def start_weights(self, settings: TrainSettings) -> tuple[str, str]:
-        """Decide a concrete value of ``weights`` where it is automatic, and say why."""
-        return "none", "trained from fresh weights"
 
     def check_settings(self, settings: TrainSettings) -> None:
         """Refuse settings that training would ignore or fail at, with a ``SettingsError``."""
@@ -132,19 +134,75 @@ class Task(ABC):
         """Build a fresh network with head, for settings whose ``size`` is not 0.
 
         The network's weights are drawn before the head's: without one it starts as the same.
-        Undecided weights are fresh ones.
+        Undecided weights are random ones.
         """
         self.check_settings(settings)
-        if settings.weights == AUTOMATIC["weights"]:
-            settings = dataclasses.replace(settings, weights="none")
         network, objective = self.build(settings, classes), self.objective(settings, classes)
+        start = self.start(network, settings, classes)
         image = settings.size, settings.size
         taps = find_taps(network, image, settings.taps or self.taps(settings))
         head = None
         if settings.head:
             summary = objective.summary_size if settings.head_summary else 0
             head = LossPredictionHead([tap.channels for tap in taps], summary, settings.hidden)
-        return TappedNetwork(network, objective, taps, head)
+        tapped = TappedNetwork(network, objective, taps, head)
+        tapped.start = start
+        return tapped
+
+    # Trained weights
+
+    def published(self, settings: TrainSettings, weights: str) -> Published | None:
+        """Return the published weights ``imagenet`` or ``coco`` of a network; None without any."""
+        return None
+
+    def start_weights(self, settings: TrainSettings) -> tuple[str, str]:
+        """Decide what to start from where it is left open, and say why.
+
+        Weights are downloaded here: without them training starts from random ones.
+        """
+        if settings.weights != AUTOMATIC["weights"]:
+            return settings.weights, "as asked for"
+        found = self.published(settings, self.pretrained)
+        if found is None:
+            return "none", f"there are no published weights of {settings.model}"
+        try:
+            found.fetch()
+        except WeightsUnavailableError as error:
+            return "none", str(error)
+        return self.pretrained, found.title
+
+    def start(
+        self, network: nn.Module, settings: TrainSettings, classes: Sequence[str]
+    ) -> Start | None:
+        """Give a fresh network the weights of the settings; layers of its classes may stay fresh.
+
+        Raises ``SettingsError`` for weights that do not fit, or cannot be had.
+        """
+        weights, names = settings.weights, list(network.state_dict())
+        if weights in ("none", AUTOMATIC["weights"]):
+            return None
+        of_classes = self.class_layers(names)
+        fresh = set(map(layer_of, of_classes))
+        if weights not in NAMED_WEIGHTS:
+            state = read_state_dict(weights)
+            start = start_from(network, state, weights, settings.model, fresh, self.part)
+            known = start.taken.issuperset(of_classes)
+            return dataclasses.replace(start, classes=tuple(classes) if known else ())
+        found = self.published(settings, weights)
+        if found is None:
+            raise SettingsError(
+                f"weights {weights}: there are none of {settings.model}; use --weights none"
+            )
+        try:
+            state = found.state()
+        except WeightsUnavailableError as error:
+            raise SettingsError(f"weights {weights}: {error}") from error
+        within = found.part + "." if found.part else ""
+        # Their last layer is of other classes, even where there are as many.
+        state = {name: v for name, v in state.items() if within + name not in of_classes}
+        may_lack = tuple(within + start for start in found.fresh)
+        fresh |= {layer_of(name) for name in names if may_lack and name.startswith(may_lack)}
+        return start_from(network, state, weights, settings.model, fresh, found.part)
 
     # Labels
 

@@ -14,7 +14,7 @@ from lloss.modeling import IMAGENET_MEAN, IMAGENET_STD
 from lloss.tasks import TASKS
 
 Augment = Literal["none", "flip", "crop", "flip-crop", "ssd", "pose"]
-Optimizer = Literal["auto", "sgd", "rmsprop", "adam"]
+Optimizer = Literal["auto", "sgd", "rmsprop", "adam", "adamw"]
 LossNorm = Literal["positives", "none"]
 Schedule = Literal["onecycle", "step"]
 Amp = Literal["auto", "off", "bf16"]
@@ -30,6 +30,8 @@ AUTOMATIC: dict[str, Any] = {
     "optimizer": "auto",
     "lr": 0.0,
     "weight_decay": -1.0,
+    "clip": -1.0,
+    "fresh_lr": 0.0,
 }
 """Values that leave a setting to :func:`lloss.training.decisions.decide`."""
 
@@ -69,6 +71,10 @@ class TrainSettings:
     lr: float = _setting(0.0, "Peak learning rate; 0: automatic.")
     momentum: float = _setting(0.9, "Momentum of sgd and rmsprop.")
     weight_decay: float = _setting(-1.0, "Weight decay; -1: automatic.")
+    clip: float = _setting(-1.0, "Largest norm of a gradient; 0: none, -1: automatic.")
+    fresh_lr: float = _setting(
+        0.0, "Learning rate of layers without trained weights, as a multiple of lr; 0: automatic."
+    )
     schedule: Schedule = _setting("onecycle", "Rise and cosine fall, or times 0.1 at milestones.")
     milestones: tuple[int, ...] = _setting((), "Epochs at which `step` lowers the learning rate.")
     augment: Augment = _setting("flip-crop", "Random changes of the training images.")
@@ -87,7 +93,7 @@ class TrainSettings:
         at_least = {
             "epochs": 0, "batch_size": 0, "hidden": 1, "size": 0, "seed": 0,
             "gradient_stop": -1, "crop_padding": -1, "white": 0,
-            "momentum": 0, "lr": 0, "head_weight": 0, "xi": 0,
+            "momentum": 0, "lr": 0, "head_weight": 0, "xi": 0, "fresh_lr": 0,
         }  # fmt: skip
         for name, low in at_least.items():
             if not low <= getattr(self, name) < math.inf:
@@ -96,10 +102,10 @@ class TrainSettings:
             raise SettingsError(f"milestones = {self.milestones}: epochs are counted from 0")
         if self.batch_size == 1:
             raise SettingsError("batch_size = 1: must be 2 or more, or 0 for automatic")
-        if not (self.weight_decay == -1 or 0 <= self.weight_decay < math.inf):
-            raise SettingsError(
-                f"weight_decay = {self.weight_decay}: must be 0 or more, or -1 for automatic"
-            )
+        for name in ("weight_decay", "clip"):
+            value = getattr(self, name)
+            if not (value == -1 or 0 <= value < math.inf):
+                raise SettingsError(f"{name} = {value}: must be 0 or more, or -1 for automatic")
         if not all(0 < value < math.inf for value in self.std):
             raise SettingsError(f"std = {self.std}: must be above 0")
 

@@ -20,7 +20,7 @@ from lloss.training.training_data import steps_of
 SAMPLE = 64  # Images whose size is looked at, spread over the labeled ones
 HEADER = 1 << 16  # Bytes of a file that are enough for its size, except in some TIFF
 MULTIPLE = 32  # Of the input's side: most networks shrink an image so many times
-EPOCHS = 30, 200  # The fewest and the most that a budget of steps becomes
+EPOCHS = 200  # The most that a budget of steps becomes
 
 
 @dataclass(frozen=True)
@@ -65,19 +65,19 @@ def decide(
         decided(why, size=size)
     recipe = dict(task.recipe(settings, settings.weights != "none"))
     budget, most = recipe.pop("steps"), recipe.pop("batch_size")
+    least = recipe.pop("least_epochs")
     decided(f"what suits {settings.model}", **recipe)
     why = f"at most {most}" if most < len(labeled) else "all images"
     decided(why, batch_size=min(most, len(labeled)))
-    epochs, why = _epochs(budget, steps_of(len(labeled), settings.batch_size))
+    epochs, why = _epochs(budget, steps_of(len(labeled), settings.batch_size), least)
     decided(why, epochs=epochs)
     return Decided(settings, lines)
 
 
-def _epochs(budget: int, steps: int) -> tuple[int, str]:
-    least, most = EPOCHS
-    epochs = min(max(round(budget / steps), least), most)
+def _epochs(budget: int, steps: int, least: int) -> tuple[int, str]:
+    epochs = min(max(round(budget / steps), least), EPOCHS)
     why = f"{steps} steps each, of a budget of {budget:,}"
-    if epochs in EPOCHS:
+    if epochs in (least, EPOCHS):
         why += f"; {'at least' if epochs == least else 'at most'} {epochs}"
     return epochs, why
 

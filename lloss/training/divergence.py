@@ -16,7 +16,7 @@ ROSE = 1.25  # Training failed where the last epoch's loss is this many times th
 
 def remedy(settings: TrainSettings) -> str:
     """Say what to do about a learning rate that is too high."""
-    other = [] if settings.optimizer == "adam" else ["--optimizer adam with --lr 0.001"]
+    other = [] if settings.optimizer in ("adam", "adamw") else ["--optimizer adamw with --lr 0.001"]
     other += ["trained --weights"] if settings.weights == "none" else []
     other += ["--amp off"] if settings.amp != "off" else []
     also = f", or try {' or '.join(other)}" if other else ""

@@ -128,6 +128,8 @@ def _train(
         trainer.load_state(before.state)
     elif start is not None:
         say(take_weights(trainer.model, start, settings, data.classes))
+    elif trainer.model.start is not None:
+        say(trainer.model.start.line)
     if note := few_steps_note(trainer.model, settings.epochs * trainer.steps):
         problems.note(note)
         say(note)

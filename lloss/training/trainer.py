@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.optim import lr_scheduler
 
 from lloss.errors import CheckpointError, DivergedError, LabelError, SettingsError
 from lloss.modeling.head_losses import HEAD_LOSSES
@@ -25,6 +24,7 @@ from lloss.statistics.ranking_metrics import pair_counts
 from lloss.tasks import get_task
 from lloss.tasks.train_settings import TrainSettings
 from lloss.training.divergence import remedy
+from lloss.training.optimizers import make_optimizer, make_schedule
 from lloss.training.training_data import Batches, TrainingData, seed_of, workers_for
 
 _PIXELS = 256 * 64 * 64
@@ -70,8 +70,8 @@ class Trainer:
         self._batches = Batches(self.task, settings, self.data)
         self._stream: Iterator[tuple[Tensor, Any]] | None = None
         self.steps = self._batches.steps
-        self.optimizer = _optimizer(self.model, settings)
-        self.schedule = _schedule(self.optimizer, settings, self.steps)
+        self.optimizer = make_optimizer(self.model, settings)
+        self.schedule = make_schedule(self.optimizer, settings, self.steps)
         self._run: nn.Module = torch.compile(self.model) if settings.compile else self.model  # type: ignore[assignment]
 
     @property
@@ -127,12 +127,20 @@ class Trainer:
         self._refuse_infinite("loss", total)
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        # It may overflow where the loss does not.
-        self._refuse_infinite("gradient", torch.nn.utils.get_total_norm(gradients))
+        self._clip()
         self.optimizer.step()
         self.schedule.step()
         self._count(forward, losses.detach(), float(head_loss.detach()))
+
+    def _clip(self) -> None:
+        """Shorten gradients that are too long: the network's and the head's do not mix."""
+        for part in filter(None, (self.model.network, self.model.head)):
+            parameters = [p for p in part.parameters() if p.grad is not None]
+            norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])
+            # It may overflow where the loss does not.
+            self._refuse_infinite("gradient", norm)
+            if self.settings.clip > 0:
+                torch.nn.utils.clip_grads_with_norm_(parameters, self.settings.clip, norm)
 
     def _refuse_infinite(self, what: str, value: Tensor) -> None:
         if not torch.isfinite(value):
@@ -227,29 +235,6 @@ def device_of(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise SettingsError("device 'cuda': torch sees no GPU here; use cpu")
     return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-
-
-def _optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
-    common: dict[str, Any] = {"lr": settings.lr, "weight_decay": settings.weight_decay}
-    match settings.optimizer:
-        case "adam":
-            return torch.optim.Adam(model.parameters(), **common)
-        case "rmsprop":
-            return torch.optim.RMSprop(model.parameters(), momentum=settings.momentum, **common)
-        case _:
-            return torch.optim.SGD(model.parameters(), momentum=settings.momentum, **common)
-
-
-def _schedule(
-    optimizer: torch.optim.Optimizer, settings: TrainSettings, steps: int
-) -> lr_scheduler.LRScheduler:
-    """Make the schedule, to be stepped once after each optimizer step."""
-    total = settings.epochs * steps + 1
-    match settings.schedule:
-        case "step":
-            return lr_scheduler.MultiStepLR(optimizer, [at * steps for at in settings.milestones])
-        case "onecycle":
-            return lr_scheduler.OneCycleLR(optimizer, settings.lr, total, cycle_momentum=False)
 
 
 @contextlib.contextmanager

@@ -106,9 +106,7 @@ def test_persons_on_one_image_are_held_out_together(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("count", "held"), [(60, 0), (149, 0), (150, 50), (300, 50), (500, 50), (1000, 100)]
 )
-def test_fifty_images_or_a_tenth_are_held_out_where_labels_are_enough(
-    count: int, held: int
-) -> None:
+def test_fifty_images_or_a_tenth_are_held_out_of_enough_labels(count: int, held: int) -> None:
     items = [Item(f"{number:04d}.png", bytes) for number in range(count)]
     labeled = LabeledSet(items, ["abc"[number % 3] for number in range(count)], "made up")
     drawn = draw_holdout(get_task("classification"), labeled, AUTOMATIC_SHARE, 0)

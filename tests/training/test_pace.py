@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -43,8 +44,7 @@ def test_a_short_training_says_nothing(steps: int, monkeypatch: pytest.MonkeyPat
 
 def test_memory_is_what_the_process_used(monkeypatch: pytest.MonkeyPatch) -> None:
     """Compared with the kernel's own count of resident pages."""
-    with open("/proc/self/status", encoding="utf-8") as file:
-        found = re.search(r"VmHWM:\s+(\d+) kB", file.read())
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text("utf-8"))
     assert found
     (line,) = _say([1, 9, 9], 100, monkeypatch)
     amount = re.search(r"memory (\S+) (MB|GB)", line)
@@ -54,5 +54,7 @@ def test_memory_is_what_the_process_used(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_durations_and_sizes_are_rounded() -> None:
-    assert [in_words(s) for s in (12.4, 89, 91, 840, 9000)] == ["12 s", "89 s", "2 min", "14 min", "2.5 h"]  # fmt: skip
-    assert [in_bytes(b) for b in (166e3, 2e7, 6.2e8, 1.54e9)] == ["0.17 MB", "20 MB", "0.6 GB", "1.5 GB"]  # fmt: skip
+    durations = [in_words(seconds) for seconds in (12.4, 89, 91, 840, 9000)]
+    assert durations == ["12 s", "89 s", "2 min", "14 min", "2.5 h"]
+    sizes = [in_bytes(count) for count in (166e3, 2e7, 6.2e8, 1.54e9)]
+    assert sizes == ["0.17 MB", "20 MB", "0.6 GB", "1.5 GB"]

@@ -24,15 +24,18 @@ from lloss.modeling.networks.ssd import (
     build_detector,
     is_class_layer,
     own_size,
+    published,
     reference,
 )
 from lloss.modeling.objective import Objective
+from lloss.modeling.published_weights import Published
 from lloss.pools import Item
 from lloss.tasks.detection import image_scores
 from lloss.tasks.detection.average_precision import DetectionMeter, detect
 from lloss.tasks.detection.box_augmentation import KINDS, STORED_SCALE, augment_boxes
 from lloss.tasks.detection.box_targets import ObjectBatch, Objects
 from lloss.tasks.detection.multibox_loss import multibox_loss
+from lloss.tasks.recipes import BUDGET, fine_tuning
 from lloss.tasks.task import Decoding, Task
 from lloss.tasks.train_settings import NAMED_WEIGHTS, STATE_DICT, TrainSettings
 
@@ -99,6 +102,8 @@ class _Detection(Task):
     may_be_empty = True
     augments = KINDS
     weights = (*NAMED_WEIGHTS, STATE_DICT)
+    pretrained = "coco"
+    part = "ssd"
     read_labels = staticmethod(read_objects)
     write_labels = staticmethod(write_labels)
     join = staticmethod(join_objects)
@@ -119,7 +124,10 @@ class _Detection(Task):
         }
 
     def recipe(self, settings: TrainSettings, pretrained: bool) -> dict[str, Any]:
-        return RECIPES[settings.model]
+        recipe = {**BUDGET, **RECIPES[settings.model], "clip": 0.0}
+        # SSD300's is of a trained backbone already.
+        lower = pretrained and recipe["optimizer"] == "adam"
+        return fine_tuning(recipe) if lower else recipe
 
     def input_sizes(self, settings: TrainSettings) -> tuple[int, int]:
         """Its own alone: objects are smaller than images, and anchors fit one size."""
@@ -133,7 +141,10 @@ class _Detection(Task):
         anchors_of(settings.model, settings.size or own_size(settings.model))
 
     def build(self, settings: TrainSettings, classes: Sequence[str]) -> nn.Module:
-        return build_detector(settings.model, len(classes), settings.weights, settings.size)
+        return build_detector(settings.model, len(classes), settings.size)
+
+    def published(self, settings: TrainSettings, weights: str) -> Published:
+        return published(settings.model, weights)
 
     def taps(self, settings: TrainSettings) -> tuple[str, ...]:
         return tuple(f"sources.{number}" for number in range(SOURCES))
