@@ -14,6 +14,7 @@ from lloss.errors import LabelError, ProjectError
 from lloss.files import write_text
 from lloss.pools.uri import PoolUri
 from lloss.project.project import FILE, HOLDOUT, Project, load_project
+from lloss.training.training_data import PAIRS
 
 LEAST, MOST = 10, 500  # Images that a cycle selects where nothing else is asked for
 
@@ -82,11 +83,8 @@ def _check(project: Project, problems: Problems) -> int:
     training, _ = project.split(labeled, problems)
     for labels in (labeled.labels, training.labels):  # without images that are in the test set too
         task.check(labels, task.classes(labels))
-    if len(training) < project.train.batch_size:
-        raise LabelError(
-            f"{labeled.origin}: {len(training)} images to train on are fewer than a batch of "
-            f"{project.train.batch_size}: label more, or pass --batch-size {len(training)}"
-        )
+    if len(training) < 2:
+        raise LabelError(f"{labeled.origin}: {len(training)} image to train on: {PAIRS}")
     task.note_classes(labeled.labels, problems)
     return len(labeled)
 

@@ -320,6 +320,12 @@ class _Cycle:
     ) -> None:
         manifest = read_manifest(self.folder / MODEL)
         settings = checkpoint.settings
+        training = (
+            f"{settings.epochs} epochs of batches of {settings.batch_size}, {settings.optimizer} "
+            f"at {settings.lr:g}, {settings.size} pixels, first weights {settings.weights}"
+        )
+        if settings.freeze:
+            training = f"the head alone, {settings.size} pixels, weights {settings.weights}"
         report = Report(
             project=self.project.root.resolve().name,
             task=settings.task,
@@ -333,11 +339,7 @@ class _Cycle:
                 "checkpoint": str(manifest.provenance.get("checkpoint_sha256", "")),
                 "labels": summary.labels_sha256,
                 "head": f"{settings.head_loss}, weight {settings.head_weight:g}",
-                "training": (
-                    f"{settings.epochs} epochs of batches of {settings.batch_size}, "
-                    f"{settings.optimizer} at {settings.lr:g}, {settings.size} pixels, first "
-                    f"weights {settings.weights}, seed {settings.seed}"
-                ),
+                "training": f"{training}, seed {settings.seed}",
             },
             counted=self.task.counted,
         )

@@ -66,6 +66,10 @@ class ClassificationObjective(Objective):
             "prediction": output.argmax(1).float(),
         }
 
+    def metric(self, output: Tensor, targets: Tensor) -> Tensor:
+        """1 where the largest logit is the target's, 0 elsewhere."""
+        return (output.argmax(1) == targets).float()
+
     def meter(self, labels: Sequence[str]) -> Accuracy:
         """Images of classes that the network does not have are misses."""
         return Accuracy()

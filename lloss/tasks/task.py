@@ -101,6 +101,8 @@ class Task(ABC):
         if settings.head_loss not in HEAD_LOSSES:
             choices = ", ".join(HEAD_LOSSES)
             raise SettingsError(f"head_loss = {settings.head_loss!r}: choose one of {choices}")
+        if settings.freeze and not settings.head:
+            raise SettingsError("freeze = True: trains the head alone; leave head = False out")
         if augment not in self.augments:
             raise SettingsError(
                 f"augment = {augment!r}: {self.name} has {', '.join(self.augments)}"

@@ -84,6 +84,9 @@ class TrainSettings:
     std: tuple[float, float, float] = _setting(IMAGENET_STD, "The channels are divided by it.")
     seed: int = _setting(0, "Random seed of weights, order of images and augmentation.")
     amp: Amp = _setting("auto", "Mixed precision; auto: bf16 where the hardware computes in it.")
+    freeze: bool = _setting(
+        False, "Leave the network as --weights has it; train the head, and a last layer if fresh."
+    )
     compile: bool = _setting(False, "Run the network through torch.compile.")
 
     def __post_init__(self) -> None:

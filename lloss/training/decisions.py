@@ -15,7 +15,7 @@ from lloss.images.decode import size_of
 from lloss.pools import Item
 from lloss.tasks.task import Task
 from lloss.tasks.train_settings import TrainSettings
-from lloss.training.training_data import steps_of
+from lloss.training.training_data import PAIRS, steps_of
 
 SAMPLE = 64  # Images whose size is looked at, spread over the labeled ones
 HEADER = 1 << 16  # Bytes of a file that are enough for its size, except in some TIFF
@@ -41,10 +41,7 @@ def decide(
     images, which the head cannot compare.
     """
     if len(labeled) < 2:
-        raise LabelError(
-            f"{labeled.origin}: {len(labeled)} labeled image to train on; the head learns from "
-            "pairs of images: label a second one"
-        )
+        raise LabelError(f"{labeled.origin}: {len(labeled)} labeled image to train on: {PAIRS}")
     lines: list[str] = []
 
     def decided(why: str, **values: Any) -> None:
@@ -69,12 +66,13 @@ def decide(
     decided(f"what suits {settings.model}", **recipe)
     why = f"at most {most}" if most < len(labeled) else "all images"
     decided(why, batch_size=min(most, len(labeled)))
-    epochs, why = _epochs(budget, steps_of(len(labeled), settings.batch_size), least)
+    epochs, why = epochs_of(budget, steps_of(len(labeled), settings.batch_size), least)
     decided(why, epochs=epochs)
     return Decided(settings, lines)
 
 
-def _epochs(budget: int, steps: int, least: int) -> tuple[int, str]:
+def epochs_of(budget: int, steps: int, least: int) -> tuple[int, str]:
+    """Return the epochs, of so many steps each, that a budget of steps becomes, and why."""
     epochs = min(max(round(budget / steps), least), EPOCHS)
     why = f"{steps} steps each, of a budget of {budget:,}"
     if epochs in (least, EPOCHS):

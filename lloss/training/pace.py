@@ -9,6 +9,9 @@ from resource import RUSAGE_SELF, getrusage
 
 import torch
 
+from lloss.training.trainer import Trainer
+from lloss.training.training_data import TrainingData
+
 TIMED = 3  # Steps that are timed, behind a first one that allocates and tunes
 ENOUGH = 2.0  # Seconds of them that are enough
 SHORT = 10.0  # Trainings of fewer seconds are over before the line is read
@@ -24,6 +27,13 @@ class Pace:
         self.steps, self.images, self.device, self.say = steps, images, device, say
         self.times: list[float] = []  # of the end of each step so far
         self.said = False
+
+    @classmethod
+    def of(cls, trainer: Trainer, say: Callable[[str], None]) -> Pace:
+        """Of what a trainer still has to do."""
+        steps = (trainer.settings.epochs - trainer.epoch) * trainer.steps - trainer.step
+        decoded = trainer.data.images.nbytes if isinstance(trainer.data, TrainingData) else 0
+        return cls(steps, decoded, next(trainer.model.parameters()).device, say)
 
     def step(self) -> None:
         """Take note of a step that just ended."""
