@@ -15,7 +15,7 @@ from lloss.images.decode import size_of
 from lloss.pools import Item
 from lloss.tasks.task import Task
 from lloss.tasks.train_settings import TrainSettings
-from lloss.training.training_data import steps_of
+from lloss.training.training_data import PAIRS, steps_of
 
 SAMPLE = 64  # Images whose size is looked at, spread over the labeled ones
 HEADER = 1 << 16  # Bytes of a file that are enough for its size, except in some TIFF
@@ -41,10 +41,7 @@ def decide(
     images, which the head cannot compare.
     """
     if len(labeled) < 2:
-        raise LabelError(
-            f"{labeled.origin}: {len(labeled)} labeled image to train on; the head learns from "
-            "pairs of images: label a second one"
-        )
+        raise LabelError(f"{labeled.origin}: {len(labeled)} labeled image to train on: {PAIRS}")
     lines: list[str] = []
 
     def decided(why: str, **values: Any) -> None:

@@ -16,7 +16,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from lloss.annotations import Problems
 from lloss.data.image_overlap import traces
@@ -34,10 +33,12 @@ from lloss.tasks import get_task
 from lloss.tasks.task import Task
 from lloss.tasks.train_settings import TrainSettings
 from lloss.text.first_names import first_names
+from lloss.text.progress import progress
 from lloss.training.checkpoint import FILE, Checkpoint, load_checkpoint
 from lloss.training.decisions import decide
-from lloss.training.divergence import doubts
+from lloss.training.divergence import doubts, few_steps_note
 from lloss.training.frozen import settings_of_frozen, train_frozen
+from lloss.training.pace import Pace
 from lloss.training.trainer import Trainer, finished_state
 from lloss.training.training_data import TrainingData, load_examples
 from lloss.training.warm_start import take_weights
@@ -145,7 +146,10 @@ def _train(
         say(take_weights(trainer.model, start, settings, data.classes))
     elif trainer.model.start is not None:
         say(trainer.model.start.line)
-    done = continue_run(run, trainer, checkpoint)
+    if note := few_steps_note(trainer.model, settings.epochs * trainer.steps):
+        problems.note(note)
+        say(note)
+    done = continue_run(run, trainer, checkpoint, say=say)
     _note_doubts(run, settings, problems, say)
     return done
 
@@ -171,7 +175,11 @@ def _with_taps(settings: TrainSettings, network: TappedNetwork) -> TrainSettings
 
 
 def continue_run(
-    run: Path, trainer: Trainer, checkpoint: Checkpoint, observe: Observe = dict
+    run: Path,
+    trainer: Trainer,
+    checkpoint: Checkpoint,
+    observe: Observe = dict,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Checkpoint:
     """Train to the end, and leave the checkpoint and the figures of each epoch in the folder.
 
@@ -182,7 +190,7 @@ def continue_run(
     writer = RunWriter(run, trainer, dataclasses.replace(checkpoint, settings=settings))
     with _interruptible() as interrupted:
         try:
-            train_epochs(trainer, observe, writer, interrupted)
+            train_epochs(trainer, observe, writer, interrupted, say)
         except DivergedError as error:
             kept = "No checkpoint was written"
             if (run / FILE).exists():
@@ -326,18 +334,22 @@ def train_epochs(
     observe: Observe = dict,
     writer: RunWriter | None = None,
     interrupted: threading.Event | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> list[dict[str, float]]:
     """Train to the end, and return the figures of each epoch.
 
     ``observe`` measures more figures at the end of each. When ``interrupted`` is set, ``writer``
-    writes a checkpoint, and ``InterruptedRunError`` follows.
+    writes a checkpoint, and ``InterruptedRunError`` follows. ``say`` receives an estimate of the
+    time that the rest takes.
     """
     done: list[dict[str, float]] = []
     epochs, images = trainer.settings.epochs, trainer.batches.images
     before = trainer.epoch * images + trainer.totals["images"]
-    with tqdm(total=epochs * images, initial=before, unit="img", disable=None, desc="train") as bar:
+    pace = Pace.of(trainer, say)
+    with progress(total=epochs * images, initial=before, unit="images", desc="train") as bar:
         while not trainer.finished:
             figures = trainer.advance()
+            pace.step()
             if figures is not None:
                 figures |= observe()
                 done.append(figures)

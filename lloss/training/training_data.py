@@ -107,6 +107,9 @@ def moved(targets: Any, device: torch.device) -> Any:
     return targets
 
 
+PAIRS = "the head learns from pairs of images; label a second one"
+
+
 def steps_of(images: int, batch_size: int) -> int:
     """Return the steps of an epoch, none of them with a single image.
 
@@ -120,17 +123,14 @@ class Batches(Dataset[tuple[torch.Tensor, Any]]):
 
     All draws of a batch come from (seed, epoch, step), so it is the same in any process and after
     any resume. No image of an epoch is dropped, and none is alone in its batch. Raises
-    ``LabelError`` for fewer images than a batch.
+    ``LabelError`` for fewer than two images.
     """
 
     def __init__(self, task: Batching, settings: TrainSettings, data: Examples) -> None:
         self.task, self.settings, self.data = task, settings, data
         self.images = count = len(data)
-        if count < settings.batch_size:
-            raise LabelError(
-                f"{count} labeled images are fewer than a batch of {settings.batch_size}: "
-                f"label more, or set --batch-size to {count} or less"
-            )
+        if count < 2:
+            raise LabelError(f"{count} labeled image: {PAIRS}")
         self.steps = steps_of(count, settings.batch_size)
         self._order: tuple[int, list[NDArray[np.int64]]] = -1, []
 

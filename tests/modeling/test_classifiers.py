@@ -10,7 +10,7 @@ from torchvision.models.resnet import BasicBlock
 
 from lloss.errors import CheckpointError, SettingsError
 from lloss.modeling import IMAGENET_MEAN, IMAGENET_STD
-from lloss.modeling.classifiers import HALVES, SCALED, build_classifier
+from lloss.modeling.classifiers import HALVES, SCALED, build_classifier, preparation
 from lloss.modeling.network import Normalize
 from lloss.modeling.networks.resnet_cifar import resnet18
 from lloss.tasks.presets import resolve_settings
@@ -52,9 +52,9 @@ def test_an_unknown_model_is_refused_with_some_known_ones() -> None:
 
 def test_images_are_prepared_as_those_of_the_weights() -> None:
     sizes = {"inception_v3": 299, "googlenet": 224, "swin_v2_t": 256, "vit_h_14": 518, NARROW: 32}
-    assert {name: resolve_settings("default", model=name).size for name in sizes} == sizes
+    assert {name: preparation(name)["size"] for name in sizes} == sizes
     large = resolve_settings("default", model="efficientnet_v2_l")
-    assert (large.size, large.mean, large.std) == (480, HALVES, HALVES)
+    assert (large.mean, large.std) == (HALVES, HALVES)
     assert resolve_settings("default", model="resnet18").mean == IMAGENET_MEAN
 
 
