@@ -18,7 +18,7 @@ from lloss.data.labeled_set import LabeledSet
 from lloss.errors import LabelError
 from lloss.files import write_text
 from lloss.images.decode import Pixels, decode_into, size_of
-from lloss.modeling.classifiers import build_classifier, preparation, published
+from lloss.modeling.classifiers import OWN, build_classifier, preparation, published
 from lloss.modeling.head import LOG_FLOOR
 from lloss.modeling.meter import Meter
 from lloss.modeling.objective import Objective
@@ -35,7 +35,12 @@ SUMMARY_CLASSES = 10
 FIXED = ("vit_", "maxvit_")
 """Starts of names of networks that take one size only."""
 
-LEAST = 64  # Pixels of the input: most networks shrink it 32 times
+LEAST = 64
+"""Least side of the input in pixels: most networks shrink it 32 times."""
+
+LEAST_TRAINED = 96  # Trained weights are of larger images, and see little on smaller ones
+
+LEAST_CIFAR = 8  # Networks for tiny images shrink them 8 times at most
 
 
 class ClassificationObjective(Objective):
@@ -113,7 +118,11 @@ class _Classification(Task):
 
     def input_sizes(self, settings: TrainSettings) -> tuple[int, int]:
         own = preparation(settings.model)["size"]
-        return own if settings.model.startswith(FIXED) else min(LEAST, own), own
+        if settings.model.startswith(FIXED):
+            return own, own
+        if settings.model in OWN:
+            return LEAST_CIFAR, own
+        return min(LEAST if settings.weights == "none" else LEAST_TRAINED, own), own
 
     def build(self, settings: TrainSettings, classes: Sequence[str]) -> nn.Module:
         return build_classifier(settings.model, len(classes))

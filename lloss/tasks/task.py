@@ -30,8 +30,11 @@ from lloss.modeling.published_weights import Published
 from lloss.modeling.taps import find_taps
 from lloss.modeling.weights_cache import WeightsUnavailableError
 from lloss.pools import Item, Pool
+from lloss.tasks.recipes import recipe_of
 from lloss.tasks.train_settings import AUTOMATIC, NAMED_WEIGHTS, STATE_DICT, TrainSettings
 from lloss.text.similar_names import lone_classes, similar_note
+
+SIDE = 224  # Of the input in pixels, where neither settings nor task say another
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,6 @@ class Task(ABC):
     def defaults(self, model: str) -> dict[str, Any]:
         """Return settings for a model ("": the usual one); ``SettingsError`` for an unknown one."""
 
-    @abstractmethod
     def recipe(self, settings: TrainSettings, pretrained: bool) -> dict[str, Any]:
         """Return how a network is trained where nothing else is asked for.
 
@@ -87,13 +89,14 @@ class Task(ABC):
         ``pretrained`` is whether it starts from trained weights; of ``settings`` only the weights
         are decided.
         """
+        return recipe_of(settings.model, settings.optimizer, pretrained)
 
-    @abstractmethod
     def input_sizes(self, settings: TrainSettings) -> tuple[int, int]:
         """Return the smallest and the largest side that is sensible to choose, in pixels.
 
         The largest is what the network was made for. They are equal where it takes no other.
         """
+        return SIDE, SIDE
 
     def check_settings(self, settings: TrainSettings) -> None:
         """Refuse settings that training would ignore or fail at, with a ``SettingsError``."""

@@ -91,7 +91,8 @@ def _size(task: Task, settings: TrainSettings, labeled: LabeledSet) -> tuple[int
         return own, f"what {settings.model} is made for"
     # A crop shows the shorter side; the other fits shrink the longer one to the input's.
     side = median(min(size) if settings.fit == "crop" else max(size) for size in sizes)
-    size = min(max(-(-int(side) // MULTIPLE) * MULTIPLE, least), own)
+    multiple = min(least, MULTIPLE)
+    size = min(max(-(-int(side) // multiple) * multiple, least), own)
     end = "shorter" if settings.fit == "crop" else "longer"
     return size, (
         f"the {end} side of the images is {side:g} pixels in the median; {settings.model} takes "
