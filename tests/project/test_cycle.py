@@ -24,7 +24,7 @@ from lloss.statistics.loss_distribution import LossReference
 from lloss.training.checkpoint import load_checkpoint
 from lloss.training.evaluation import evaluate_checkpoint
 
-from .cycle_steps import TRAIN, add, selected, undo, unlabeled
+from .cycle_steps import TRAIN, add, change, selected, undo, unlabeled
 
 
 @pytest.mark.parametrize(("better", "column"), [(False, "number"), (True, "rank"), (None, "rank")])
@@ -146,3 +146,17 @@ def test_a_pool_all_labeled_has_nothing_to_select(done: Project, pool: Path, lab
         (pool / name).unlink()
     with pytest.raises(LabelError, match="every image is labeled"):
         next_cycle(done)
+
+
+def test_each_cycle_decides_for_its_own_labels_and_shows_it(done: Project, labels: Path) -> None:
+    changed = change(done, "batch_size = 8\n", "")
+    add(labels, selected(done.cycles / "001"))
+    said: list[str] = []
+    second = next_cycle(changed, said.append)
+    assert "automatic: batch_size = 29 (all images)" in said
+    assert second.summary.training["batch_size"] == 29
+    assert second.summary.training == load_checkpoint(second.folder).settings.as_dict()
+    start = json.loads((second.folder / "cycle.json").read_text())
+    assert start["train"]["batch_size"] == 0  # still open, as in lloss.toml
+    page = (second.folder / "report.html").read_text()
+    assert "2 epochs of batches of 29, sgd at 0.05, 8 pixels, first weights none, seed 0" in page
