@@ -11,7 +11,6 @@ from torch import Tensor
 from lloss.errors import SettingsError
 from lloss.manifest import EMBEDDING, PRETRAINED_EMBEDDING
 from lloss.modeling.objective import Objective
-from lloss.tasks.classification import ClassificationObjective
 
 KEYS = ("logits", "out")
 """Where Hugging Face and torchvision's segmentation networks keep their prediction."""
@@ -51,11 +50,7 @@ class NamedObjective(Objective):
         return self.inner.summary(prediction_of(output))
 
     def metric(self, output: Any, targets: Any) -> Tensor | None:
-        """Whether each image's class is right, 0 or 1, float [N]; None for other tasks."""
-        if not isinstance(self.inner, ClassificationObjective):
-            return None
-        right: Tensor = prediction_of(output).argmax(1) == targets
-        return right.float()
+        return self.inner.metric(prediction_of(output), targets)
 
 
 class OwnObjective(Objective):

@@ -26,10 +26,16 @@ from lloss.modeling.head import LossPredictionHead
 from lloss.modeling.head_losses import HEAD_LOSSES
 from lloss.modeling.network import TappedNetwork
 from lloss.modeling.objective import Objective
+from lloss.modeling.pretrained_weights import Start, layer_of, read_state_dict, start_from
+from lloss.modeling.published_weights import Published
 from lloss.modeling.taps import find_taps
+from lloss.modeling.weights_cache import WeightsUnavailableError
 from lloss.pools import Item, Pool
-from lloss.tasks.train_settings import NAMED_WEIGHTS, STATE_DICT, TrainSettings
+from lloss.tasks.recipes import recipe_of
+from lloss.tasks.train_settings import AUTOMATIC, NAMED_WEIGHTS, STATE_DICT, TrainSettings
 from lloss.text.similar_names import lone_classes, similar_note
+
+SIDE = 224  # Of the input in pixels, where neither settings nor task say another
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,8 @@ class Task(ABC):
     augments: tuple[str, ...] = ("none", "flip", "crop", "flip-crop")
     # What the network can start from; `STATE_DICT` stands for any path
     weights: tuple[str, ...] = ("none", "imagenet", STATE_DICT)
+    pretrained: str = "imagenet"  # what to start from where that is left open
+    part: str = ""  # the network's module that a state dict is of; "" for all of it
     # Whether labels are image files themselves, of their `path`: then the suffix of a label's name
     # is not its image's
     masks: bool = False
@@ -75,10 +83,22 @@ class Task(ABC):
     def defaults(self, model: str) -> dict[str, Any]:
         """Return settings for a model ("": the usual one); ``SettingsError`` for an unknown one."""
 
-    def sized(self, settings: TrainSettings) -> TrainSettings:
-        """Replace a size of 0 by the model's own."""
-        size = settings.size or self.defaults(settings.model)["size"]
-        return dataclasses.replace(settings, size=size)
+    def recipe(self, settings: TrainSettings, pretrained: bool) -> dict[str, Any]:
+        """Return how a network is trained where nothing else is asked for.
+
+        These are automatic settings, where ``batch_size`` is the most images; and two others,
+        ``steps`` the budget that epochs are made of, ``least_epochs`` the fewest of them.
+        ``pretrained`` is whether it starts from trained weights; of ``settings`` only the weights
+        are decided.
+        """
+        return recipe_of(settings.model, settings.optimizer, pretrained)
+
+    def input_sizes(self, settings: TrainSettings) -> tuple[int, int]:
+        """Return the smallest and the largest side that is sensible to choose, in pixels.
+
+        The largest is what the network was made for. They are equal where it takes no other.
+        """
+        return SIDE, SIDE
 
     def check_settings(self, settings: TrainSettings) -> None:
         """Refuse settings that training would ignore or fail at, with a ``SettingsError``."""
@@ -86,11 +106,14 @@ class Task(ABC):
         if settings.head_loss not in HEAD_LOSSES:
             choices = ", ".join(HEAD_LOSSES)
             raise SettingsError(f"head_loss = {settings.head_loss!r}: choose one of {choices}")
+        if settings.freeze and not settings.head:
+            raise SettingsError("freeze = True: trains the head alone; leave head = False out")
         if augment not in self.augments:
             raise SettingsError(
                 f"augment = {augment!r}: {self.name} has {', '.join(self.augments)}"
             )
-        if start not in self.weights and (start in NAMED_WEIGHTS or STATE_DICT not in self.weights):
+        known = start in ("auto", *self.weights)
+        if not known and (start in NAMED_WEIGHTS or STATE_DICT not in self.weights):
             choices = " or ".join(self.weights)
             raise SettingsError(f"weights {start!r}: {self.name} starts from {choices}")
         if settings.keep_embedding == "pretrained":
@@ -104,6 +127,11 @@ class Task(ABC):
         if not self.keeps_pretrained:
             raise SettingsError(
                 f"keep_embedding = 'pretrained': {self.name} has no such choice; leave it out"
+            )
+        if settings.freeze:
+            raise SettingsError(
+                "keep_embedding = 'pretrained': freeze leaves the network, and its embedding, as "
+                "they were; leave one of the two out"
             )
         if settings.weights == "none":
             raise SettingsError(
@@ -131,6 +159,7 @@ class Task(ABC):
         """Build a fresh network with head, for settings whose ``size`` is not 0.
 
         The network's weights are drawn before the head's: without one it starts as the same.
+        Undecided weights are random ones.
         """
         self.check_settings(settings)
         return self.unchecked_network(settings, classes)
@@ -138,6 +167,7 @@ class Task(ABC):
     def unchecked_network(self, settings: TrainSettings, classes: Sequence[str]) -> TappedNetwork:
         """Build it for settings that may be those of an earlier version."""
         network, objective = self.build(settings, classes), self.objective(settings, classes)
+        start = self.start(network, settings, classes)
         keeps = settings.keep_embedding == "pretrained"
         pretrained = copy.deepcopy(network) if keeps else None
         image = settings.size, settings.size
@@ -146,7 +176,64 @@ class Task(ABC):
         if settings.head:
             summary = objective.summary_size if settings.head_summary else 0
             head = LossPredictionHead([tap.channels for tap in taps], summary, settings.hidden)
-        return TappedNetwork(network, objective, taps, head, pretrained)
+        tapped = TappedNetwork(network, objective, taps, head, pretrained)
+        tapped.start = start
+        return tapped
+
+    # Trained weights
+
+    def published(self, settings: TrainSettings, weights: str) -> Published | None:
+        """Return the published weights ``imagenet`` or ``coco`` of a network; None without any."""
+        return None
+
+    def start_weights(self, settings: TrainSettings) -> tuple[str, str]:
+        """Decide what to start from where it is left open, and say why.
+
+        Weights are downloaded here: without them training starts from random ones.
+        """
+        if settings.weights != AUTOMATIC["weights"]:
+            return settings.weights, "as asked for"
+        found = self.published(settings, self.pretrained)
+        if found is None:
+            return "none", f"there are no published weights of {settings.model}"
+        try:
+            found.fetch()
+        except WeightsUnavailableError as error:
+            return "none", str(error)
+        return self.pretrained, found.title
+
+    def start(
+        self, network: nn.Module, settings: TrainSettings, classes: Sequence[str]
+    ) -> Start | None:
+        """Give a fresh network the weights of the settings; layers of its classes may stay fresh.
+
+        Raises ``SettingsError`` for weights that do not fit, or cannot be had.
+        """
+        weights, names = settings.weights, list(network.state_dict())
+        if weights in ("none", AUTOMATIC["weights"]):
+            return None
+        of_classes = self.class_layers(names)
+        fresh = set(map(layer_of, of_classes))
+        if weights not in NAMED_WEIGHTS:
+            state = read_state_dict(weights)
+            start = start_from(network, state, weights, settings.model, fresh, self.part)
+            known = start.taken.issuperset(of_classes)
+            return dataclasses.replace(start, classes=tuple(classes) if known else ())
+        found = self.published(settings, weights)
+        if found is None:
+            raise SettingsError(
+                f"weights {weights}: there are none of {settings.model}; use --weights none"
+            )
+        try:
+            state = found.state()
+        except WeightsUnavailableError as error:
+            raise SettingsError(f"weights {weights}: {error}") from error
+        within = found.part + "." if found.part else ""
+        # Their last layer is of other classes, even where there are as many.
+        state = {name: v for name, v in state.items() if within + name not in of_classes}
+        may_lack = tuple(within + start for start in found.fresh)
+        fresh |= {layer_of(name) for name in names if may_lack and name.startswith(may_lack)}
+        return start_from(network, state, weights, settings.model, fresh, found.part)
 
     # Labels
 

@@ -8,14 +8,11 @@ import torch
 from torch import Tensor
 
 from lloss.errors import CheckpointError
-from lloss.modeling.network import TappedNetwork
+from lloss.modeling.network import NETWORK, PRETRAINED, TappedNetwork
 from lloss.tasks import get_task
 from lloss.tasks.train_settings import TrainSettings
 from lloss.text.first_names import first_names
 from lloss.training.checkpoint import Checkpoint
-
-_NETWORK = "network."  # Before the names of the target network's weights
-_PRETRAINED = "pretrained."  # And of its copy's, see TappedNetwork
 
 
 def take_weights(
@@ -40,13 +37,13 @@ def take_weights(
             f"{start.path}: its weights {broken!r} are infinite or NaN; give another warm start"
         )
     # Features of before the training stay those of this run's own first weights.
-    own = {k: v for k, v in model.state_dict().items() if not k.startswith(_PRETRAINED)}
+    own = {k: v for k, v in model.state_dict().items() if not k.startswith(PRETRAINED)}
     fresh = set[str]()
     if start.classes != tuple(classes):
-        names = [name.removeprefix(_NETWORK) for name in own if name.startswith(_NETWORK)]
-        fresh = {_NETWORK + name for name in get_task(settings.task).class_layers(names)}
+        names = [name.removeprefix(NETWORK) for name in own if name.startswith(NETWORK)]
+        fresh = {NETWORK + name for name in get_task(settings.task).class_layers(names)}
     if tuple(tap.module for tap in model.taps) != start.settings.taps:
-        fresh |= {name for name in own if not name.startswith(_NETWORK)}
+        fresh |= {name for name in own if not name.startswith(NETWORK)}
     fitting = {
         name: value
         for name, value in weights.items()

@@ -197,3 +197,17 @@ def test_a_small_pool_is_scored_in_fp32_with_a_line(
         "precision: fp32; 31 images are scored before int8 could be judged, from 20,000 on it is "
         "tried"
     )
+
+
+def test_each_cycle_decides_for_its_own_labels_and_shows_it(done: Project, labels: Path) -> None:
+    changed = change(done, "batch_size = 8\n", "")
+    add(labels, selected(done.cycles / "001"))
+    said: list[str] = []
+    second = next_cycle(changed, said.append)
+    assert "automatic: batch_size = 29 (all images)" in said
+    assert second.summary.training["batch_size"] == 29
+    assert second.summary.training == load_checkpoint(second.folder).settings.as_dict()
+    start = json.loads((second.folder / "cycle.json").read_text())
+    assert start["train"]["batch_size"] == 0  # still open, as in lloss.toml
+    page = (second.folder / "report.html").read_text()
+    assert "2 epochs of batches of 29, sgd at 0.05, 8 pixels, first weights none, seed 0" in page
