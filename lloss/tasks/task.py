@@ -161,6 +161,8 @@ class Task(ABC):
         The network's weights are drawn before the head's: without one it starts as the same.
         Undecided weights are random ones.
         """
+        if settings.weights == AUTOMATIC["weights"]:
+            settings = dataclasses.replace(settings, weights="none")
         self.check_settings(settings)
         return self.unchecked_network(settings, classes)
 
