@@ -103,7 +103,7 @@ def resolve_settings(preset: str, where: str = "settings", **given: Any) -> Trai
                 f"leave the {name} out, or the preset"
             )
     task = get_task(values.get("task", TrainSettings.task))
-    defaults = task.defaults(values.get("model", ""))
+    defaults = task.defaults_for(values.get("model", ""), values.get("model_args", ()))
     settings = task.sized(TrainSettings.from_dict({**defaults, **values}, where))
     task.check_settings(settings)
     return settings

@@ -24,11 +24,17 @@ from lloss.images.decode import ImageSpec, Pixels
 from lloss.modeling.head import LossPredictionHead
 from lloss.modeling.head_losses import HEAD_LOSSES
 from lloss.modeling.network import TappedNetwork
+from lloss.modeling.network_factory import read_arguments
+from lloss.modeling.network_source import class_layers, is_outside, preparation
 from lloss.modeling.objective import Objective
 from lloss.modeling.taps import find_taps
 from lloss.pools import Item, Pool
+from lloss.tasks.outside_network import build_outside, check_prediction, usual_settings
 from lloss.tasks.train_settings import NAMED_WEIGHTS, STATE_DICT, TrainSettings
 from lloss.text.similar_names import lone_classes, similar_note
+
+OUTSIDE: dict[str, Any] = {"optimizer": "adam", "lr": 3e-4, "weight_decay": 0.0}
+"""What most networks from outside train with, transformers among them."""
 
 
 @dataclass(frozen=True)
@@ -73,14 +79,24 @@ class Task(ABC):
     def defaults(self, model: str) -> dict[str, Any]:
         """Return settings for a model ("": the usual one); ``SettingsError`` for an unknown one."""
 
+    def defaults_for(self, model: str, args: Sequence[str] = ()) -> dict[str, Any]:
+        """Return settings for any network, also one from outside, whose factory gets ``args``."""
+        if not is_outside(model):
+            return self.defaults(model)
+        return {**self.defaults(""), **OUTSIDE, "model": model, **preparation(model, args)}
+
     def sized(self, settings: TrainSettings) -> TrainSettings:
         """Replace a size of 0 by the model's own."""
-        size = settings.size or self.defaults(settings.model)["size"]
+        size = settings.size or self.defaults_for(settings.model, settings.model_args)["size"]
         return dataclasses.replace(settings, size=size)
 
     def check_settings(self, settings: TrainSettings) -> None:
         """Refuse settings that training would ignore or fail at, with a ``SettingsError``."""
         augment, start = settings.augment, settings.weights
+        if read_arguments(settings.model_args) and not is_outside(settings.model):
+            raise SettingsError(
+                f"model_args: {settings.model} takes none; they are for timm:NAME and factories"
+            )
         if settings.head_loss not in HEAD_LOSSES:
             choices = ", ".join(HEAD_LOSSES)
             raise SettingsError(f"head_loss = {settings.head_loss!r}: choose one of {choices}")
@@ -106,7 +122,26 @@ class Task(ABC):
 
     @abstractmethod
     def class_layers(self, names: Sequence[str]) -> tuple[str, ...]:
-        """Name the network's parameters and buffers that depend on the classes."""
+        """Name the parameters and buffers of the task's networks that depend on the classes."""
+
+    def layers_of_classes(
+        self, network: nn.Module, settings: TrainSettings, classes: Sequence[str]
+    ) -> tuple[str, ...]:
+        """Name the parameters and buffers of any network that depend on the classes."""
+        if not is_outside(settings.model):
+            return self.class_layers(list(network.state_dict()))
+        found = class_layers(network, settings.model, len(classes), settings.model_args)
+        return tuple(found)
+
+    def prediction(self, output: Any, images: Tensor) -> Any:
+        """Return what the objective takes of what a network from outside returns for images."""
+        return output
+
+    def prediction_shape(
+        self, settings: TrainSettings, classes: Sequence[str]
+    ) -> tuple[int, ...] | None:
+        """Return the shape after N of what the objective takes; None where it is not one tensor."""
+        return None
 
     @abstractmethod
     def objective(self, settings: TrainSettings, classes: Sequence[str]) -> Objective:
@@ -118,14 +153,21 @@ class Task(ABC):
         The network's weights are drawn before the head's: without one it starts as the same.
         """
         self.check_settings(settings)
-        network, objective = self.build(settings, classes), self.objective(settings, classes)
-        image = settings.size, settings.size
-        taps = find_taps(network, image, settings.taps or self.taps(settings))
+        image, taps = (settings.size, settings.size), settings.taps
+        if is_outside(settings.model):
+            network = build_outside(self, settings, classes)
+            objective = self.objective(usual_settings(self, settings), classes)
+        else:
+            network, objective = self.build(settings, classes), self.objective(settings, classes)
+            taps = taps or self.taps(settings)
+        found = find_taps(network, image, taps)
+        if is_outside(settings.model):
+            check_prediction(self, network, objective, settings, classes)
         head = None
         if settings.head:
             summary = objective.summary_size if settings.head_summary else 0
-            head = LossPredictionHead([tap.channels for tap in taps], summary, settings.hidden)
-        return TappedNetwork(network, objective, taps, head)
+            head = LossPredictionHead([tap.channels for tap in found], summary, settings.hidden)
+        return TappedNetwork(network, objective, found, head)
 
     # Labels
 

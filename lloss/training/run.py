@@ -29,6 +29,7 @@ from lloss.errors import (
     LlossError,
 )
 from lloss.files import locked, sweep, write_error, write_text
+from lloss.modeling.network_source import assumptions, is_outside
 from lloss.tasks import get_task
 from lloss.tasks.task import Task
 from lloss.tasks.train_settings import TrainSettings
@@ -103,6 +104,8 @@ def _train(
     start = load_checkpoint(warm_start) if warm_start else None
     before = _earlier_run(run, labeled, settings, resume, start)
     data, sample = _decoded(task, labeled, settings, run, problems)
+    if is_outside(settings.model):
+        problems.note(assumptions(settings.model, settings.model_args, vars(settings)))
     for line in problems.lines():
         say(line)
 

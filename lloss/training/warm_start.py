@@ -25,7 +25,7 @@ def take_weights(
     Layers of other classes, and a head that reads other modules, stay fresh. Raises
     ``CheckpointError`` for weights of another network.
     """
-    for name in ("task", "model"):
+    for name in ("task", "model", "model_args"):
         theirs, ours = getattr(start.settings, name), getattr(settings, name)
         if theirs != ours:
             raise CheckpointError(
@@ -40,8 +40,9 @@ def take_weights(
         )
     own, fresh = model.state_dict(), set[str]()
     if start.classes != tuple(classes):
-        names = [name.removeprefix(_NETWORK) for name in own if name.startswith(_NETWORK)]
-        fresh = {_NETWORK + name for name in get_task(settings.task).class_layers(names)}
+        task = get_task(settings.task)
+        of_classes = task.layers_of_classes(model.network, settings, classes)
+        fresh = {_NETWORK + name for name in of_classes}
     if tuple(tap.module for tap in model.taps) != start.settings.taps:
         fresh |= {name for name in own if not name.startswith(_NETWORK)}
     fitting = {
