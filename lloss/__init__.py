@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from lloss.serve.scoring.scorer import Scorer as Scorer
     from lloss.tasks.attach import attach as attach
     from lloss.tasks.labeled_data import open_labeled as open_labeled
+    from lloss.training.attached_evaluation import ModelEvaluation as ModelEvaluation
+    from lloss.training.attached_evaluation import evaluate as evaluate
     from lloss.training.fit import fit as fit
     from lloss.training.fit_head import HeadFit as HeadFit
     from lloss.training.fit_head import fit_head as fit_head
@@ -40,12 +42,14 @@ _MODULES = {
     "ImageSpec": "lloss.images.decode",
     "LossPredictionHead": "lloss.modeling.head",
     "Manifest": "lloss.manifest",
+    "ModelEvaluation": "lloss.training.attached_evaluation",
     "Scorer": "lloss.serve.scoring.scorer",
     "Scores": "lloss.serve.scoring.result",
     "ScoresFolder": "lloss.scores.scores_folder",
     "Selection": "lloss.selection",
     "SelectionSettings": "lloss.selection",
     "attach": "lloss.tasks.attach",
+    "evaluate": "lloss.training.attached_evaluation",
     "fit": "lloss.training.fit",
     "fit_head": "lloss.training.fit_head",
     "losses": "lloss.modeling.head_losses",

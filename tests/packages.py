@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lloss.modeling.network_source import network_input
+from lloss.modeling.network_source import class_layers, network_input
 
 
 def install(
@@ -51,3 +51,4 @@ def forget(patch: pytest.MonkeyPatch, *modules: str) -> None:
         sys.modules.pop(module, None)
     importlib.invalidate_caches()
     network_input.cache_clear()
+    class_layers.cache_clear()

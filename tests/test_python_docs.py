@@ -16,7 +16,9 @@ from lloss.project.demo_data import digits, write_files
 from .outside_networks import DepthNet, TwoStages
 
 TEXT = (Path(__file__).parents[1] / "docs" / "python.md").read_text(encoding="utf-8")
-TEN_LINES, TASK, LOOP, LIGHTNING, ACCELERATE = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+TEN_LINES, TASK, FIT, LOOP, LIGHTNING, ACCELERATE = re.findall(
+    r"```python\n(.*?)```", TEXT, re.DOTALL
+)
 
 
 def test_the_ten_lines_run(
@@ -42,6 +44,19 @@ def test_the_task_of_ones_own_runs() -> None:
     model = lloss.attach(Maps(), task=there["Depth"](), size=8)
     fit = lloss.fit_head(model, torch.randn(30, 3, 8, 8), torch.rand(30, 1, 4, 4))
     assert fit.metric is not None and model.task == "Depth"
+
+
+def test_fit_leaves_a_run_that_is_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = TensorDataset(torch.randn(12, 3, 16, 16), torch.arange(12) % 3)
+    for _ in range(2):
+        model = lloss.attach(TwoStages(), size=16)
+        exec(FIT, {"lloss": lloss, "model": model, "labeled": data, "held_out": data})
+    assert Path("runs/depth/metrics.jsonl").read_text().count("\n") == 30
+    first, measured, second, again = capsys.readouterr().out.splitlines()
+    assert (first, measured) == (second, again) and "of 12 images right" in measured
 
 
 def test_the_loop_of_ones_own_trains_network_and_head() -> None:

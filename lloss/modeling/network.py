@@ -12,7 +12,11 @@ from torch import Tensor, nn
 
 from lloss.modeling.head import LossPredictionHead
 from lloss.modeling.objective import Objective
+from lloss.modeling.pretrained_weights import Start
 from lloss.modeling.taps import Tap
+
+NETWORK = "network."
+"""Precedes the names of the target network's parameters in :class:`TappedNetwork`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +41,11 @@ class TappedNetwork(nn.Module):
     """A network whose tapped feature maps are pooled as they appear, and the head that reads them.
 
     Pooling happens inside the hook: nothing holds on to a feature map, and a layer that later
-    changes its input in place cannot change what the head sees.
+    changes its input in place cannot change what the head sees. ``start`` is what the network took
+    over of a state dict; None for random weights, or those of a network from outside.
     """
+
+    start: Start | None = None
 
     def __init__(
         self,

@@ -20,6 +20,7 @@ from lloss.entry_points import MODELS, reason, registered
 from lloss.errors import SettingsError
 from lloss.modeling import IMAGENET_MEAN, IMAGENET_STD
 from lloss.modeling.network_factory import find_factory, make_network, read_arguments
+from lloss.modeling.published_weights import Published, TimmWeights
 from lloss.text.similar_names import nearest_few
 
 TIMM = "timm:"
@@ -150,15 +151,26 @@ def _of_record(record: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def class_layers(network: nn.Module, model: str, classes: int, args: Sequence[str]) -> set[str]:
+@functools.lru_cache(maxsize=16)
+def class_layers(model: str, args: tuple[str, ...] = ()) -> frozenset[str]:
     """Name the parameters and buffers of a network that depend on the number of classes.
 
     They are those that another number of classes gives another shape.
     """
     with torch.random.fork_rng(devices=[]):
-        other = build_network(model, classes + 1, args).state_dict()
-    own = network.state_dict()
-    return {k for k, v in own.items() if k not in other or other[k].shape != v.shape}
+        two, three = (build_network(model, classes, args).state_dict() for classes in (2, 3))
+    return frozenset(k for k, v in two.items() if k not in three or three[k].shape != v.shape)
+
+
+def published(model: str, args: Sequence[str] = ()) -> Published | None:
+    """Return the weights that timm publishes for a network; None for others."""
+    if not model.startswith(TIMM):
+        return None
+    name = model.removeprefix(TIMM)
+    record = timm_of(model).get_pretrained_cfg(name)
+    if record is None or not record.has_weights:
+        return None
+    return TimmWeights(name, read_arguments(args))
 
 
 def package_versions(model: str) -> dict[str, str]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from lloss.errors import SettingsError
 from lloss.images.drawing import Drawing
 from lloss.modeling.meter import Meter
 
@@ -34,6 +35,10 @@ class Objective(ABC):
         """Summarize the network's own output for the head, detached, float [N, S]."""
         raise NotImplementedError(f"{type(self).__name__} has no summary")
 
+    def metric(self, output: Any, targets: Any) -> Tensor | None:
+        """Compute the task's figure on each image, float [N]; None for one of many images only."""
+        return None
+
     def meter(self, labels: Sequence[Any]) -> Meter:
         """Make an empty meter for images of these labels, unknown classes included."""
         raise NotImplementedError(f"{type(self).__name__} has no metric")
@@ -41,3 +46,23 @@ class Objective(ABC):
     def draw(self, output: Any) -> list[Drawing] | None:
         """Draw what the network found on each image; None where a class name says it all."""
         return None
+
+
+def one_per_image(losses: Any, task: str, images: int | None = None) -> Tensor:
+    """Return losses, float [images], as they are.
+
+    Raises ``SettingsError`` for a task's loss of another shape: one number for the whole batch
+    would teach the head nothing.
+    """
+    if not isinstance(losses, Tensor) or losses.ndim != 1:
+        shape = list(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
+        raise SettingsError(
+            f"loss_per_image of {task} gave {shape}: return one loss per image, float [N]; losses "
+            'of torch do so with reduction="none"'
+        )
+    if images is not None and len(losses) != images:
+        raise SettingsError(
+            f"loss_per_image of {task} gave {len(losses)} losses for {images} images: return one "
+            "loss per image"
+        )
+    return losses

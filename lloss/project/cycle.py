@@ -208,6 +208,7 @@ class _Cycle:
             held_back=self.held_back,
             ranked=better,
             warnings=warnings,
+            training=checkpoint.settings.as_dict(),
             notes=list(dict.fromkeys(notes)),
             **counts,
         )
@@ -318,7 +319,13 @@ class _Cycle:
         checkpoint: Checkpoint,
     ) -> None:
         manifest = read_manifest(self.folder / MODEL)
-        settings = self.settings
+        settings = checkpoint.settings
+        training = (
+            f"{settings.epochs} epochs of batches of {settings.batch_size}, {settings.optimizer} "
+            f"at {settings.lr:g}, {settings.size} pixels, first weights {settings.weights}"
+        )
+        if settings.freeze:
+            training = f"the head alone, {settings.size} pixels, weights {settings.weights}"
         report = Report(
             project=self.project.root.resolve().name,
             task=settings.task,
@@ -332,7 +339,7 @@ class _Cycle:
                 "checkpoint": str(manifest.provenance.get("checkpoint_sha256", "")),
                 "labels": summary.labels_sha256,
                 "head": f"{settings.head_loss}, weight {settings.head_weight:g}",
-                "training": f"{settings.epochs} epochs, seed {settings.seed}",
+                "training": f"{training}, seed {settings.seed}",
             },
             counted=self.task.counted,
         )

@@ -8,16 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from lloss.data.labeled_set import LabeledSet
+from lloss.pools import Item
 from lloss.scores.score_source import TableScores
 from lloss.selection import SelectionSettings, select
 from lloss.selection.hashing import draw_ids
 from lloss.statistics.ranking_metrics import RankingFigures
+from lloss.tasks import get_task
 from lloss.tasks.train_settings import TrainSettings
+from lloss.training.decisions import decide
 from lloss.training.evaluation import measure
 from lloss.training.trainer import Trainer, predict
 from lloss.training.training_data import TrainingData
@@ -75,15 +80,23 @@ def simulate(
     results = []
     for cycle in range(experiment.cycles):
         rows = np.array(sorted(map(int, labeled)))
-        trainer = Trainer(settings, experiment.pool.take(rows))
+        data = experiment.pool.take(rows)
+        trainer = Trainer(_decided(settings, data), data)
         while not trainer.finished:
             trainer.advance()
-        found = measure(trainer.model, settings, experiment.test)
+        found = measure(trainer.model, trainer.settings, experiment.test)
         results.append(CycleResult(cycle, len(labeled), found.metric, found.head, found.entropy))
         progress(results[-1])
         if cycle + 1 < experiment.cycles:  # the pool is not scored after the last training
             labeled += _pick(trainer, experiment, method, labeled, cycle)
     return results
+
+
+def _decided(settings: TrainSettings, data: TrainingData) -> TrainSettings:
+    rows = range(len(data.images))
+    items = [Item(str(row), partial(data.images.__getitem__, row)) for row in rows]
+    labeled = LabeledSet(items, data.targets, "labeled images")
+    return decide(get_task(settings.task), settings, labeled).settings
 
 
 def _pick(

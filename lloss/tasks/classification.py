@@ -18,29 +18,25 @@ from lloss.data.labeled_set import LabeledSet
 from lloss.errors import LabelError
 from lloss.files import write_text
 from lloss.images.decode import Pixels, decode_into, size_of
-from lloss.modeling.classifiers import build_classifier, preparation
+from lloss.modeling.classifiers import build_classifier, preparation, published
 from lloss.modeling.head import LOG_FLOOR
 from lloss.modeling.meter import Meter
 from lloss.modeling.objective import Objective
 from lloss.modeling.prediction import prediction_of
+from lloss.modeling.published_weights import Published
 from lloss.pools import Item
 from lloss.statistics.confidence_intervals import Floats, Interval, wilson
+from lloss.tasks.recipes import recipe_of
 from lloss.tasks.task import Decoding, Task
 from lloss.tasks.train_settings import TrainSettings
 
 SUMMARY_CLASSES = 10
 """The head sees at most so many of the sorted log-probabilities: the rest decides little."""
 
-_ADAM = {"optimizer": "adam", "lr": 1e-3, "weight_decay": 0.0}
-RECIPES: dict[str, dict[str, Any]] = {
-    "resnet18-cifar": {"lr": 0.1},
-    "resnet10-cifar-narrow": {"lr": 0.1},
-    "convnext": _ADAM,
-    "maxvit": _ADAM,
-    "swin": {**_ADAM, "lr": 3e-4},
-    "vit": {**_ADAM, "lr": 3e-4},
-}
-"""Settings by the start of a network's name; most networks diverge at the CIFAR networks' rate."""
+FIXED = ("vit_", "maxvit_")
+"""Starts of names of networks that take one size only."""
+
+LEAST = 64  # Pixels of the input: most networks shrink it 32 times
 
 
 class ClassificationObjective(Objective):
@@ -70,6 +66,10 @@ class ClassificationObjective(Objective):
             "confidence": top[:, 0],
             "prediction": output.argmax(1).float(),
         }
+
+    def metric(self, output: Tensor, targets: Tensor) -> Tensor:
+        """1 where the largest logit is the target's, 0 elsewhere."""
+        return (output.argmax(1) == targets).float()
 
     def meter(self, labels: Sequence[str]) -> Accuracy:
         """Images of classes that the network does not have are misses."""
@@ -103,13 +103,24 @@ class _Classification(Task):
     cut_effect = "is not looked at"
 
     def defaults(self, model: str) -> dict[str, Any]:
-        """How images were prepared for the network's ImageNet weights, and its recipe."""
+        """How images were prepared for the network's ImageNet weights."""
         model = model or TrainSettings.model
-        recipe = next((r for start, r in RECIPES.items() if model.startswith(start)), {})
-        return {"model": model, **preparation(model), **recipe}
+        found = preparation(model)
+        del found["size"]
+        return {"model": model, **found}
+
+    def recipe(self, settings: TrainSettings, pretrained: bool) -> dict[str, Any]:
+        return recipe_of(settings.model, settings.optimizer, pretrained)
+
+    def input_sizes(self, settings: TrainSettings) -> tuple[int, int]:
+        own = preparation(settings.model)["size"]
+        return own if settings.model.startswith(FIXED) else min(LEAST, own), own
 
     def build(self, settings: TrainSettings, classes: Sequence[str]) -> nn.Module:
-        return build_classifier(settings.model, len(classes), settings.weights)
+        return build_classifier(settings.model, len(classes))
+
+    def published(self, settings: TrainSettings, weights: str) -> Published | None:
+        return published(settings.model)
 
     def class_layers(self, names: Sequence[str]) -> tuple[str, ...]:
         last = names[-1].rpartition(".")[0] + "."

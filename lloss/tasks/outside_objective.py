@@ -10,7 +10,6 @@ from torch import Tensor
 from lloss.errors import SettingsError
 from lloss.modeling.objective import Objective
 from lloss.modeling.prediction import prediction_of
-from lloss.tasks.classification import ClassificationObjective
 
 RESERVED = ("id", "loss", "embedding")
 """Outputs of every graph, which a task cannot have under the same name."""
@@ -33,11 +32,7 @@ class NamedObjective(Objective):
         return self.inner.summary(prediction_of(output))
 
     def metric(self, output: Any, targets: Any) -> Tensor | None:
-        """Whether each image's class is right, 0 or 1, float [N]; None for other tasks."""
-        if not isinstance(self.inner, ClassificationObjective):
-            return None
-        right: Tensor = prediction_of(output).argmax(1) == targets
-        return right.float()
+        return self.inner.metric(prediction_of(output), targets)
 
 
 class OwnObjective(Objective):

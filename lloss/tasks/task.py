@@ -5,15 +5,14 @@ The model side is :mod:`lloss.modeling.objective`; ``lloss/tasks/__init__.py`` l
 
 from __future__ import annotations
 
-import dataclasses
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
 from lloss.annotations import Problems
 from lloss.data.label_joining import labeled_pool, match_labels, refuse_own
@@ -25,16 +24,14 @@ from lloss.modeling.head import LossPredictionHead
 from lloss.modeling.head_losses import HEAD_LOSSES
 from lloss.modeling.network import TappedNetwork
 from lloss.modeling.network_factory import read_arguments
-from lloss.modeling.network_source import class_layers, is_outside, preparation
+from lloss.modeling.network_source import is_outside
 from lloss.modeling.objective import Objective
 from lloss.modeling.taps import find_taps
 from lloss.pools import Item, Pool
-from lloss.tasks.outside_network import build_outside, check_prediction, usual_settings
+from lloss.tasks.networks import Networks
+from lloss.tasks.outside_networks import OutsideNetworks
 from lloss.tasks.train_settings import NAMED_WEIGHTS, STATE_DICT, TrainSettings
 from lloss.text.similar_names import lone_classes, similar_note
-
-OUTSIDE: dict[str, Any] = {"optimizer": "adam", "lr": 3e-4, "weight_decay": 0.0}
-"""What most networks from outside train with, transformers among them."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +44,7 @@ class Decoding:
     cut: CroppedShare | None = None  # counts what the network's input cuts off
 
 
-class Task(ABC):
+class Task(Networks):
     """What differs from task to task, except the loss of the output: see :class:`.Objective`.
 
     A *label* is what a person gave an image (a class name, boxes, joints); a *target* is what
@@ -75,63 +72,9 @@ class Task(ABC):
 
     # Networks
 
-    @abstractmethod
-    def defaults(self, model: str) -> dict[str, Any]:
-        """Return settings for a model ("": the usual one); ``SettingsError`` for an unknown one."""
-
-    def defaults_for(self, model: str, args: Sequence[str] = ()) -> dict[str, Any]:
-        """Return settings for any network, also one from outside, whose factory gets ``args``."""
-        if not is_outside(model):
-            return self.defaults(model)
-        return {**self.defaults(""), **OUTSIDE, "model": model, **preparation(model, args)}
-
-    def sized(self, settings: TrainSettings) -> TrainSettings:
-        """Replace a size of 0 by the model's own."""
-        size = settings.size or self.defaults_for(settings.model, settings.model_args)["size"]
-        return dataclasses.replace(settings, size=size)
-
-    def check_settings(self, settings: TrainSettings) -> None:
-        """Refuse settings that training would ignore or fail at, with a ``SettingsError``."""
-        augment, start = settings.augment, settings.weights
-        if read_arguments(settings.model_args) and not is_outside(settings.model):
-            raise SettingsError(
-                f"model_args: {settings.model} takes none; they are for timm:NAME and factories"
-            )
-        if settings.head_loss not in HEAD_LOSSES:
-            choices = ", ".join(HEAD_LOSSES)
-            raise SettingsError(f"head_loss = {settings.head_loss!r}: choose one of {choices}")
-        if augment not in self.augments:
-            raise SettingsError(
-                f"augment = {augment!r}: {self.name} has {', '.join(self.augments)}"
-            )
-        if start not in self.weights and (start in NAMED_WEIGHTS or STATE_DICT not in self.weights):
-            choices = " or ".join(self.weights)
-            raise SettingsError(f"weights {start!r}: {self.name} starts from {choices}")
-        if settings.loss_norm != TrainSettings.loss_norm and not self.loss_norms:
-            raise SettingsError(
-                f"loss_norm = {settings.loss_norm!r}: {self.name} has no such choice; leave it out"
-            )
-
-    @abstractmethod
-    def build(self, settings: TrainSettings, classes: Sequence[str]) -> nn.Module:
-        """Build the network without head: float [N, 3, H, W] to its output."""
-
-    def taps(self, settings: TrainSettings) -> tuple[str, ...]:
-        """Name the modules that the head reads; () to have them found."""
-        return ()
-
-    @abstractmethod
-    def class_layers(self, names: Sequence[str]) -> tuple[str, ...]:
-        """Name the parameters and buffers of the task's networks that depend on the classes."""
-
-    def layers_of_classes(
-        self, network: nn.Module, settings: TrainSettings, classes: Sequence[str]
-    ) -> tuple[str, ...]:
-        """Name the parameters and buffers of any network that depend on the classes."""
-        if not is_outside(settings.model):
-            return self.class_layers(list(network.state_dict()))
-        found = class_layers(network, settings.model, len(classes), settings.model_args)
-        return tuple(found)
+    def networks(self, model: str, args: Sequence[str] = ()) -> Networks:
+        """Return what knows a network of this name: the task, or :class:`.OutsideNetworks`."""
+        return OutsideNetworks(self, model, args) if is_outside(model) else self
 
     def prediction(self, output: Any, images: Tensor) -> Any:
         """Return what the objective takes of what a network from outside returns for images."""
@@ -143,6 +86,31 @@ class Task(ABC):
         """Return the shape after N of what the objective takes; None where it is not one tensor."""
         return None
 
+    def check_settings(self, settings: TrainSettings) -> None:
+        """Refuse settings that training would ignore or fail at, with a ``SettingsError``."""
+        augment, start = settings.augment, settings.weights
+        if read_arguments(settings.model_args) and not is_outside(settings.model):
+            raise SettingsError(
+                f"model_args: {settings.model} takes none; they are for timm:NAME and factories"
+            )
+        if settings.head_loss not in HEAD_LOSSES:
+            choices = ", ".join(HEAD_LOSSES)
+            raise SettingsError(f"head_loss = {settings.head_loss!r}: choose one of {choices}")
+        if settings.freeze and not settings.head:
+            raise SettingsError("freeze = True: trains the head alone; leave head = False out")
+        if augment not in self.augments:
+            raise SettingsError(
+                f"augment = {augment!r}: {self.name} has {', '.join(self.augments)}"
+            )
+        known = start in ("auto", *self.weights)
+        if not known and (start in NAMED_WEIGHTS or STATE_DICT not in self.weights):
+            choices = " or ".join(self.weights)
+            raise SettingsError(f"weights {start!r}: {self.name} starts from {choices}")
+        if settings.loss_norm != TrainSettings.loss_norm and not self.loss_norms:
+            raise SettingsError(
+                f"loss_norm = {settings.loss_norm!r}: {self.name} has no such choice; leave it out"
+            )
+
     @abstractmethod
     def objective(self, settings: TrainSettings, classes: Sequence[str]) -> Objective:
         """Make the model side for a network of these classes."""
@@ -151,23 +119,23 @@ class Task(ABC):
         """Build a fresh network with head, for settings whose ``size`` is not 0.
 
         The network's weights are drawn before the head's: without one it starts as the same.
+        Undecided weights are random ones.
         """
         self.check_settings(settings)
-        image, taps = (settings.size, settings.size), settings.taps
-        if is_outside(settings.model):
-            network = build_outside(self, settings, classes)
-            objective = self.objective(usual_settings(self, settings), classes)
-        else:
-            network, objective = self.build(settings, classes), self.objective(settings, classes)
-            taps = taps or self.taps(settings)
-        found = find_taps(network, image, taps)
-        if is_outside(settings.model):
-            check_prediction(self, network, objective, settings, classes)
+        made = self.networks(settings.model, settings.model_args)
+        network = made.build(settings, classes)
+        objective = self.objective(made.objective_settings(settings), classes)
+        start = made.start(network, settings, classes)
+        image = settings.size, settings.size
+        taps = find_taps(network, image, settings.taps or made.taps(settings))
+        made.check(network, objective, settings, classes)
         head = None
         if settings.head:
             summary = objective.summary_size if settings.head_summary else 0
-            head = LossPredictionHead([tap.channels for tap in found], summary, settings.hidden)
-        return TappedNetwork(network, objective, found, head)
+            head = LossPredictionHead([tap.channels for tap in taps], summary, settings.hidden)
+        tapped = TappedNetwork(network, objective, taps, head)
+        tapped.start = start
+        return tapped
 
     # Labels
 

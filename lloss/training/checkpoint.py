@@ -42,6 +42,8 @@ class Checkpoint:
     traces: NDArray[np.int64]
     state: dict[str, Any]  # of the `lloss.training.trainer.Trainer`
     path: Path | None = None  # the file it was read from
+    # Whether the network was given to `lloss.fit`: then the settings' model is its class's name
+    outside: bool = False
 
     @property
     def epoch(self) -> int:
@@ -80,7 +82,16 @@ class Checkpoint:
                 raise
 
     def network(self) -> TappedNetwork:
-        """Build the trained network with its head, ready to predict, on the CPU."""
+        """Build the trained network with its head, ready to predict, on the CPU.
+
+        Raises ``CheckpointError`` where the settings do not name the network.
+        """
+        if self.outside:
+            raise CheckpointError(
+                f"{self.path}: is of a network given to lloss.fit, {self.settings.model!r}, which "
+                "only its own code can build; attach it in Python and call lloss.fit with the same "
+                "settings, run= and resume=True: it gets these weights"
+            )
         # Weights come from the checkpoint: nothing is downloaded again. Earlier versions knew
         # another loss of the head, which it was trained by and does not contain.
         settings = dataclasses.replace(
@@ -126,6 +137,7 @@ def load_checkpoint(run: Path) -> Checkpoint:
             content["traces"].numpy(),
             state,
             path,
+            bool(content.get("outside", False)),
         )
     except CheckpointError:
         raise

@@ -12,11 +12,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from lloss.annotations import Problems
 from lloss.data.image_overlap import traces
@@ -26,17 +25,21 @@ from lloss.errors import (
     DivergedError,
     InterruptedRunError,
     LabelError,
-    LlossError,
+    SettingsError,
 )
 from lloss.files import locked, sweep, write_error, write_text
-from lloss.modeling.network_source import assumptions, is_outside
+from lloss.modeling.network import TappedNetwork
 from lloss.tasks import get_task
 from lloss.tasks.task import Task
 from lloss.tasks.train_settings import TrainSettings
 from lloss.text.first_names import first_names
+from lloss.text.progress import progress
 from lloss.training.checkpoint import FILE, Checkpoint, load_checkpoint
-from lloss.training.divergence import doubts
-from lloss.training.trainer import Trainer
+from lloss.training.decisions import decide
+from lloss.training.divergence import doubts, few_steps_note
+from lloss.training.frozen import settings_of_frozen, train_frozen
+from lloss.training.pace import Pace
+from lloss.training.trainer import Trainer, finished_state
 from lloss.training.training_data import TrainingData, load_examples
 from lloss.training.warm_start import take_weights
 
@@ -47,6 +50,8 @@ SAMPLE = 64
 SAMPLE_BYTES = 4 << 20  # They take no more: a checkpoint is written often
 
 CHECKPOINT_SECONDS = 60.0  # between two: a large one takes seconds to write
+
+Observe: TypeAlias = Callable[[], dict[str, float]]
 
 
 def train(
@@ -70,22 +75,16 @@ def train(
     ``LabelError``, ``DivergedError`` (the checkpoint before stays), or ``InterruptedRunError`` on
     Ctrl-C.
     """
-    new = not run.exists()
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise write_error(error, run) from error
+    with training_folder(run):
+        return _train(
+            labeled, settings, run, resume, warm_start, device, problems or Problems(), say
+        )
+
+
+def training_folder(run: Path) -> contextlib.AbstractContextManager[None]:
+    """Make the folder of a run, for this process alone."""
     busy = CheckpointError(f"{run}: another training is at work in this folder; wait for it")
-    try:
-        with locked(run, busy):
-            return _train(
-                labeled, settings, run, resume, warm_start, device, problems or Problems(), say
-            )
-    except LlossError:
-        if new:
-            with contextlib.suppress(OSError):
-                run.rmdir()  # where it stayed empty
-        raise
+    return locked(run, busy)
 
 
 def _train(
@@ -99,13 +98,21 @@ def _train(
     say: Callable[[str], None],
 ) -> Checkpoint:
     task = get_task(settings.task)
-    settings = task.sized(settings)
+    if settings.freeze and warm_start:
+        raise SettingsError("freeze: the network is that of --weights; leave the warm start out")
+    settings = settings_of_frozen(settings) if settings.freeze else settings
     labeled = _with_loss(task, labeled.ordered(), problems)
     start = load_checkpoint(warm_start) if warm_start else None
-    before = _earlier_run(run, labeled, settings, resume, start)
+    start_sha256 = start.sha256 if start else ""
+    before = earlier_run(run, settings, labeled.sha256, len(labeled), start_sha256, resume)
+    if before is not None:
+        settings = settings.filled_from(before.settings)
+    else:
+        decided = decide(task, settings, labeled, start.settings if start else None)
+        settings = decided.settings
+        for line in decided.lines:
+            say(line)
     data, sample = _decoded(task, labeled, settings, run, problems)
-    if is_outside(settings.model):
-        problems.note(assumptions(settings.model, settings.model_args, vars(settings)))
     for line in problems.lines():
         say(line)
 
@@ -118,34 +125,77 @@ def _train(
     if before is not None and before.finished:
         _note_doubts(run, settings, problems, say)
         return before
-    trainer = Trainer(settings, data, device)
-    if before is not None:
-        trainer.load_state(before.state)
-    elif start is not None:
-        say(take_weights(trainer.model, start, settings, data.classes))
-    _keep_epochs(run / METRICS, trainer.epoch)
     own = traces(labeled.items)
     checkpoint = Checkpoint(
-        dataclasses.replace(settings, taps=tuple(tap.module for tap in trainer.model.taps)),
+        settings,
         data.classes,
         len(data.images),
         data.sha256,
         sample.images,
         images,
-        start.sha256 if start else "",
+        start_sha256,
         np.append(start.traces, own) if start else own,
         {},
     )
-    writer = RunWriter(run, trainer, checkpoint)
+    if settings.freeze:
+        return _freeze(run, checkpoint, data, device, say)
+    trainer = Trainer(settings, data, device)
+    if before is not None:
+        trainer.load_state(before.state)
+    elif start is not None:
+        say(take_weights(trainer.model, start, settings, data.classes))
+    elif trainer.model.start is not None:
+        say(trainer.model.start.line)
+    if note := few_steps_note(trainer.model, settings.epochs * trainer.steps):
+        problems.note(note)
+        say(note)
+    done = continue_run(run, trainer, checkpoint, say=say)
+    _note_doubts(run, settings, problems, say)
+    return done
+
+
+def _freeze(
+    run: Path, checkpoint: Checkpoint, data: TrainingData, device: str, say: Callable[[str], None]
+) -> Checkpoint:
+    """Train the head alone, and write it as a run that is finished."""
+    fitted = train_frozen(checkpoint.settings, data, device)
+    for line in fitted.lines:
+        say(line)
+    write_text(run / METRICS, json.dumps({"epoch": 1, "loss": fitted.head.mean_loss}) + "\n")
+    dataclasses.replace(
+        checkpoint,
+        settings=_with_taps(checkpoint.settings, fitted.network),
+        state=finished_state(fitted.network),
+    ).save(run / FILE)
+    return load_checkpoint(run)
+
+
+def _with_taps(settings: TrainSettings, network: TappedNetwork) -> TrainSettings:
+    return dataclasses.replace(settings, taps=tuple(tap.module for tap in network.taps))
+
+
+def continue_run(
+    run: Path,
+    trainer: Trainer,
+    checkpoint: Checkpoint,
+    observe: Observe = dict,
+    say: Callable[[str], None] = lambda _: None,
+) -> Checkpoint:
+    """Train to the end, and leave the checkpoint and the figures of each epoch in the folder.
+
+    ``checkpoint`` lacks the taps and the trainer's state; see :func:`train_epochs` for ``observe``.
+    """
+    _keep_epochs(run / METRICS, trainer.epoch)
+    settings = _with_taps(checkpoint.settings, trainer.model)
+    writer = RunWriter(run, trainer, dataclasses.replace(checkpoint, settings=settings))
     with _interruptible() as interrupted:
         try:
-            _loop(trainer, writer, interrupted)
+            train_epochs(trainer, observe, writer, interrupted, say)
         except DivergedError as error:
             kept = "No checkpoint was written"
             if (run / FILE).exists():
                 kept = f"{run / FILE} keeps a state before that"
             raise DivergedError(f"{error}. {kept}") from None
-    _note_doubts(run, settings, problems, say)
     return load_checkpoint(run)
 
 
@@ -186,7 +236,9 @@ def _decoded(
     classes = task.classes(labeled.labels)
     task.check(labeled.labels, classes)
     sweep(run)
-    data, rows = load_examples(labeled, classes, settings, problems, for_training=True, scratch=run)
+    data, rows = load_examples(
+        labeled, classes, settings, problems, for_training=not settings.freeze, scratch=run
+    )
     _check_left(task, labeled.take(rows), classes, problems)
     if data.cut and (line := data.cut.line("labeled", "is not learned")):
         problems.note(line)
@@ -211,39 +263,41 @@ def _check_left(
         raise LabelError(f"{line}; {error}") from error
 
 
-def _earlier_run(
+def earlier_run(
     run: Path,
-    labeled: LabeledSet,
     settings: TrainSettings,
+    labels_sha256: str,
+    labeled: int,
+    start_sha256: str,
     resume: bool,
-    start: Checkpoint | None,
 ) -> Checkpoint | None:
     """Load the run to resume, if there is one, and refuse one of other settings or labels."""
     if not (run / FILE).exists():
         return None
     if not resume:
         raise CheckpointError(
-            f"{run}: holds a training run already; go on with --resume, or choose another -o"
+            f"{run}: holds a training run already; go on with --resume (in Python resume=True), or "
+            "choose another folder"
         )
     before = load_checkpoint(run)
-    old, new = before.settings.as_dict(), settings.as_dict()
+    old, new = before.settings.as_dict(), settings.filled_from(before.settings).as_dict()
     if not settings.taps:
         new["taps"] = old["taps"]  # found automatically then as now
     for name in old:
         if old[name] != new[name]:
             raise CheckpointError(
                 f"{run}: was trained with {name} = {old[name]!r}, now it is {new[name]!r}; "
-                "resume with the old value, or choose another -o"
+                "resume with the old value, or choose another folder"
             )
-    if before.labels_sha256 != labeled.sha256:
+    if before.labels_sha256 != labels_sha256:
         raise CheckpointError(
-            f"{run}: was trained on other labels ({before.labeled} images, now {len(labeled)}); "
-            "choose another -o"
+            f"{run}: was trained on other labels ({before.labeled} images, now {labeled}); "
+            "choose another folder"
         )
-    if before.start_sha256 != (start.sha256 if start else ""):
+    if before.start_sha256 != start_sha256:
         raise CheckpointError(
             f"{run}: was begun with {'another' if before.start_sha256 else 'no'} warm start; "
-            "resume with the same --warm-start, or choose another -o"
+            "resume with the same --warm-start, or choose another folder"
         )
     return before
 
@@ -275,26 +329,48 @@ class RunWriter:
             raise write_error(error, path) from error
 
 
-def _loop(trainer: Trainer, writer: RunWriter, interrupted: threading.Event) -> None:
-    epochs, images = trainer.settings.epochs, len(trainer.data.images)
-    done = trainer.epoch * images + trainer.totals["images"]
-    with tqdm(total=epochs * images, initial=done, unit="img", disable=None, desc="train") as bar:
+def train_epochs(
+    trainer: Trainer,
+    observe: Observe = dict,
+    writer: RunWriter | None = None,
+    interrupted: threading.Event | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> list[dict[str, float]]:
+    """Train to the end, and return the figures of each epoch.
+
+    ``observe`` measures more figures at the end of each. When ``interrupted`` is set, ``writer``
+    writes a checkpoint, and ``InterruptedRunError`` follows. ``say`` receives an estimate of the
+    time that the rest takes.
+    """
+    done: list[dict[str, float]] = []
+    epochs, images = trainer.settings.epochs, trainer.batches.images
+    before = trainer.epoch * images + trainer.totals["images"]
+    pace = Pace.of(trainer, say)
+    with progress(total=epochs * images, initial=before, unit="images", desc="train") as bar:
         while not trainer.finished:
             figures = trainer.advance()
+            pace.step()
             if figures is not None:
-                writer.log(figures)
+                figures |= observe()
+                done.append(figures)
+                if writer:
+                    writer.log(figures)
                 names = [n for n in ("loss", "ranking_accuracy") if n in figures]
                 bar.set_description(f"train {trainer.epoch}/{epochs}", refresh=False)
                 bar.set_postfix({name: figures[name] for name in names}, refresh=False)
             bar.update(trainer.epoch * images + trainer.totals["images"] - bar.n)
+            if writer is None or interrupted is None:
+                continue
             if interrupted.is_set():
                 writer.save()
                 raise InterruptedRunError(
                     f"stopped after {trainer.epoch} of {epochs} epochs; {writer.run / FILE} holds "
-                    "the state: run it again with --resume to go on"
+                    "the state: run it again with --resume (in Python resume=True) to go on"
                 )
             writer.save_if_due()
-    writer.save()
+    if writer:
+        writer.save()
+    return done
 
 
 @contextlib.contextmanager

@@ -8,13 +8,11 @@ import torch
 from torch import Tensor
 
 from lloss.errors import CheckpointError
-from lloss.modeling.network import TappedNetwork
+from lloss.modeling.network import NETWORK, TappedNetwork
 from lloss.tasks import get_task
 from lloss.tasks.train_settings import TrainSettings
 from lloss.text.first_names import first_names
 from lloss.training.checkpoint import Checkpoint
-
-_NETWORK = "network."  # Before the names of the target network's weights
 
 
 def take_weights(
@@ -40,11 +38,11 @@ def take_weights(
         )
     own, fresh = model.state_dict(), set[str]()
     if start.classes != tuple(classes):
-        task = get_task(settings.task)
-        of_classes = task.layers_of_classes(model.network, settings, classes)
-        fresh = {_NETWORK + name for name in of_classes}
+        names = [name.removeprefix(NETWORK) for name in own if name.startswith(NETWORK)]
+        made = get_task(settings.task).networks(settings.model, settings.model_args)
+        fresh = {NETWORK + name for name in made.class_layers(names)}
     if tuple(tap.module for tap in model.taps) != start.settings.taps:
-        fresh |= {name for name in own if not name.startswith(_NETWORK)}
+        fresh |= {name for name in own if not name.startswith(NETWORK)}
     fitting = {
         name: value
         for name, value in weights.items()

@@ -150,7 +150,6 @@ def mistakes(
         ("holds no label yet",
          ["train", photos, "--labels", tmp / "none.csv", "-o", run, *small]),
         ("all 20 labels are 'dark'", ["train", tmp / "one", "-o", run, *small]),
-        ("60 labeled images are fewer than a batch of 64", ["train", photos, "-o", run, *small]),
         ("holds no image", ["train", tmp / "empty", "-o", run, *small]),
         ("no such labeled data", ["train", tmp / "nothing", "-o", run, *small]),
         ("model 'resnet19': unknown",

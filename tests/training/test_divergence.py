@@ -35,7 +35,7 @@ def test_a_loss_that_rises_is_doubted(
 @pytest.mark.parametrize(
     ("changes", "wanted"),
     [
-        ({}, "lower --lr (it is 0.05; try 0.005), or try --optimizer adam with --lr 0.001 or "
+        ({}, "lower --lr (it is 0.05; try 0.005), or try --optimizer adamw with --lr 0.001 or "
              "trained --weights"),
         ({"optimizer": "adam", "weights": "w.pt"}, "lower --lr (it is 0.05; try 0.005)"),
     ],

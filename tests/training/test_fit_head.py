@@ -58,9 +58,9 @@ def test_the_head_learns_the_order_of_the_losses_and_the_network_stays() -> None
     model.train()
     before = {name: value.clone() for name, value in model.network.state_dict().items()}
     fit = lloss.fit_head(model, _images(), ["dark"] * 80)
-    assert isinstance(fit, HeadFit) and (fit.images, fit.held_out) == (80, 16)
+    assert isinstance(fit, HeadFit) and (fit.images, fit.held_out, fit.folds) == (80, 80, 5)
     assert fit.ranking.ranking_accuracy > 0.9 and fit.interval[0] > 0.5
-    assert "of the pairs of 16 held-out images right" in str(fit)
+    assert "pairs of 80 held-out images right (5-fold cross-validation)" in str(fit)
     after = model.network.state_dict()
     assert all(torch.equal(value, after[name]) for name, value in before.items())
     assert model.training and all(p.requires_grad for p in model.parameters())
@@ -87,6 +87,7 @@ def test_every_form_of_the_same_images_gives_the_same_head() -> None:
         (torch.from_numpy(images), torch.from_numpy(targets)),
         (_normalized(_model(), images), list(targets)),
         (DataLoader(rows, 40), None),
+        (rows, None),
     ]
     unseen = _normalized(_model(), _images(20, 1))
     found = []
@@ -100,6 +101,25 @@ def test_every_form_of_the_same_images_gives_the_same_head() -> None:
         assert torch.allclose(other, found[0], atol=1e-2)
 
 
+def test_figures_are_those_of_heads_that_were_not_trained_on_the_image() -> None:
+    """Losses of no order are memorized by a head, and ordered by none that did not see them."""
+
+    class Given:
+        def loss_per_image(self, output: Tensor, targets: Tensor) -> Tensor:
+            return targets
+
+    model = lloss.attach(_Bright(), task=Given(), size=8, taps=["stem", "last"])
+    images, losses = _images(100), torch.rand(100, generator=torch.Generator().manual_seed(0))
+    fit = lloss.fit_head(model, images, losses)
+    assert fit.interval[0] < 0.5 < fit.interval[1]
+    assert lloss.evaluate(model, images, losses).ranking.ranking_accuracy > 0.6
+
+
+def test_enough_images_are_held_out_once() -> None:
+    fit = lloss.fit_head(_model(), _images(250), np.arange(250) % 2)
+    assert (fit.held_out, fit.folds) == (50, 1) and "cross" not in str(fit)
+
+
 def test_a_labeled_set_of_a_pool_teaches_the_head(photos: Path) -> None:
     labeled = lloss.open_labeled(photos)
     torch.manual_seed(0)
@@ -109,7 +129,7 @@ def test_a_labeled_set_of_a_pool_teaches_the_head(photos: Path) -> None:
     with torch.no_grad():
         out = model.eval().network(_normalized(model, np.stack(pixels)))
     places = torch.tensor([model.classes.index(label) for label in labeled.labels])
-    assert fit.held_out == 30
+    assert (fit.held_out, fit.folds) == (30, 1)
     assert fit.mean_loss == pytest.approx(float(F.cross_entropy(out, places)), abs=1e-5)
     other = lloss.attach(TwoStages(), classes=["bright", "dark", "blue"], size=8)
     with pytest.raises(LabelError, match=r"20 of 60 labels show no class.*'red'"):

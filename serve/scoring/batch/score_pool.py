@@ -19,8 +19,8 @@ from lloss.serve.scoring.result import Scores, concatenate
 from lloss.serve.scoring.scorer import Scorer
 from tqdm import tqdm
 
-from lloss.errors import InterruptedRunError, LlossError, OtherRunError, ScoresError, SettingsError
-from lloss.files import locked, sweep, write_error
+from lloss.errors import InterruptedRunError, OtherRunError, ScoresError, SettingsError
+from lloss.files import locked, sweep
 from lloss.pools import Pool, SubsetPool, refuse_duplicates
 from lloss.scores.scores_folder import POOL_IDS, ScoresFolder
 from lloss.scores.shard_spec import Shard
@@ -91,18 +91,9 @@ def score_pool(
     images = SubsetPool(pool, exclude) if exclude else pool
     run = _Run(scorer, images, exclude, folder, part_size, batch_size, shard, progress)
     folder.run()  # raises where the folder is damaged, before anything is made
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise write_error(error, out) from error
     busy = ScoresError(f"{out}: another lloss score is at work in this folder; wait for it")
-    try:
-        with locked(out, busy):
-            return run.score()
-    except LlossError:
-        with contextlib.suppress(OSError):
-            out.rmdir()  # where it stayed empty
-        raise
+    with locked(out, busy):
+        return run.score()
 
 
 def _changed(folder: ScoresFolder, what: str) -> ScoresError:

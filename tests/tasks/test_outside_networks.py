@@ -33,6 +33,9 @@ def auxiliary(num_classes):
 def face(num_classes):
     return ViTForImageClassification(4, classes=num_classes)
 
+def timm_like(num_classes):
+    return TimmNet(num_classes)
+
 def thousand(num_classes):
     return TwoStages(1000)
 
@@ -120,11 +123,13 @@ def test_an_output_that_the_task_does_not_take_is_refused(
 
 
 def test_settings_come_from_the_network_and_given_ones_win() -> None:
-    settings = resolve_settings("default", model="nets:face")
-    assert settings.size == 16 and settings.model == "nets:face"
-    assert resolve_settings("default", model="nets:face", size=32).size == 32
-    maps = resolve_settings("default", task="segmentation", model="nets:Maps")
-    assert (maps.size, maps.fit) == (224, "stretch")
+    settings = resolve_settings("default", model="nets:timm_like")
+    assert settings.mean == (0.5, 0.5, 0.5) and settings.model == "nets:timm_like"
+    given = resolve_settings("default", model="nets:timm_like", mean=[0, 0, 0])
+    assert given.mean == (0, 0, 0)
+    sizes = get_task("classification").networks("nets:face").input_sizes(settings)
+    assert sizes == (16, 16)
+    assert resolve_settings("default", task="segmentation", model="nets:Maps").fit == "stretch"
 
 
 def test_arguments_are_for_networks_from_outside() -> None:
@@ -135,11 +140,22 @@ def test_arguments_are_for_networks_from_outside() -> None:
 
 
 def test_layers_of_the_classes_are_found_for_any_network() -> None:
-    task, names = get_task("classification"), ("a", "b")
-    model = _network("nets:pair")
-    settings = resolve_settings("default", model="nets:pair")
-    found = task.layers_of_classes(model.network, settings, names)
-    assert sorted(found) == ["last.bias", "last.weight"]
-    own = resolve_settings("default", model="resnet10-cifar-narrow", size=8)
-    built = task.network(own, names).network
-    assert task.layers_of_classes(built, own, names) == task.class_layers(list(built.state_dict()))
+    names = list(_network("nets:pair").network.state_dict())
+    made = get_task("classification").networks("nets:pair")
+    assert made.class_layers(names) == ("last.weight", "last.bias")
+
+
+def test_a_state_dict_of_other_classes_leaves_the_last_layer_fresh(tmp_path: Path) -> None:
+    saved = _network("nets:bare", classes=("a", "b", "c")).network.state_dict()
+    torch.save(saved, tmp_path / "weights.pt")
+    model = _network("nets:pair", weights=str(tmp_path / "weights.pt"))
+    assert model.start is not None and model.start.left == ("last",)
+    taken = model.network.state_dict()
+    assert torch.equal(taken["first.0.weight"], saved["first.0.weight"])
+
+
+def test_training_follows_the_family_and_the_budget_the_task() -> None:
+    for task, images in (("classification", 64), ("segmentation", 8)):
+        made = get_task(task).networks("nets:Maps")
+        recipe = made.recipe(resolve_settings("default", task=task, model="nets:Maps"), False)
+        assert (recipe["optimizer"], recipe["batch_size"]) == ("adamw", images)
