@@ -133,6 +133,8 @@ def _in_folder(
 
 
 def _settings(model: AttachedModel, given: dict[str, Any]) -> TrainSettings:
+    if given.get("freeze"):
+        raise SettingsError("freeze: use lloss.fit_head, which trains the head alone")
     if decided := sorted(given.keys() & set(OF_MODEL)):
         raise SettingsError(f"{decided[0]}: attach decides it; leave it out here")
     given = {name: value for name, value in given.items() if value != AUTOMATIC.get(name, ...)}
