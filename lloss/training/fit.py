@@ -75,6 +75,11 @@ def _settings(model: AttachedModel, images: int, given: dict[str, Any]) -> Train
             f"task {model.task!r}: fit trains a task of lloss; write the loop for your own, with "
             "model.loss_per_image and lloss.losses"
         )
+    if trainer := model.objective.own_trainer:
+        raise SettingsError(
+            f"a {type(model.network).__name__}: fit does not train it; train it with {trainer}, "
+            "attach again, and then use fit_head"
+        )
     if decided := sorted(given.keys() & OF_MODEL):
         raise SettingsError(f"{decided[0]}: attach decides it; leave it out here")
     spec = model.preparation.image

@@ -25,7 +25,6 @@ from lloss.statistics.confidence_intervals import (
     wilson,
 )
 from lloss.statistics.ranking_metrics import RankingFigures, ranking_figures, ranking_intervals
-from lloss.tasks.outside_objective import NamedObjective, OwnObjective
 from lloss.training.labeled_batches import labeled_batches
 
 HEAD_BATCH = 64
@@ -160,8 +159,6 @@ def _cached(model: AttachedModel, data: Any, targets: Any, views: int, seed: int
     losses: list[Tensor] = []
     metrics: list[Tensor] = []
     images = 0
-    objective = model.objective
-    assert isinstance(objective, (NamedObjective, OwnObjective)), "attach made it"
     batches = labeled_batches(model, data, targets, views, seed)
     with evaluating(model):
         for batch, some, view in batches:
@@ -176,7 +173,7 @@ def _cached(model: AttachedModel, data: Any, targets: Any, views: int, seed: int
             inputs.append(seen)
             losses.append(loss)
             images += 0 if view else len(batch)
-            metric = None if view else objective.metric(features.output, some)
+            metric = None if view else model.objective.metric(features.output, some)
             metrics += [] if metric is None else [metric]
     if not losses:
         raise LabelError("no labeled image: give some to train the head on")

@@ -193,5 +193,5 @@ def _collate(model: AttachedModel, data: Any) -> Callable[[list[Any]], Any]:
     if isinstance(data, LabeledSet):
         return get_task(model.task).collate
     own: Callable[[list[Any]], Any] | None
-    own = getattr(getattr(model.objective, "task", None), "collate", None)
+    own = getattr(getattr(model.objective, "task", model.objective), "collate", None)
     return own or default_collate
