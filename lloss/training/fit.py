@@ -133,6 +133,11 @@ def _in_folder(
 
 
 def _settings(model: AttachedModel, given: dict[str, Any]) -> TrainSettings:
+    if trainer := model.objective.own_trainer:
+        raise SettingsError(
+            f"a {type(model.network).__name__}: fit does not train it; train it with {trainer}, "
+            "attach again, and then use fit_head"
+        )
     if given.get("freeze"):
         raise SettingsError("freeze: use lloss.fit_head, which trains the head alone")
     if decided := sorted(given.keys() & set(OF_MODEL)):

@@ -70,7 +70,7 @@ class LabeledImages:
             training: the settings to augment by; None for images as a scorer decodes them.
             problems: receives notes on a labeled set.
         """
-        own = getattr(model.objective, "task", None)
+        own = getattr(model.objective, "task", model.objective)
         if isinstance(data, LabeledSet):
             return cls(model, _decoded_set(model, data, training, problems), get_task(model.task))
         mapped = isinstance(data, Dataset) and not isinstance(data, IterableDataset)
