@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 from torch import nn
 
-from lloss.entry_points import MODELS, load, reason
+from lloss.entry_points import MODELS, load, reason, registered
 from lloss.errors import SettingsError
 from lloss.text.similar_names import nearest
 
@@ -69,6 +69,11 @@ def find_factory(model: str) -> Factory:
     """
     if ":" in model:
         factory = _imported(model)
+    elif model not in registered(MODELS):
+        raise SettingsError(
+            f"model {model!r}: unknown; write timm:NAME, package.module:factory, or a name that a "
+            f"package registers as an entry point of {MODELS}"
+        )
     else:
         try:
             factory = load(MODELS, model)

@@ -22,6 +22,7 @@ from lloss.modeling.objective import Objective
 from lloss.modeling.prediction import described
 from lloss.modeling.published_weights import Published
 from lloss.modeling.taps import blank_images, evaluating
+from lloss.tasks.adapters import detector_of
 from lloss.tasks.networks import Networks
 from lloss.tasks.recipes import recipe_of
 from lloss.tasks.train_settings import TrainSettings
@@ -67,6 +68,11 @@ class OutsideNetworks(Networks):
     def build(self, settings: TrainSettings, classes: Sequence[str]) -> nn.Module:
         """Build the network so that it returns what the task's own do."""
         network = build_network(self.model, len(classes), self.args)
+        if detector_of(network):
+            raise SettingsError(
+                f"model {self.model!r}: lloss does not train a {type(network).__name__}; train it "
+                "with its own library, then use lloss.attach and lloss.fit_head"
+            )
 
         def predict(module: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> Any:
             return self.task.prediction(output, inputs[0])

@@ -7,8 +7,7 @@ import dataclasses
 import hashlib
 import json
 import math
-import sys
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +21,20 @@ from lloss.data.labeled_set import LabeledSet
 from lloss.errors import SettingsError
 from lloss.modeling.attached_model import AttachedModel
 from lloss.modeling.head_losses import HEAD_LOSSES
-from lloss.tasks import TASKS, get_task
-from lloss.tasks.recipes import recipe_of
+from lloss.tasks import get_task, task_names
+from lloss.tasks.recipes import BY_OPTIMIZER, recipe_of
 from lloss.tasks.train_settings import AUTOMATIC, TrainSettings
 from lloss.training.attached_evaluation import ModelEvaluation, measure_model
 from lloss.training.checkpoint import Checkpoint
 from lloss.training.decisions import epochs_of
 from lloss.training.labeled_batches import LabeledImages
-from lloss.training.run import METRICS, continue_run, earlier_run, train_epochs, training_folder
+from lloss.training.run_folder import (
+    METRICS,
+    continue_run,
+    earlier_run,
+    train_epochs,
+    training_folder,
+)
 from lloss.training.trainer import Trainer
 
 OWN = ":"
@@ -77,8 +82,8 @@ def fit(
             its weights.
         problems: receives notes on the images.
         settings: those of ``lloss train``, such as ``epochs``, ``lr``, ``gradient_stop`` and
-            ``augment``; by default AdamW at 0.0003, batches of 64 images, or all where there are
-            fewer, and epochs of 1,000 steps in all, but at least 30.
+            ``augment``; by default AdamW at 0.0003, batches of 64 images at most, and epochs of
+            1,000 steps in all, but at least 30.
 
     Raises:
         LabelError: an image or label cannot be used.
@@ -90,8 +95,8 @@ def fit(
     """
     if resume and run is None:
         raise SettingsError("resume: give the run's folder as run=")
-    wanted = _settings(model, data, targets, settings)
-    if isinstance(data, LabeledSet) and model.task in TASKS:
+    wanted = _settings(model, settings)
+    if isinstance(data, LabeledSet) and model.task in task_names():
         get_task(model.task).check(data.labels, model.classes)
     labeled = LabeledImages.of(model, data, targets, wanted, problems)
     _refuse_ignored(labeled, settings)
@@ -127,17 +132,22 @@ def _in_folder(
     return [json.loads(line) for line in lines]
 
 
-def _settings(
-    model: AttachedModel, data: Any, targets: Any, given: dict[str, Any]
-) -> TrainSettings:
+def _settings(model: AttachedModel, given: dict[str, Any]) -> TrainSettings:
+    if trainer := model.objective.own_trainer:
+        raise SettingsError(
+            f"a {type(model.network).__name__}: fit does not train it; train it with {trainer}, "
+            "attach again, and then use fit_head"
+        )
+    if given.get("freeze"):
+        raise SettingsError("freeze: use lloss.fit_head, which trains the head alone")
     if decided := sorted(given.keys() & set(OF_MODEL)):
         raise SettingsError(f"{decided[0]}: attach decides it; leave it out here")
     given = {name: value for name, value in given.items() if value != AUTOMATIC.get(name, ...)}
     spec, known = model.preparation.image, None
-    defaults = recipe_of(OWN, given.get("optimizer", "auto"), pretrained=False)
-    defaults["batch_size"] = max(2, min(defaults["batch_size"], _count(data, targets)))
+    optimizer = given.get("optimizer")  # TrainSettings refuses an unknown one
+    defaults = recipe_of(OWN, optimizer if optimizer in BY_OPTIMIZER else "auto", pretrained=False)
     del defaults["steps"], defaults["least_epochs"]
-    if model.task in TASKS:
+    if model.task in task_names():
         known = get_task(model.task)
         theirs = known.defaults("")
         defaults |= {name: theirs[name] for name in ("model", "augment") if name in theirs}
@@ -169,13 +179,6 @@ def _with_epochs(settings: TrainSettings, labeled: LabeledImages) -> TrainSettin
     steps = labeled.source(settings).steps
     epochs, _ = epochs_of(recipe["steps"], steps, recipe["least_epochs"])
     return dataclasses.replace(settings, epochs=epochs)
-
-
-def _count(data: Any, targets: Any) -> int:
-    """Number of images; many where a loader decides the batches."""
-    if isinstance(data, (LabeledSet, torch.utils.data.Dataset)) and isinstance(data, Sized):
-        return len(data)
-    return len(targets) if isinstance(targets, Sized) else sys.maxsize
 
 
 def _refuse_ignored(labeled: LabeledImages, given: dict[str, Any]) -> None:

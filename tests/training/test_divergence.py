@@ -16,7 +16,8 @@ from lloss.tasks.train_settings import TrainSettings
 from lloss.training import divergence
 from lloss.training.checkpoint import load_checkpoint
 from lloss.training.divergence import doubts, remedy
-from lloss.training.run import METRICS, train
+from lloss.training.run import train
+from lloss.training.run_folder import METRICS
 from lloss.training.trainer import Trainer
 
 
@@ -49,7 +50,9 @@ def test_the_remedy_is_one_that_is_not_in_use(
 def test_a_run_that_diverges_keeps_the_checkpoint_before(
     photos: Path, tiny: TrainSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lloss.training.run.RunWriter.save_if_due", lambda keeper: keeper.save())
+    monkeypatch.setattr(
+        "lloss.training.run_folder.RunWriter.save_if_due", lambda keeper: keeper.save()
+    )
     labeled, run = open_labeled(str(photos)), tmp_path / "run"
     advance, steps = Trainer.advance, 0
 

@@ -19,7 +19,8 @@ from lloss.modeling.attached_model import AttachedModel
 from lloss.tasks import get_task
 from lloss.tasks.train_settings import TrainSettings
 from lloss.training.checkpoint import load_checkpoint
-from lloss.training.run import METRICS, train
+from lloss.training.run import train
+from lloss.training.run_folder import METRICS
 from lloss.training.trainer import Trainer
 from lloss.training.training_data import seed_of
 
@@ -192,7 +193,7 @@ def test_a_run_of_other_settings_data_or_network_is_not_resumed(
     with pytest.raises(CheckpointError, match="epochs = 1, now it is 2"):
         lloss.fit(_model(), labeled, epochs=2, run=run, resume=True)
     with pytest.raises(CheckpointError, match="other labels"):
-        lloss.fit(_model(), labeled.take(range(30)), epochs=1, run=run, resume=True, batch_size=60)
+        lloss.fit(_model(), labeled.take(range(30)), epochs=1, run=run, resume=True)
     other = lloss.attach(TwoStages(), classes=CLASSES, size=8, hidden=4)
     with pytest.raises(CheckpointError, match="does not fit the network"):
         lloss.fit(other, labeled, epochs=1, run=run, resume=True)
@@ -291,6 +292,7 @@ def test_mistakes_are_named(photos: Path) -> None:
     labeled = lloss.open_labeled(photos)
     for options, message in (
         ({"size": 9}, "size: attach decides it"),
+        ({"freeze": True}, "freeze: use lloss.fit_head"),
         ({"epoch": 9}, "fit: unknown setting 'epoch'"),
         ({"augment": "ssd"}, "classification has none, flip"),
     ):

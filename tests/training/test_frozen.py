@@ -25,7 +25,8 @@ from lloss.training.frozen import _last_layer
 from lloss.training.head_training import folds_of, scale_of
 from lloss.training.labeled_batches import LabeledImages
 from lloss.training.last_layer import DECAYS, _fitted, fresh_layers, train_last_layer
-from lloss.training.run import METRICS, train
+from lloss.training.run import train
+from lloss.training.run_folder import METRICS
 
 from ..command_line import call
 from ..outside_networks import TwoStages

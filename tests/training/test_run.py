@@ -27,8 +27,10 @@ from lloss.tasks import get_task
 from lloss.tasks.segmentation.segmentation import MaskLabel
 from lloss.tasks.train_settings import TrainSettings
 from lloss.training import run as runs
+from lloss.training import run_folder
 from lloss.training.checkpoint import load_checkpoint
-from lloss.training.run import METRICS, train
+from lloss.training.run import train
+from lloss.training.run_folder import METRICS
 from lloss.training.trainer import Trainer
 from lloss.training.training_data import load_examples
 
@@ -77,7 +79,7 @@ def _cut(labeled: LabeledSet, settings: TrainSettings, run: Path, **options: Any
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trainer, "advance", stopped)
-        patch.setattr(runs, "CHECKPOINT_SECONDS", -1.0)
+        patch.setattr(run_folder, "CHECKPOINT_SECONDS", -1.0)
         with pytest.raises(_StopError):
             train(labeled, settings, run, **options)
     assert load_checkpoint(run).epoch == 1
@@ -195,10 +197,11 @@ def test_images_without_a_loss_are_noted_and_not_trained_on() -> None:
 
 def test_a_killed_run_goes_on_from_its_last_checkpoint(photos: Path, tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; import lloss.training.run as runs\n"
+        "import sys; from pathlib import Path\n"
+        "from lloss.training import run as runs, run_folder as folder\n"
         "from lloss.data.class_labels import open_labeled\n"
         "from lloss.tasks.train_settings import TrainSettings\n"
-        "runs.CHECKPOINT_SECONDS = 0.0\n"
+        "folder.CHECKPOINT_SECONDS = 0.0\n"
         "settings = TrainSettings(model='resnet10-cifar-narrow', size=8, hidden=8, epochs=400,"
         " batch_size=8, amp='off')\n"
         f"runs.train(open_labeled({str(photos)!r}), settings, Path(sys.argv[1]), resume=True)"

@@ -77,10 +77,10 @@ class DetectionObjective(Objective):
         return multibox_loss(output, targets, reference(self.model), self.divided)
 
     def summary(self, output: SsdOutput) -> Tensor:
-        return image_scores.summary(output)
+        return image_scores.summary(image_scores.of_softmax(output.logits))
 
     def outputs(self, output: SsdOutput) -> dict[str, Tensor]:
-        return image_scores.scores(output)
+        return image_scores.scores(image_scores.of_softmax(output.logits))
 
     def meter(self, labels: Sequence[ObjectLabel]) -> DetectionMeter:
         return DetectionMeter(labels, self.classes, self.model, self.size)
