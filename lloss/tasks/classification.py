@@ -26,7 +26,6 @@ from lloss.modeling.prediction import prediction_of
 from lloss.modeling.published_weights import Published
 from lloss.pools import Item
 from lloss.statistics.confidence_intervals import Floats, Interval, wilson
-from lloss.tasks.recipes import recipe_of
 from lloss.tasks.task import Decoding, Task
 from lloss.tasks.train_settings import TrainSettings
 
@@ -108,9 +107,6 @@ class _Classification(Task):
         found = preparation(model)
         del found["size"]
         return {"model": model, **found}
-
-    def recipe(self, settings: TrainSettings, pretrained: bool) -> dict[str, Any]:
-        return recipe_of(settings.model, settings.optimizer, pretrained)
 
     def input_sizes(self, settings: TrainSettings) -> tuple[int, int]:
         own = preparation(settings.model)["size"]

@@ -14,7 +14,7 @@ from lloss.modeling.objective import Objective
 from lloss.modeling.pretrained_weights import Start, layer_of, read_state_dict, start_from
 from lloss.modeling.published_weights import Published
 from lloss.modeling.weights_cache import WeightsUnavailableError
-from lloss.tasks.recipes import ADAMW, BUDGET, fine_tuning
+from lloss.tasks.recipes import recipe_of
 from lloss.tasks.train_settings import AUTOMATIC, NAMED_WEIGHTS, TrainSettings
 
 
@@ -36,8 +36,7 @@ class Networks(ABC):
         ``pretrained`` is whether it starts from trained weights; of ``settings`` only the weights
         are decided.
         """
-        recipe = {**BUDGET, **ADAMW}
-        return fine_tuning(recipe) if pretrained else recipe
+        return recipe_of(settings.model, settings.optimizer, pretrained)
 
     def input_sizes(self, settings: TrainSettings) -> tuple[int, int]:
         """Return the smallest and the largest side that is sensible to choose, in pixels.
