@@ -22,10 +22,10 @@ from lloss.modeling.classifiers import OWN, build_classifier, preparation, publi
 from lloss.modeling.head import LOG_FLOOR
 from lloss.modeling.meter import Meter
 from lloss.modeling.objective import Objective
+from lloss.modeling.prediction import prediction_of
 from lloss.modeling.published_weights import Published
 from lloss.pools import Item
 from lloss.statistics.confidence_intervals import Floats, Interval, wilson
-from lloss.tasks.recipes import recipe_of
 from lloss.tasks.task import Decoding, Task
 from lloss.tasks.train_settings import TrainSettings
 
@@ -113,9 +113,6 @@ class _Classification(Task):
         del found["size"]
         return {"model": model, **found}
 
-    def recipe(self, settings: TrainSettings, pretrained: bool) -> dict[str, Any]:
-        return recipe_of(settings.model, settings.optimizer, pretrained)
-
     def input_sizes(self, settings: TrainSettings) -> tuple[int, int]:
         own = preparation(settings.model)["size"]
         if settings.model.startswith(FIXED):
@@ -133,6 +130,12 @@ class _Classification(Task):
     def class_layers(self, names: Sequence[str]) -> tuple[str, ...]:
         last = names[-1].rpartition(".")[0] + "."
         return tuple(name for name in names if name.startswith(last))
+
+    def prediction(self, output: Any, images: Tensor) -> Any:
+        return prediction_of(output)
+
+    def prediction_shape(self, settings: TrainSettings, classes: Sequence[str]) -> tuple[int, ...]:
+        return (len(classes),)
 
     def objective(self, settings: TrainSettings, classes: Sequence[str]) -> Objective:
         return ClassificationObjective(classes)

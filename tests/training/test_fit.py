@@ -292,6 +292,7 @@ def test_mistakes_are_named(photos: Path) -> None:
     labeled = lloss.open_labeled(photos)
     for options, message in (
         ({"size": 9}, "size: attach decides it"),
+        ({"freeze": True}, "freeze: use lloss.fit_head"),
         ({"epoch": 9}, "fit: unknown setting 'epoch'"),
         ({"augment": "ssd"}, "classification has none, flip"),
     ):
