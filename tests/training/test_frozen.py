@@ -31,7 +31,7 @@ from lloss.training.run_folder import METRICS
 from ..command_line import call
 from ..outside_networks import TwoStages
 
-LAST = "network.fc."
+LAST = "network.classifier."
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_a_last_layer_of_other_classes_learns_too(
     before, after = _state(trained), checkpoint.state["model"]
     body = [name for name in before if name.startswith("network.") and LAST not in name]
     assert body and all(torch.equal(after[name], before[name]) for name in body)
-    assert any("the last layer 'fc', of other classes" in line for line in lines)
+    assert any("the last layer 'classifier', of other classes" in line for line in lines)
     evaluation = evaluate_checkpoint(checkpoint, two)
     assert evaluation.metric > 0.9
 
