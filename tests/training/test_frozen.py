@@ -163,15 +163,17 @@ def test_a_layer_that_does_not_make_the_output_is_refused() -> None:
 def test_mistakes_are_named(
     labeled: LabeledSet, frozen: TrainSettings, trained: Path, tmp_path: Path
 ) -> None:
-    def refused(error: type[Exception], match: str, few: int = 60, **changes: object) -> None:
+    def refused(
+        error: type[Exception], match: str, rows: range = range(60), **changes: object
+    ) -> None:
         settings = dataclasses.replace(frozen, **changes)  # type: ignore[arg-type]
         with pytest.raises(error, match=match):
-            train(labeled.take(range(few)), settings, tmp_path / "run")
+            train(labeled.take(rows), settings, tmp_path / "run")
         assert not (tmp_path / "run").exists()
 
     refused(SettingsError, "has no trained weights; pass --weights", weights="none")
     refused(SettingsError, "trains the head alone", head=False)
-    refused(LabelError, "19 labeled images are too few", few=19)
+    refused(LabelError, "19 labeled images are too few", range(0, 57, 3))
     with pytest.raises(SettingsError, match="leave the warm start out"):
         train(labeled, frozen, tmp_path / "run", warm_start=trained)
     network = TwoStages()
