@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from lloss.files import atomic_write
 from lloss.manifest import KEY, Manifest
+from lloss.modeling.network_source import package_versions
 from lloss.training.checkpoint import Checkpoint
 from lloss.training.divergence import remedy
 
@@ -99,7 +100,7 @@ def _provenance(checkpoint: Checkpoint) -> dict[str, Any]:
         "labels_sha256": checkpoint.labels_sha256,
         "epochs": f"{checkpoint.epoch}/{checkpoint.settings.epochs}",
         "settings": checkpoint.settings.as_dict(),
-        "versions": versions(),
+        "versions": versions() | package_versions(checkpoint.settings.model),
     }
 
 

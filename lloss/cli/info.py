@@ -43,7 +43,7 @@ def _rows(manifest: Manifest) -> dict[str, object]:
         )
     rows: dict[str, object] = {
         "task": manifest.task,
-        "model": manifest.model,
+        "model": " ".join([manifest.model, *provenance.get("settings", {}).get("model_args", [])]),
         "input": f"images uint8 [N, {image.height}, {image.width}, 3], resized by {image.fit}"
         f"{f', filled with {image.fill}' if image.fill else ''}; "
         f"white of 16-bit images: {image.white or WHITE_16}",

@@ -15,11 +15,12 @@ from lloss.modeling.attached_model import AttachedModel, Preparation, release_ta
 from lloss.modeling.head import LossPredictionHead
 from lloss.modeling.network import TappedNetwork
 from lloss.modeling.objective import Objective
+from lloss.modeling.prediction import described, prediction_of
 from lloss.modeling.taps import Tap, blank_images, evaluating, find_taps
 from lloss.tasks import TASKS, get_task
 from lloss.tasks.adapters import detector_of
 from lloss.tasks.adapters.detector import Detector, Input
-from lloss.tasks.outside_objective import NamedObjective, OwnObjective, prediction_of
+from lloss.tasks.outside_objective import NamedObjective, OwnObjective
 from lloss.tasks.task import Task
 from lloss.tasks.train_settings import TrainSettings
 
@@ -166,7 +167,7 @@ def _class_names(task: str, classes: Sequence[str], output: Any) -> tuple[str, .
     if not isinstance(logits, Tensor) or logits.ndim != dims or len(logits) != 2:
         wanted = "[N, classes]" if dims == 2 else "[N, classes, H, W]"
         raise SettingsError(
-            f"task {task!r}: needs logits {wanted}, the network gives {_described(logits)} for two "
+            f"task {task!r}: needs logits {wanted}, the network gives {described(logits)} for two "
             "images; give an object with loss_per_image(output, targets) as task"
         )
     if names and len(names) != logits.shape[1]:
@@ -174,13 +175,6 @@ def _class_names(task: str, classes: Sequence[str], output: Any) -> tuple[str, .
             f"classes: {len(names)} names for a network of {logits.shape[1]} outputs"
         )
     return names or tuple(map(str, range(logits.shape[1])))
-
-
-def _described(value: Any) -> str:
-    if isinstance(value, Tensor):
-        return str(list(value.shape))
-    keys = f" with {', '.join(map(str, value))}" if isinstance(value, Mapping) else ""
-    return f"a {type(value).__name__}{keys}"
 
 
 def _objective(task: Task, names: Sequence[str], size: int) -> Objective:
@@ -204,5 +198,5 @@ def _check_output(objective: Objective, output: Any, name: str) -> None:
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise SettingsError(
-            f"task {name!r}: does not fit the network's output, {_described(output)}: {reason}"
+            f"task {name!r}: does not fit the network's output, {described(output)}: {reason}"
         ) from error

@@ -22,6 +22,7 @@ from lloss.modeling.classifiers import build_classifier, preparation, published
 from lloss.modeling.head import LOG_FLOOR
 from lloss.modeling.meter import Meter
 from lloss.modeling.objective import Objective
+from lloss.modeling.prediction import prediction_of
 from lloss.modeling.published_weights import Published
 from lloss.pools import Item
 from lloss.statistics.confidence_intervals import Floats, Interval, wilson
@@ -124,6 +125,12 @@ class _Classification(Task):
     def class_layers(self, names: Sequence[str]) -> tuple[str, ...]:
         last = names[-1].rpartition(".")[0] + "."
         return tuple(name for name in names if name.startswith(last))
+
+    def prediction(self, output: Any, images: Tensor) -> Any:
+        return prediction_of(output)
+
+    def prediction_shape(self, settings: TrainSettings, classes: Sequence[str]) -> tuple[int, ...]:
+        return (len(classes),)
 
     def objective(self, settings: TrainSettings, classes: Sequence[str]) -> Objective:
         return ClassificationObjective(classes)

@@ -13,6 +13,7 @@ from lloss.data.labeled_set import LabeledSet
 from lloss.errors import ImageError, LabelError
 from lloss.images.decode import size_of
 from lloss.pools import Item
+from lloss.tasks.networks import Networks
 from lloss.tasks.task import Task
 from lloss.tasks.train_settings import TrainSettings
 from lloss.training.training_data import PAIRS, steps_of
@@ -42,6 +43,7 @@ def decide(
     """
     if len(labeled) < 2:
         raise LabelError(f"{labeled.origin}: {len(labeled)} labeled image to train on: {PAIRS}")
+    made = task.networks(settings.model, settings.model_args)
     lines: list[str] = []
 
     def decided(why: str, **values: Any) -> None:
@@ -55,12 +57,14 @@ def decide(
     if start:
         decided("as in the run to start from", weights=start.weights, size=start.size)
     if "weights" in settings.undecided:
-        weights, why = task.start_weights(settings)
+        weights, why = made.start_weights(settings)
         decided(why, weights=weights)
     if "size" in settings.undecided:
-        size, why = _size(task, settings, labeled)
+        size, why = _size(made, settings, labeled)
         decided(why, size=size)
-    recipe = dict(task.recipe(settings, settings.weights != "none"))
+    if note := made.assumed(settings):
+        lines.append(f"note: {note}")
+    recipe = dict(made.recipe(settings, settings.weights != "none"))
     budget, most = recipe.pop("steps"), recipe.pop("batch_size")
     least = recipe.pop("least_epochs")
     decided(f"what suits {settings.model}", **recipe)
@@ -80,9 +84,9 @@ def epochs_of(budget: int, steps: int, least: int) -> tuple[int, str]:
     return epochs, why
 
 
-def _size(task: Task, settings: TrainSettings, labeled: LabeledSet) -> tuple[int, str]:
+def _size(made: Networks, settings: TrainSettings, labeled: LabeledSet) -> tuple[int, str]:
     """The images' own size, as far as the network takes it: more pixels hold nothing more."""
-    least, own = task.input_sizes(settings)
+    least, own = made.input_sizes(settings)
     if least == own:
         return own, f"what {settings.model} is made for"
     rows = range(0, len(labeled), max(1, len(labeled) // SAMPLE))
