@@ -40,8 +40,8 @@ from lloss.training.trainer import Trainer
 OWN = ":"
 """Stands for a network of one's own in :mod:`lloss.tasks.recipes`."""
 
-OF_MODEL = ("task", "model", "model_args", "weights", "size", "fit", "mean", "std", "taps", "head", "hidden",
-            "head_summary", "white", "freeze")  # fmt: skip
+OF_MODEL = ("task", "model", "model_args", "weights", "size", "fit", "mean", "std", "taps", "head",
+            "hidden", "head_summary", "white", "freeze")  # fmt: skip
 """Settings that ``attach`` has decided."""
 
 SQUARE = ("detection", "pose")
