@@ -35,12 +35,8 @@ SUMMARY_CLASSES = 10
 FIXED = ("vit_", "maxvit_")
 """Starts of names of networks that take one size only."""
 
-LEAST = 64
-"""Least side of the input in pixels: most networks shrink it 32 times."""
-
-LEAST_TRAINED = 96  # Trained weights are of larger images, and see little on smaller ones
-
-LEAST_CIFAR = 8  # Networks for tiny images shrink them 8 times at most
+LEAST = {**dict.fromkeys(OWN, 8), "inception_v3": 96}
+"""The smallest sides in pixels of networks that do not take 32, or less."""
 
 
 class ClassificationObjective(Objective):
@@ -115,11 +111,7 @@ class _Classification(Task):
 
     def input_sizes(self, settings: TrainSettings) -> tuple[int, int]:
         own = preparation(settings.model)["size"]
-        if settings.model.startswith(FIXED):
-            return own, own
-        if settings.model in OWN:
-            return LEAST_CIFAR, own
-        return min(LEAST if settings.weights == "none" else LEAST_TRAINED, own), own
+        return own if settings.model.startswith(FIXED) else LEAST.get(settings.model, 32), own
 
     def build(self, settings: TrainSettings, classes: Sequence[str]) -> nn.Module:
         return build_classifier(settings.model, len(classes))
