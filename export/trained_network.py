@@ -18,6 +18,7 @@ from torch import nn
 from lloss.manifest import Manifest
 from lloss.modeling.attached_model import AttachedModel, Preparation
 from lloss.modeling.network import TappedNetwork
+from lloss.modeling.network_source import package_versions
 from lloss.training.checkpoint import Checkpoint
 from lloss.training.divergence import remedy
 
@@ -64,7 +65,7 @@ class TrainedNetwork:
             mean=preparation.mean,
             std=preparation.std,
             outputs=outputs_of(graph, (preparation.image.height, preparation.image.width)),
-            provenance={**self.provenance, "versions": versions()},
+            provenance=self.provenance,
         )
 
 
@@ -86,6 +87,7 @@ def of_checkpoint(checkpoint: Checkpoint) -> TrainedNetwork:
             "labels_sha256": checkpoint.labels_sha256,
             "epochs": f"{checkpoint.epoch}/{settings.epochs}",
             "settings": settings.as_dict(),
+            "versions": versions() | package_versions(settings.model),
         },
     )
 
@@ -111,6 +113,7 @@ def of_model(model: AttachedModel, sample: NDArray[np.uint8]) -> TrainedNetwork:
         provenance={
             "checkpoint_sha256": state_sha256(model.tapped),
             "taps": [tap.module for tap in model.taps],
+            "versions": versions(),
         },
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,9 +15,10 @@ import lloss
 from lloss.project.demo_data import digits, write_files
 
 from .outside_networks import DepthNet, TwoStages
+from .outside_yolo import YOLO, DetectionModel, without_the_package
 
 TEXT = (Path(__file__).parents[1] / "docs" / "python.md").read_text(encoding="utf-8")
-TEN_LINES, TASK, FIT, LOOP, LIGHTNING, ACCELERATE = re.findall(
+TEN_LINES, DETECTORS, TASK, FIT, LOOP, LIGHTNING, ACCELERATE = re.findall(
     r"```python\n(.*?)```", TEXT, re.DOTALL
 )
 
@@ -32,6 +34,24 @@ def test_the_ten_lines_run(
     assert len(set(picks.ids)) == 20 and picks.excluded == len(labeled) > 20
     assert not set(picks.ids) & {item.id for item in labeled.items}
     assert "held-out images right" in capsys.readouterr().out
+
+
+def test_the_lines_for_a_detector_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    picture: Any, voc_xml: Any,
+) -> None:  # fmt: skip
+    year, names = tmp_path / "VOCdevkit" / "VOC2007", [f"{n:06}" for n in range(30)]
+    (year / "ImageSets" / "Main").mkdir(parents=True)
+    (year / "ImageSets" / "Main" / "val.txt").write_text("\n".join(names))
+    for number, name in enumerate(names):
+        picture(year / "JPEGImages" / f"{name}.jpg", seed=number)
+        box = (1, 1, 5 + number, 8 + number % 20)
+        voc_xml(year / "Annotations" / f"{name}.xml", [(("cell", "platelet")[number % 2], 0, box)])
+    monkeypatch.chdir(tmp_path)
+    without_the_package(monkeypatch)
+    network = YOLO(DetectionModel())
+    exec(DETECTORS, {"lloss": lloss, "ultralytics": SimpleNamespace(YOLO=lambda path: network)})
+    assert "of 6 held-out images right" in capsys.readouterr().out
 
 
 def test_the_task_of_ones_own_runs() -> None:

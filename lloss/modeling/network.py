@@ -101,7 +101,7 @@ class TappedNetwork(nn.Module):
         """Run the network alone."""
         found: dict[str, Tensor] = {}
         self._pooled = found
-        output = self.network(images)
+        output = self.objective.run(self.network, images)
         self._pooled = None
         for tap in self.taps:
             if tap.module not in found:

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from lloss.errors import SettingsError
 from lloss.images.drawing import Drawing
@@ -23,6 +23,13 @@ class Objective(ABC):
     summary_size: int = 0
     """Length of :meth:`summary`; 0 without one."""
 
+    own_trainer: str = ""
+    """What trains a network that :func:`lloss.fit` does not; "" where it does."""
+
+    def run(self, network: nn.Module, images: Tensor) -> Any:
+        """Run the network on float [N, 3, H, W]: what ``output`` is."""
+        return network(images)
+
     @abstractmethod
     def loss_per_image(self, output: Any, targets: Any) -> Tensor:
         """Compute the target network's loss on each image, float [N]."""
@@ -36,7 +43,7 @@ class Objective(ABC):
         raise NotImplementedError(f"{type(self).__name__} has no summary")
 
     def metric(self, output: Any, targets: Any) -> Tensor | None:
-        """Compute the task's figure on each image, float [N]; None for one of many images only."""
+        """Compute how right the network is on each image, float [N]; None without such a number."""
         return None
 
     def meter(self, labels: Sequence[Any]) -> Meter:

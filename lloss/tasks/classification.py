@@ -22,10 +22,10 @@ from lloss.modeling.classifiers import OWN, build_classifier, preparation, publi
 from lloss.modeling.head import LOG_FLOOR
 from lloss.modeling.meter import Meter
 from lloss.modeling.objective import Objective
+from lloss.modeling.prediction import prediction_of
 from lloss.modeling.published_weights import Published
 from lloss.pools import Item
 from lloss.statistics.confidence_intervals import Floats, Interval, wilson
-from lloss.tasks.recipes import recipe_of
 from lloss.tasks.task import Decoding, Task
 from lloss.tasks.train_settings import TrainSettings
 
@@ -35,12 +35,8 @@ SUMMARY_CLASSES = 10
 FIXED = ("vit_", "maxvit_")
 """Starts of names of networks that take one size only."""
 
-LEAST = 64
-"""Least side of the input in pixels: most networks shrink it 32 times."""
-
-LEAST_TRAINED = 96  # Trained weights are of larger images, and see little on smaller ones
-
-LEAST_CIFAR = 8  # Networks for tiny images shrink them 8 times at most
+LEAST = {**dict.fromkeys(OWN, 8), "inception_v3": 96}
+"""The smallest sides in pixels of networks that do not take 32, or less."""
 
 
 class ClassificationObjective(Objective):
@@ -114,16 +110,9 @@ class _Classification(Task):
         del found["size"]
         return {"model": model, **found}
 
-    def recipe(self, settings: TrainSettings, pretrained: bool) -> dict[str, Any]:
-        return recipe_of(settings.model, settings.optimizer, pretrained)
-
     def input_sizes(self, settings: TrainSettings) -> tuple[int, int]:
         own = preparation(settings.model)["size"]
-        if settings.model.startswith(FIXED):
-            return own, own
-        if settings.model in OWN:
-            return LEAST_CIFAR, own
-        return min(LEAST if settings.weights == "none" else LEAST_TRAINED, own), own
+        return own if settings.model.startswith(FIXED) else LEAST.get(settings.model, 32), own
 
     def build(self, settings: TrainSettings, classes: Sequence[str]) -> nn.Module:
         return build_classifier(settings.model, len(classes))
@@ -134,6 +123,12 @@ class _Classification(Task):
     def class_layers(self, names: Sequence[str]) -> tuple[str, ...]:
         last = names[-1].rpartition(".")[0] + "."
         return tuple(name for name in names if name.startswith(last))
+
+    def prediction(self, output: Any, images: Tensor) -> Any:
+        return prediction_of(output)
+
+    def prediction_shape(self, settings: TrainSettings, classes: Sequence[str]) -> tuple[int, ...]:
+        return (len(classes),)
 
     def objective(self, settings: TrainSettings, classes: Sequence[str]) -> Objective:
         return ClassificationObjective(classes)

@@ -105,7 +105,8 @@ def resolve_settings(preset: str, where: str = "settings", **given: Any) -> Trai
                 f"leave the {name} out, or the preset"
             )
     task = get_task(values.get("task", TrainSettings.task))
-    defaults = task.defaults(values.get("model", ""))
+    model, args = values.get("model", ""), values.get("model_args", ())
+    defaults = task.networks(model, args).defaults(model)
     settings = TrainSettings.from_dict({**defaults, **values}, where)
     task.check_settings(settings)
     return settings

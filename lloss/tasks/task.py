@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
 from lloss.annotations import Problems
 from lloss.data.label_joining import labeled_pool, match_labels, refuse_own
@@ -25,17 +25,15 @@ from lloss.images.decode import ImageSpec, Pixels
 from lloss.modeling.head import LossPredictionHead
 from lloss.modeling.head_losses import HEAD_LOSSES
 from lloss.modeling.network import TappedNetwork
+from lloss.modeling.network_factory import read_arguments
+from lloss.modeling.network_source import is_outside
 from lloss.modeling.objective import Objective
-from lloss.modeling.pretrained_weights import Start, layer_of, read_state_dict, start_from
-from lloss.modeling.published_weights import Published
 from lloss.modeling.taps import find_taps
-from lloss.modeling.weights_cache import WeightsUnavailableError
 from lloss.pools import Item, Pool
-from lloss.tasks.recipes import recipe_of
+from lloss.tasks.networks import Networks
+from lloss.tasks.outside_networks import OutsideNetworks
 from lloss.tasks.train_settings import AUTOMATIC, NAMED_WEIGHTS, STATE_DICT, TrainSettings
 from lloss.text.similar_names import lone_classes, similar_note
-
-SIDE = 224  # Of the input in pixels, where neither settings nor task say another
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ class Decoding:
     cut: CroppedShare | None = None  # counts what the network's input cuts off
 
 
-class Task(ABC):
+class Task(Networks):
     """What differs from task to task, except the loss of the output: see :class:`.Objective`.
 
     A *label* is what a person gave an image (a class name, boxes, joints); a *target* is what
@@ -67,8 +65,6 @@ class Task(ABC):
     augments: tuple[str, ...] = ("none", "flip", "crop", "flip-crop")
     # What the network can start from; `STATE_DICT` stands for any path
     weights: tuple[str, ...] = ("none", "imagenet", STATE_DICT)
-    pretrained: str = "imagenet"  # what to start from where that is left open
-    part: str = ""  # the network's module that a state dict is of; "" for all of it
     # Whether labels are image files themselves, of their `path`: then the suffix of a label's name
     # is not its image's
     masks: bool = False
@@ -79,30 +75,27 @@ class Task(ABC):
 
     # Networks
 
-    @abstractmethod
-    def defaults(self, model: str) -> dict[str, Any]:
-        """Return settings for a model ("": the usual one); ``SettingsError`` for an unknown one."""
+    def networks(self, model: str, args: Sequence[str] = ()) -> Networks:
+        """Return what knows a network of this name: the task, or :class:`.OutsideNetworks`."""
+        return OutsideNetworks(self, model, args) if is_outside(model) else self
 
-    def recipe(self, settings: TrainSettings, pretrained: bool) -> dict[str, Any]:
-        """Return how a network is trained where nothing else is asked for.
+    def prediction(self, output: Any, images: Tensor) -> Any:
+        """Return what the objective takes of what a network from outside returns for images."""
+        return output
 
-        These are automatic settings, where ``batch_size`` is the most images; and two others,
-        ``steps`` the budget that epochs are made of, ``least_epochs`` the fewest of them.
-        ``pretrained`` is whether it starts from trained weights; of ``settings`` only the weights
-        are decided.
-        """
-        return recipe_of(settings.model, settings.optimizer, pretrained)
-
-    def input_sizes(self, settings: TrainSettings) -> tuple[int, int]:
-        """Return the smallest and the largest side that is sensible to choose, in pixels.
-
-        The largest is what the network was made for. They are equal where it takes no other.
-        """
-        return SIDE, SIDE
+    def prediction_shape(
+        self, settings: TrainSettings, classes: Sequence[str]
+    ) -> tuple[int, ...] | None:
+        """Return the shape after N of what the objective takes; None where it is not one tensor."""
+        return None
 
     def check_settings(self, settings: TrainSettings) -> None:
         """Refuse settings that training would ignore or fail at, with a ``SettingsError``."""
         augment, start = settings.augment, settings.weights
+        if read_arguments(settings.model_args) and not is_outside(settings.model):
+            raise SettingsError(
+                f"model_args: {settings.model} takes none; they are for timm:NAME and factories"
+            )
         if settings.head_loss not in HEAD_LOSSES:
             choices = ", ".join(HEAD_LOSSES)
             raise SettingsError(f"head_loss = {settings.head_loss!r}: choose one of {choices}")
@@ -140,18 +133,6 @@ class Task(ABC):
             )
 
     @abstractmethod
-    def build(self, settings: TrainSettings, classes: Sequence[str]) -> nn.Module:
-        """Build the network without head: float [N, 3, H, W] to its output."""
-
-    def taps(self, settings: TrainSettings) -> tuple[str, ...]:
-        """Name the modules that the head reads; () to have them found."""
-        return ()
-
-    @abstractmethod
-    def class_layers(self, names: Sequence[str]) -> tuple[str, ...]:
-        """Name the network's parameters and buffers that depend on the classes."""
-
-    @abstractmethod
     def objective(self, settings: TrainSettings, classes: Sequence[str]) -> Objective:
         """Make the model side for a network of these classes."""
 
@@ -168,12 +149,15 @@ class Task(ABC):
 
     def unchecked_network(self, settings: TrainSettings, classes: Sequence[str]) -> TappedNetwork:
         """Build it for settings that may be those of an earlier version."""
-        network, objective = self.build(settings, classes), self.objective(settings, classes)
-        start = self.start(network, settings, classes)
+        made = self.networks(settings.model, settings.model_args)
+        network = made.build(settings, classes)
+        objective = self.objective(made.objective_settings(settings), classes)
+        start = made.start(network, settings, classes)
         keeps = settings.keep_embedding == "pretrained"
         pretrained = copy.deepcopy(network) if keeps else None
         image = settings.size, settings.size
-        taps = find_taps(network, image, settings.taps or self.taps(settings))
+        taps = find_taps(network, image, settings.taps or made.taps(settings))
+        made.check(network, objective, settings, classes)
         head = None
         if settings.head:
             summary = objective.summary_size if settings.head_summary else 0
@@ -181,61 +165,6 @@ class Task(ABC):
         tapped = TappedNetwork(network, objective, taps, head, pretrained)
         tapped.start = start
         return tapped
-
-    # Trained weights
-
-    def published(self, settings: TrainSettings, weights: str) -> Published | None:
-        """Return the published weights ``imagenet`` or ``coco`` of a network; None without any."""
-        return None
-
-    def start_weights(self, settings: TrainSettings) -> tuple[str, str]:
-        """Decide what to start from where it is left open, and say why.
-
-        Weights are downloaded here: without them training starts from random ones.
-        """
-        if settings.weights != AUTOMATIC["weights"]:
-            return settings.weights, "as asked for"
-        found = self.published(settings, self.pretrained)
-        if found is None:
-            return "none", f"there are no published weights of {settings.model}"
-        try:
-            found.fetch()
-        except WeightsUnavailableError as error:
-            return "none", str(error)
-        return self.pretrained, found.title
-
-    def start(
-        self, network: nn.Module, settings: TrainSettings, classes: Sequence[str]
-    ) -> Start | None:
-        """Give a fresh network the weights of the settings; layers of its classes may stay fresh.
-
-        Raises ``SettingsError`` for weights that do not fit, or cannot be had.
-        """
-        weights, names = settings.weights, list(network.state_dict())
-        if weights in ("none", AUTOMATIC["weights"]):
-            return None
-        of_classes = self.class_layers(names)
-        fresh = set(map(layer_of, of_classes))
-        if weights not in NAMED_WEIGHTS:
-            state = read_state_dict(weights)
-            start = start_from(network, state, weights, settings.model, fresh, self.part)
-            known = start.taken.issuperset(of_classes)
-            return dataclasses.replace(start, classes=tuple(classes) if known else ())
-        found = self.published(settings, weights)
-        if found is None:
-            raise SettingsError(
-                f"weights {weights}: there are none of {settings.model}; use --weights none"
-            )
-        try:
-            state = found.state()
-        except WeightsUnavailableError as error:
-            raise SettingsError(f"weights {weights}: {error}") from error
-        within = found.part + "." if found.part else ""
-        # Their last layer is of other classes, even where there are as many.
-        state = {name: v for name, v in state.items() if within + name not in of_classes}
-        may_lack = tuple(within + start for start in found.fresh)
-        fresh |= {layer_of(name) for name in names if may_lack and name.startswith(may_lack)}
-        return start_from(network, state, weights, settings.model, fresh, found.part)
 
     # Labels
 

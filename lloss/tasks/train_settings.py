@@ -11,7 +11,7 @@ from typing import Any, Literal
 from lloss.errors import SettingsError
 from lloss.images.decode import Fit, ImageSpec
 from lloss.modeling import IMAGENET_MEAN, IMAGENET_STD
-from lloss.tasks import TASKS
+from lloss.tasks import task_names
 
 Augment = Literal["none", "flip", "crop", "flip-crop", "ssd", "pose"]
 Optimizer = Literal["auto", "sgd", "rmsprop", "adam", "adamw"]
@@ -50,8 +50,11 @@ class TrainSettings:
     The defaults are those of classification; :func:`.resolve_settings` fills in a task's own.
     """
 
-    task: str = _setting("classification", f"{', '.join(TASKS)}; brings its defaults.")
-    model: str = _setting("resnet18", "The network: torchvision's name, or one of lloss's own.")
+    task: str = _setting("classification", f"{', '.join(task_names())}; brings its defaults.")
+    model: str = _setting(
+        "resnet18", "The network: of torchvision or lloss, timm:NAME, or package.module:factory."
+    )
+    model_args: tuple[str, ...] = _setting((), "key=value for timm or the factory. Repeatable.")
     weights: str = _setting("auto", "First weights: none, imagenet, coco, or a state dict's path.")
     size: int = _setting(0, "Side of the square input in pixels; 0: automatic.")
     fit: Fit = _setting("crop", "Resize mode.")

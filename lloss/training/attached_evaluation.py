@@ -18,7 +18,7 @@ from lloss.statistics.confidence_intervals import (
     wilson,
 )
 from lloss.statistics.ranking_metrics import RankingFigures, accuracy_interval, ranking_figures
-from lloss.tasks import TASKS, get_task
+from lloss.tasks import get_task, task_names
 from lloss.training.feature_cache import run_network
 from lloss.training.head_training import predict_losses
 from lloss.training.labeled_batches import LabeledImages
@@ -92,5 +92,5 @@ def measure_model(model: AttachedModel, labeled: LabeledImages) -> ModelEvaluati
         mean_loss=float(losses.mean()),
         metric=cache.metric,
         metric_interval=interval,
-        metric_name=get_task(model.task).metric if model.task in TASKS else "metric",
+        metric_name=get_task(model.task).metric if model.task in task_names() else "metric",
     )

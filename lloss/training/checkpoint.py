@@ -16,6 +16,7 @@ from lloss.files import atomic_write, sha256_of
 from lloss.modeling import IMAGENET_MEAN, IMAGENET_STD
 from lloss.modeling.classifiers import HALVES
 from lloss.modeling.network import TappedNetwork
+from lloss.modeling.network_source import TIMM, is_outside
 from lloss.tasks import get_task
 from lloss.tasks.train_settings import TrainSettings
 
@@ -98,11 +99,16 @@ class Checkpoint:
         try:
             model.load_state_dict(self.state["model"])
         except RuntimeError as error:
-            raise CheckpointError(
-                f"{self.path}: does not fit the network {settings.model!r}; it was written by "
-                "another version of lloss or torchvision: train again"
-            ) from error
+            raise CheckpointError(self._unfit()) from error
         return model.eval()
+
+    def _unfit(self) -> str:
+        model = self.settings.model
+        line = f"{self.path}: its weights do not fit the network {model!r}"
+        if is_outside(model):
+            what = "another version of timm" if model.startswith(TIMM) else "other code of it"
+            return f"{line} as it is built here: it was trained with {what}; restore that"
+        return f"{line}; it was written by another version of lloss or torchvision: train again"
 
 
 def load_checkpoint(run: Path) -> Checkpoint:
@@ -139,7 +145,8 @@ def load_checkpoint(run: Path) -> Checkpoint:
 def _settings(values: dict[str, Any], state: dict[str, Any], path: Path) -> TrainSettings:
     """Read settings; those of earlier versions may leave the normalisation to the network."""
     values.pop("flip_test", None)
-    settings = TrainSettings.from_dict(values, str(path))
+    before = {"clip": 0.0, "fresh_lr": 1.0}  # how earlier versions trained
+    settings = TrainSettings.from_dict({**before, **values}, str(path))
     if not state.pop("transform_input", False):
         return settings
     if (settings.mean, settings.std) != (IMAGENET_MEAN, IMAGENET_STD):

@@ -13,6 +13,7 @@ from lloss.data.labeled_set import LabeledSet
 from lloss.errors import ImageError, LabelError
 from lloss.images.decode import size_of
 from lloss.pools import Item
+from lloss.tasks.networks import Networks
 from lloss.tasks.task import Task
 from lloss.tasks.train_settings import TrainSettings
 from lloss.training.training_data import PAIRS, steps_of
@@ -20,6 +21,11 @@ from lloss.training.training_data import PAIRS, steps_of
 SAMPLE = 64  # Images whose size is looked at, spread over the labeled ones
 HEADER = 1 << 16  # Bytes of a file that are enough for its size, except in some TIFF
 MULTIPLE = 32  # Of the input's side: most networks shrink an image so many times
+
+LEAST, LEAST_TRAINED = 64, 96
+"""Sides in pixels below which a network for large images learns little, from random weights and
+from trained ones: its last feature map would be a pixel or two."""
+
 EPOCHS = 200  # The most that a budget of steps becomes
 
 
@@ -42,6 +48,7 @@ def decide(
     """
     if len(labeled) < 2:
         raise LabelError(f"{labeled.origin}: {len(labeled)} labeled image to train on: {PAIRS}")
+    made = task.networks(settings.model, settings.model_args)
     lines: list[str] = []
 
     def decided(why: str, **values: Any) -> None:
@@ -55,13 +62,15 @@ def decide(
     if start:
         decided("as in the run to start from", weights=start.weights, size=start.size)
     if "weights" in settings.undecided:
-        weights, why = task.start_weights(settings)
+        weights, why = made.start_weights(settings)
         decided(why, weights=weights)
         task.check_settings(settings)  # other settings may need trained weights
     if "size" in settings.undecided:
-        size, why = _size(task, settings, labeled)
+        size, why = _size(made, settings, labeled)
         decided(why, size=size)
-    recipe = dict(task.recipe(settings, settings.weights != "none"))
+    if note := made.assumed(settings):
+        lines.append(f"note: {note}")
+    recipe = dict(made.recipe(settings, settings.weights != "none"))
     budget, most = recipe.pop("steps"), recipe.pop("batch_size")
     least = recipe.pop("least_epochs")
     decided(f"what suits {settings.model}", **recipe)
@@ -81,23 +90,26 @@ def epochs_of(budget: int, steps: int, least: int) -> tuple[int, str]:
     return epochs, why
 
 
-def _size(task: Task, settings: TrainSettings, labeled: LabeledSet) -> tuple[int, str]:
+def _size(made: Networks, settings: TrainSettings, labeled: LabeledSet) -> tuple[int, str]:
     """The images' own size, as far as the network takes it: more pixels hold nothing more."""
-    least, own = task.input_sizes(settings)
+    least, own = made.input_sizes(settings)
     if least == own:
         return own, f"what {settings.model} is made for"
     rows = range(0, len(labeled), max(1, len(labeled) // SAMPLE))
     sizes = [size for row in rows if (size := _size_of(labeled.items[row])) is not None]
     if not sizes:
         return own, f"what {settings.model} is made for"
+    floor = LEAST if settings.weights == "none" else LEAST_TRAINED
+    if own >= floor:
+        least = max(least, floor)
     # A crop shows the shorter side; the other fits shrink the longer one to the input's.
     side = median(min(size) if settings.fit == "crop" else max(size) for size in sizes)
     multiple = min(least, MULTIPLE)
     size = min(max(-(-int(side) // multiple) * multiple, least), own)
     end = "shorter" if settings.fit == "crop" else "longer"
     return size, (
-        f"the {end} side of the images is {side:g} pixels in the median; {settings.model} takes "
-        f"{least} to {own}"
+        f"the {end} side of the images is {side:g} pixels in the median; {least} to {own} suit "
+        f"{settings.model}"
     )
 
 

@@ -21,7 +21,7 @@ from lloss.data.labeled_set import LabeledSet
 from lloss.errors import SettingsError
 from lloss.modeling.attached_model import AttachedModel
 from lloss.modeling.head_losses import HEAD_LOSSES
-from lloss.tasks import TASKS, get_task
+from lloss.tasks import get_task, task_names
 from lloss.tasks.recipes import BY_OPTIMIZER, recipe_of
 from lloss.tasks.train_settings import AUTOMATIC, TrainSettings
 from lloss.training.attached_evaluation import ModelEvaluation, measure_model
@@ -40,8 +40,8 @@ from lloss.training.trainer import Trainer
 OWN = ":"
 """Stands for a network of one's own in :mod:`lloss.tasks.recipes`."""
 
-OF_MODEL = ("task", "model", "weights", "size", "fit", "mean", "std", "taps", "head", "hidden",
-            "head_summary", "white", "freeze", "keep_embedding")  # fmt: skip
+OF_MODEL = ("task", "model", "model_args", "weights", "size", "fit", "mean", "std", "taps", "head",
+            "hidden", "head_summary", "white", "freeze", "keep_embedding")  # fmt: skip
 """Settings that ``attach`` has decided."""
 
 SQUARE = ("detection", "pose")
@@ -96,7 +96,7 @@ def fit(
     if resume and run is None:
         raise SettingsError("resume: give the run's folder as run=")
     wanted = _settings(model, settings)
-    if isinstance(data, LabeledSet) and model.task in TASKS:
+    if isinstance(data, LabeledSet) and model.task in task_names():
         get_task(model.task).check(data.labels, model.classes)
     labeled = LabeledImages.of(model, data, targets, wanted, problems)
     _refuse_ignored(labeled, settings)
@@ -132,15 +132,32 @@ def _in_folder(
     return [json.loads(line) for line in lines]
 
 
-def _settings(model: AttachedModel, given: dict[str, Any]) -> TrainSettings:
+def _refuse(model: AttachedModel, given: dict[str, Any]) -> None:
+    """Refuse models that are not trained here, and settings that are not the user's."""
+    if trainer := model.objective.own_trainer:
+        raise SettingsError(
+            f"a {type(model.network).__name__}: fit does not train it; train it with {trainer}, "
+            "attach again, and then use fit_head"
+        )
+    if given.get("freeze"):
+        raise SettingsError("freeze: use lloss.fit_head, which trains the head alone")
     if decided := sorted(given.keys() & set(OF_MODEL)):
         raise SettingsError(f"{decided[0]}: attach decides it; leave it out here")
+    spec = model.preparation.image
+    if spec.height != spec.width and model.task in SQUARE:
+        raise SettingsError(
+            f"an input of {spec.height}×{spec.width}: fit trains {model.task} on square inputs"
+        )
+
+
+def _settings(model: AttachedModel, given: dict[str, Any]) -> TrainSettings:
+    _refuse(model, given)
     given = {name: value for name, value in given.items() if value != AUTOMATIC.get(name, ...)}
     spec, known = model.preparation.image, None
     optimizer = given.get("optimizer")  # TrainSettings refuses an unknown one
     defaults = recipe_of(OWN, optimizer if optimizer in BY_OPTIMIZER else "auto", pretrained=False)
     del defaults["steps"], defaults["least_epochs"]
-    if model.task in TASKS:
+    if model.task in task_names():
         known = get_task(model.task)
         theirs = known.defaults("")
         defaults |= {name: theirs[name] for name in ("model", "augment") if name in theirs}
@@ -157,10 +174,6 @@ def _settings(model: AttachedModel, given: dict[str, Any]) -> TrainSettings:
     elif settings.head_loss not in HEAD_LOSSES:
         choices = ", ".join(HEAD_LOSSES)
         raise SettingsError(f"head_loss = {settings.head_loss!r}: choose one of {choices}")
-    if spec.height != spec.width and model.task in SQUARE:
-        raise SettingsError(
-            f"an input of {spec.height}×{spec.width}: fit trains {model.task} on square inputs"
-        )
     return settings
 
 

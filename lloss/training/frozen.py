@@ -54,7 +54,10 @@ def train_frozen(settings: TrainSettings, data: TrainingData, device: str = "") 
     """
     refuse_few(len(data))
     network = _built(settings, data, 0)
-    fresh = fresh_layers(network.network, _built(settings, data, 1).network)
+    if network.start:
+        fresh = list(network.start.left)
+    else:  # perhaps a network of the user's that loads its weights itself
+        fresh = fresh_layers(network.network, _built(settings, data, 1).network)
     last = _last_layer(network.network, fresh, settings)
     preparation = Preparation(image=settings.image_spec(), mean=settings.mean, std=settings.std)
     model = AttachedModel(network, settings.task, data.classes, preparation).to(device_of(device))

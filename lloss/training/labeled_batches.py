@@ -21,7 +21,7 @@ from lloss.modeling.attached_model import AttachedModel
 from lloss.modeling.network import Normalize
 from lloss.pools import Item
 from lloss.pools.in_memory_pool import pool_of
-from lloss.tasks import TASKS, get_task
+from lloss.tasks import get_task, task_names
 from lloss.tasks.task import Task
 from lloss.tasks.train_settings import TrainSettings
 from lloss.text.first_names import first_names
@@ -70,7 +70,7 @@ class LabeledImages:
             training: the settings to augment by; None for images as a scorer decodes them.
             problems: receives notes on a labeled set.
         """
-        own = getattr(model.objective, "task", None)
+        own = getattr(model.objective, "task", model.objective)
         if isinstance(data, LabeledSet):
             return cls(model, _decoded_set(model, data, training, problems), get_task(model.task))
         mapped = isinstance(data, Dataset) and not isinstance(data, IterableDataset)
@@ -319,7 +319,7 @@ def _decoded_set(
     problems: Problems | None,
 ) -> TrainingData:
     """Decode a labeled set, whose labels a task of lloss reads."""
-    if model.task not in TASKS:
+    if model.task not in task_names():
         raise SettingsError(
             f"task {model.task!r}: only a task of lloss reads the labels of a labeled set; "
             "give images and targets, or a DataLoader"

@@ -62,6 +62,8 @@ class Trainer:
 
     def __post_init__(self) -> None:
         settings, data = self.settings, self.data
+        if settings.freeze:
+            raise SettingsError("freeze = True: takes no training step; leave it out here")
         if settings.undecided:
             raise SettingsError(f"{settings.undecided[0]}: is automatic; decide it before training")
         self._device = device_of(self.device)

@@ -23,7 +23,7 @@ def take_weights(
     Layers of other classes, and a head that reads other modules, stay fresh. Raises
     ``CheckpointError`` for weights of another network.
     """
-    for name in ("task", "model"):
+    for name in ("task", "model", "model_args"):
         theirs, ours = getattr(start.settings, name), getattr(settings, name)
         if theirs != ours:
             raise CheckpointError(
@@ -41,7 +41,8 @@ def take_weights(
     fresh = set[str]()
     if start.classes != tuple(classes):
         names = [name.removeprefix(NETWORK) for name in own if name.startswith(NETWORK)]
-        fresh = {NETWORK + name for name in get_task(settings.task).class_layers(names)}
+        made = get_task(settings.task).networks(settings.model, settings.model_args)
+        fresh = {NETWORK + name for name in made.class_layers(names)}
     if tuple(tap.module for tap in model.taps) != start.settings.taps:
         fresh |= {name for name in own if not name.startswith(NETWORK)}
     fitting = {

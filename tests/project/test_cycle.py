@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+import torch
 from lloss.export import automatic_precision
 
 from lloss.annotations import Problems
@@ -53,6 +54,30 @@ def test_images_that_could_not_be_selected_are_counted_in_the_summary(
     warnings = next_cycle(done, said.append).summary.warnings
     (line,) = [line for line in warnings if "could not be selected" in line]
     assert line.endswith("2 without a finite score") and f"warning: {line}" in said
+
+
+def test_a_frozen_network_stays_and_each_cycle_trains_the_head_again(
+    done: Project, labels: Path, tmp_path: Path
+) -> None:
+    network = load_checkpoint(done.cycles / "001").network().network
+    torch.save(network.state_dict(), tmp_path / "network.pt")
+    train = {**TRAIN, "freeze": True, "weights": str(tmp_path / "network.pt")}
+    values = {"pool": done.pool, "labels": str(labels), "k": 5, "holdout": 0.2}
+    project, said, states = create_project(tmp_path / "frozen", values, train), list[str](), []
+    for _ in range(2):
+        outcome = next_cycle(project, said.append)
+        add(labels, selected(outcome.folder))
+        states.append(load_checkpoint(outcome.folder).state["model"])
+        assert outcome.summary.evaluation and "the head alone" in (
+            outcome.folder / "report.html"
+        ).read_text(encoding="utf-8")
+    changed = {name for name in states[0] if not torch.equal(states[0][name], states[1][name])}
+    assert changed == {name for name in states[0] if name.startswith("head.")}
+    assert all(
+        torch.equal(states[0][f"network.{name}"], value)
+        for name, value in network.state_dict().items()
+    )
+    assert sum("held-out images right (5-fold cross-validation)" in line for line in said) == 2
 
 
 def test_a_second_cycle_selects_other_images_and_writes_every_file(

@@ -162,6 +162,22 @@ def test_a_task_of_ones_own_with_a_summary_and_a_metric() -> None:
     assert fit.mean_loss == pytest.approx(float(errors.mean()), abs=1e-6)
 
 
+def test_views_are_made_by_the_augment_of_a_task_of_ones_own() -> None:
+    class Brighter(DepthLoss):
+        seen = 0
+
+        def augment(self, images: Tensor, targets: Any, generator: Any) -> Any:
+            Brighter.seen += len(images)
+            return images + 1, targets
+
+    model = lloss.attach(DepthNet(), task=Brighter(), size=8)
+    fit = lloss.fit_head(model, _images(30), torch.rand(30), views=2)
+    assert (fit.images, Brighter.seen) == (30, 60)
+    plain = lloss.attach(DepthNet(), task=DepthLoss(), size=8)
+    with pytest.raises(SettingsError, match="views: are made for classification"):
+        lloss.fit_head(plain, _images(30), torch.rand(30), views=2)
+
+
 def test_images_with_hardly_a_loss_are_suspected_to_be_those_of_training() -> None:
     class Given:
         def loss_per_image(self, output: Tensor, targets: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from lloss.data.object_labels import join_objects, open_objects, read_objects
 from lloss.errors import LabelError
 from lloss.images.decode import Frame, ImageSpec, Pixels, decode_into, size_of
 from lloss.images.drawing import Drawing, Shape
+from lloss.modeling.network_source import is_outside
 from lloss.modeling.networks.ssd import (
     MODELS,
     SOURCES,
@@ -76,10 +77,10 @@ class DetectionObjective(Objective):
         return multibox_loss(output, targets, reference(self.model), self.divided)
 
     def summary(self, output: SsdOutput) -> Tensor:
-        return image_scores.summary(output)
+        return image_scores.summary(image_scores.of_softmax(output.logits))
 
     def outputs(self, output: SsdOutput) -> dict[str, Tensor]:
-        return image_scores.scores(output)
+        return image_scores.scores(image_scores.of_softmax(output.logits))
 
     def meter(self, labels: Sequence[ObjectLabel]) -> DetectionMeter:
         return DetectionMeter(labels, self.classes, self.model, self.size)
@@ -138,7 +139,8 @@ class _Detection(Task):
 
     def check_settings(self, settings: TrainSettings) -> None:
         super().check_settings(settings)
-        anchors_of(settings.model, settings.size or own_size(settings.model))
+        if not is_outside(settings.model):
+            anchors_of(settings.model, settings.size or own_size(settings.model))
 
     def build(self, settings: TrainSettings, classes: Sequence[str]) -> nn.Module:
         return build_detector(settings.model, len(classes), settings.size)

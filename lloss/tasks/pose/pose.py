@@ -18,8 +18,10 @@ from lloss.data.pose_labels import join_persons, open_persons, read_persons
 from lloss.errors import LabelError, SettingsError
 from lloss.images.decode import ImageSpec
 from lloss.images.drawing import Drawing, Shape
+from lloss.modeling.network_source import is_outside
 from lloss.modeling.networks import hourglass
 from lloss.modeling.objective import Objective
+from lloss.modeling.prediction import prediction_of
 from lloss.pools import Item
 from lloss.tasks.pose.heatmaps import decode, heatmap_loss
 from lloss.tasks.pose.joint_targets import PersonTarget, PoseTargets
@@ -126,7 +128,7 @@ class _Pose(Task):
         super().check_settings(settings)
         if settings.white:  # persons are cut out of images that are decoded before
             raise SettingsError(f"white = {settings.white}: pose has no such option; leave it out")
-        if settings.size:
+        if settings.size and not is_outside(settings.model):
             hourglass.check_size(settings.size)
 
     def build(self, settings: TrainSettings, classes: Sequence[str]) -> nn.Module:
@@ -137,6 +139,9 @@ class _Pose(Task):
 
     def class_layers(self, names: Sequence[str]) -> tuple[str, ...]:
         return tuple(name for name in names if name.startswith(("heatmaps.", "heatmap_remaps.")))
+
+    def prediction(self, output: Any, images: Tensor) -> Any:
+        return prediction_of(output)
 
     def open_labeled(self, data: str, data_root: Path, problems: Problems) -> LabeledSet:
         return open_persons(data, problems)

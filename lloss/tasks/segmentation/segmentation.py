@@ -29,6 +29,7 @@ from lloss.files import write_json
 from lloss.images.decode import Pixels, decode_into, decode_mask, size_of
 from lloss.images.drawing import Drawing
 from lloss.modeling.objective import Objective
+from lloss.modeling.prediction import prediction_of
 from lloss.modeling.published_weights import Published, TorchvisionWeights
 from lloss.pools import Item
 from lloss.pools.image_files import read_file
@@ -130,7 +131,7 @@ class _Segmentation(Task):
         return fine_tuning(recipe) if pretrained else recipe
 
     def input_sizes(self, settings: TrainSettings) -> tuple[int, int]:
-        return 64, 256
+        return 32, 256
 
     def build(self, settings: TrainSettings, classes: Names) -> nn.Module:
         made = get_model(settings.model, weights_backbone=None, num_classes=len(classes))
@@ -154,6 +155,18 @@ class _Segmentation(Task):
 
     def class_layers(self, names: Names) -> tuple[str, ...]:
         return tuple(name for name in names if ".classifier.4." in name)
+
+    def prediction(self, output: Any, images: Tensor) -> Any:
+        """Logits at the images' size; SegFormer and others give a quarter of it."""
+        logits = prediction_of(output)
+        if not isinstance(logits, Tensor) or logits.ndim != 4:
+            return logits
+        if logits.shape[2:] == images.shape[2:]:
+            return logits
+        return F.interpolate(logits, size=images.shape[2:], mode="bilinear", align_corners=False)
+
+    def prediction_shape(self, settings: TrainSettings, classes: Names) -> tuple[int, ...]:
+        return (len(classes), settings.size, settings.size)
 
     def objective(self, settings: TrainSettings, classes: Names) -> Objective:
         return SegmentationObjective(classes)
