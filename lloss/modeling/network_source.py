@@ -50,7 +50,7 @@ class NetworkInput:
 
 
 def is_outside(model: str) -> bool:
-    """Return whether a name is of a network from outside; those of lloss and torchvision are not."""
+    """Return whether a name is of a network from outside, not of lloss or torchvision."""
     if ":" in model:
         return True
     known = (*OWN, *hourglass.NAMES, *torchvision_models.list_models())
