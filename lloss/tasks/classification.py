@@ -18,7 +18,7 @@ from lloss.data.labeled_set import LabeledSet
 from lloss.errors import LabelError
 from lloss.files import write_text
 from lloss.images.decode import Pixels, decode_into, size_of
-from lloss.modeling.classifiers import build_classifier, preparation, published
+from lloss.modeling.classifiers import OWN, build_classifier, preparation, published
 from lloss.modeling.head import LOG_FLOOR
 from lloss.modeling.meter import Meter
 from lloss.modeling.objective import Objective
@@ -35,7 +35,8 @@ SUMMARY_CLASSES = 10
 FIXED = ("vit_", "maxvit_")
 """Starts of names of networks that take one size only."""
 
-LEAST = 64  # Pixels of the input: most networks shrink it 32 times
+LEAST = {**dict.fromkeys(OWN, 8), "inception_v3": 96}
+"""The smallest sides in pixels of networks that do not take 32, or less."""
 
 
 class ClassificationObjective(Objective):
@@ -110,7 +111,7 @@ class _Classification(Task):
 
     def input_sizes(self, settings: TrainSettings) -> tuple[int, int]:
         own = preparation(settings.model)["size"]
-        return own if settings.model.startswith(FIXED) else min(LEAST, own), own
+        return own if settings.model.startswith(FIXED) else LEAST.get(settings.model, 32), own
 
     def build(self, settings: TrainSettings, classes: Sequence[str]) -> nn.Module:
         return build_classifier(settings.model, len(classes))

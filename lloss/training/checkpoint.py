@@ -148,7 +148,8 @@ def load_checkpoint(run: Path) -> Checkpoint:
 def _settings(values: dict[str, Any], state: dict[str, Any], path: Path) -> TrainSettings:
     """Read settings; those of earlier versions may leave the normalisation to the network."""
     values.pop("flip_test", None)
-    settings = TrainSettings.from_dict(values, str(path))
+    before = {"clip": 0.0, "fresh_lr": 1.0}  # how earlier versions trained
+    settings = TrainSettings.from_dict({**before, **values}, str(path))
     if not state.pop("transform_input", False):
         return settings
     if (settings.mean, settings.std) != (IMAGENET_MEAN, IMAGENET_STD):

@@ -21,6 +21,11 @@ from lloss.training.training_data import PAIRS, steps_of
 SAMPLE = 64  # Images whose size is looked at, spread over the labeled ones
 HEADER = 1 << 16  # Bytes of a file that are enough for its size, except in some TIFF
 MULTIPLE = 32  # Of the input's side: most networks shrink an image so many times
+
+LEAST, LEAST_TRAINED = 64, 96
+"""Sides in pixels below which a network for large images learns little, from random weights and
+from trained ones: its last feature map would be a pixel or two."""
+
 EPOCHS = 200  # The most that a budget of steps becomes
 
 
@@ -93,13 +98,17 @@ def _size(made: Networks, settings: TrainSettings, labeled: LabeledSet) -> tuple
     sizes = [size for row in rows if (size := _size_of(labeled.items[row])) is not None]
     if not sizes:
         return own, f"what {settings.model} is made for"
+    floor = LEAST if settings.weights == "none" else LEAST_TRAINED
+    if own >= floor:
+        least = max(least, floor)
     # A crop shows the shorter side; the other fits shrink the longer one to the input's.
     side = median(min(size) if settings.fit == "crop" else max(size) for size in sizes)
-    size = min(max(-(-int(side) // MULTIPLE) * MULTIPLE, least), own)
+    multiple = min(least, MULTIPLE)
+    size = min(max(-(-int(side) // multiple) * multiple, least), own)
     end = "shorter" if settings.fit == "crop" else "longer"
     return size, (
-        f"the {end} side of the images is {side:g} pixels in the median; {settings.model} takes "
-        f"{least} to {own}"
+        f"the {end} side of the images is {side:g} pixels in the median; {least} to {own} suit "
+        f"{settings.model}"
     )
 
 

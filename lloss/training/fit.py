@@ -40,8 +40,8 @@ from lloss.training.trainer import Trainer
 OWN = ":"
 """Stands for a network of one's own in :mod:`lloss.tasks.recipes`."""
 
-OF_MODEL = ("task", "model", "weights", "size", "fit", "mean", "std", "taps", "head", "hidden",
-            "head_summary", "white", "freeze")  # fmt: skip
+OF_MODEL = ("task", "model", "model_args", "weights", "size", "fit", "mean", "std", "taps", "head",
+            "hidden", "head_summary", "white", "freeze")  # fmt: skip
 """Settings that ``attach`` has decided."""
 
 SQUARE = ("detection", "pose")
@@ -132,7 +132,8 @@ def _in_folder(
     return [json.loads(line) for line in lines]
 
 
-def _settings(model: AttachedModel, given: dict[str, Any]) -> TrainSettings:
+def _refuse(model: AttachedModel, given: dict[str, Any]) -> None:
+    """Refuse models that are not trained here, and settings that are not the user's."""
     if trainer := model.objective.own_trainer:
         raise SettingsError(
             f"a {type(model.network).__name__}: fit does not train it; train it with {trainer}, "
@@ -142,6 +143,15 @@ def _settings(model: AttachedModel, given: dict[str, Any]) -> TrainSettings:
         raise SettingsError("freeze: use lloss.fit_head, which trains the head alone")
     if decided := sorted(given.keys() & set(OF_MODEL)):
         raise SettingsError(f"{decided[0]}: attach decides it; leave it out here")
+    spec = model.preparation.image
+    if spec.height != spec.width and model.task in SQUARE:
+        raise SettingsError(
+            f"an input of {spec.height}×{spec.width}: fit trains {model.task} on square inputs"
+        )
+
+
+def _settings(model: AttachedModel, given: dict[str, Any]) -> TrainSettings:
+    _refuse(model, given)
     given = {name: value for name, value in given.items() if value != AUTOMATIC.get(name, ...)}
     spec, known = model.preparation.image, None
     optimizer = given.get("optimizer")  # TrainSettings refuses an unknown one
@@ -164,10 +174,6 @@ def _settings(model: AttachedModel, given: dict[str, Any]) -> TrainSettings:
     elif settings.head_loss not in HEAD_LOSSES:
         choices = ", ".join(HEAD_LOSSES)
         raise SettingsError(f"head_loss = {settings.head_loss!r}: choose one of {choices}")
-    if spec.height != spec.width and model.task in SQUARE:
-        raise SettingsError(
-            f"an input of {spec.height}×{spec.width}: fit trains {model.task} on square inputs"
-        )
     return settings
 
 

@@ -35,7 +35,7 @@ def _groups(model: TappedNetwork, settings: TrainSettings) -> list[dict[str, Any
     for name, parameter in model.named_parameters():
         begins = model.start is None or name.removeprefix(NETWORK) in model.start.taken
         (trained if begins else fresh).append(parameter)
-    if settings.fresh_lr <= 0 or not (trained and fresh):
+    if settings.fresh_lr == 1 or not (trained and fresh):
         return [{"params": list(model.parameters())}]
     return [{"params": trained}, {"params": fresh, "lr": settings.lr * settings.fresh_lr}]
 

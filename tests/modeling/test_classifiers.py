@@ -73,11 +73,13 @@ def test_a_checkpoint_of_an_earlier_version_scales_its_input_as_before(
 ) -> None:
     content = torch.load(trained / "checkpoint.pt", weights_only=True)
     content["settings"] |= {"flip_test": True, "head_loss": "ranknet"}
+    del content["settings"]["clip"], content["settings"]["fresh_lr"]
     content["state"]["totals"]["hits"] = 3.0
     for scaled, mean in ((False, IMAGENET_MEAN), (True, HALVES)):
         content["state"]["transform_input"] = scaled
         torch.save(content, tmp_path / "checkpoint.pt")
         assert load_checkpoint(tmp_path).settings.mean == mean
+        assert not load_checkpoint(tmp_path).settings.undecided
         assert load_checkpoint(tmp_path).network().head is not None
     content["settings"]["mean"] = [0.1, 0.1, 0.1]
     torch.save(content, tmp_path / "checkpoint.pt")

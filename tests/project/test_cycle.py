@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from lloss.annotations import Problems
 from lloss.annotations.label_csv import read_labels
@@ -24,7 +25,7 @@ from lloss.statistics.loss_distribution import LossReference
 from lloss.training.checkpoint import load_checkpoint
 from lloss.training.evaluation import evaluate_checkpoint
 
-from .cycle_steps import TRAIN, add, selected, undo, unlabeled
+from .cycle_steps import TRAIN, add, change, selected, undo, unlabeled
 
 
 @pytest.mark.parametrize(("better", "column"), [(False, "number"), (True, "rank"), (None, "rank")])
@@ -51,6 +52,30 @@ def test_images_that_could_not_be_selected_are_counted_in_the_summary(
     warnings = next_cycle(done, said.append).summary.warnings
     (line,) = [line for line in warnings if "could not be selected" in line]
     assert line.endswith("2 without a finite score") and f"warning: {line}" in said
+
+
+def test_a_frozen_network_stays_and_each_cycle_trains_the_head_again(
+    done: Project, labels: Path, tmp_path: Path
+) -> None:
+    network = load_checkpoint(done.cycles / "001").network().network
+    torch.save(network.state_dict(), tmp_path / "network.pt")
+    train = {**TRAIN, "freeze": True, "weights": str(tmp_path / "network.pt")}
+    values = {"pool": done.pool, "labels": str(labels), "k": 5, "holdout": 0.2}
+    project, said, states = create_project(tmp_path / "frozen", values, train), list[str](), []
+    for _ in range(2):
+        outcome = next_cycle(project, said.append)
+        add(labels, selected(outcome.folder))
+        states.append(load_checkpoint(outcome.folder).state["model"])
+        assert outcome.summary.evaluation and "the head alone" in (
+            outcome.folder / "report.html"
+        ).read_text(encoding="utf-8")
+    changed = {name for name in states[0] if not torch.equal(states[0][name], states[1][name])}
+    assert changed == {name for name in states[0] if name.startswith("head.")}
+    assert all(
+        torch.equal(states[0][f"network.{name}"], value)
+        for name, value in network.state_dict().items()
+    )
+    assert sum("held-out images right (5-fold cross-validation)" in line for line in said) == 2
 
 
 def test_a_second_cycle_selects_other_images_and_writes_every_file(
@@ -146,3 +171,17 @@ def test_a_pool_all_labeled_has_nothing_to_select(done: Project, pool: Path, lab
         (pool / name).unlink()
     with pytest.raises(LabelError, match="every image is labeled"):
         next_cycle(done)
+
+
+def test_each_cycle_decides_for_its_own_labels_and_shows_it(done: Project, labels: Path) -> None:
+    changed = change(done, "batch_size = 8\n", "")
+    add(labels, selected(done.cycles / "001"))
+    said: list[str] = []
+    second = next_cycle(changed, said.append)
+    assert "automatic: batch_size = 29 (all images)" in said
+    assert second.summary.training["batch_size"] == 29
+    assert second.summary.training == load_checkpoint(second.folder).settings.as_dict()
+    start = json.loads((second.folder / "cycle.json").read_text())
+    assert start["train"]["batch_size"] == 0  # still open, as in lloss.toml
+    page = (second.folder / "report.html").read_text()
+    assert "2 epochs of batches of 29, sgd at 0.05, 8 pixels, first weights none, seed 0" in page

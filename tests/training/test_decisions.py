@@ -116,6 +116,12 @@ def test_the_input_is_as_large_as_the_images(
     assert found.size == size
 
 
+def test_trained_weights_get_a_larger_input_and_cifar_networks_a_smaller() -> None:
+    assert decided(images(9), weights="imagenet").size == 96
+    assert decided(images(9, [(8, 8)]), model="resnet10-cifar-narrow").size == 8
+    assert decided(images(9, [(28, 28)]), model="resnet18-cifar").size == 32
+
+
 @pytest.mark.parametrize(
     ("given", "size"),
     [

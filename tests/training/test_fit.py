@@ -251,7 +251,7 @@ LOADER = DataLoader(TensorDataset(IMAGES, TARGETS), 7)
         (DepthLoss(), IMAGES, TARGETS[:7], {}, "8 images and 7 targets"),
         (DepthLoss(), LOADER, None, {}, "a batch of one image.*drop_last"),
         (DepthLoss(), LOADER, None, {"batch_size": 4}, "the loader decides it"),
-        (DepthLoss(), iter(LOADER), None, {}, "without a length"),
+        (DepthLoss(), iter([1]), None, {}, "a list_iterator without a length"),
         (DepthLoss(), DataLoader(_Endless()), None, {}, "a DataLoader without a length"),
         (DepthLoss(), [], None, {}, "the loader has no batch"),
         (DepthLoss(), [(PIXELS, 0)], None, {}, r"its batches must be \(images float"),

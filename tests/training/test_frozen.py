@@ -31,7 +31,7 @@ from lloss.training.run_folder import METRICS
 from ..command_line import call
 from ..outside_networks import TwoStages
 
-LAST = "network.fc."
+LAST = "network.classifier."
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_a_last_layer_of_other_classes_learns_too(
     before, after = _state(trained), checkpoint.state["model"]
     body = [name for name in before if name.startswith("network.") and LAST not in name]
     assert body and all(torch.equal(after[name], before[name]) for name in body)
-    assert any("the last layer 'fc', of other classes" in line for line in lines)
+    assert any("the last layer 'classifier', of other classes" in line for line in lines)
     evaluation = evaluate_checkpoint(checkpoint, two)
     assert evaluation.metric > 0.9
 
@@ -163,15 +163,17 @@ def test_a_layer_that_does_not_make_the_output_is_refused() -> None:
 def test_mistakes_are_named(
     labeled: LabeledSet, frozen: TrainSettings, trained: Path, tmp_path: Path
 ) -> None:
-    def refused(error: type[Exception], match: str, few: int = 60, **changes: object) -> None:
+    def refused(
+        error: type[Exception], match: str, rows: range = range(60), **changes: object
+    ) -> None:
         settings = dataclasses.replace(frozen, **changes)  # type: ignore[arg-type]
         with pytest.raises(error, match=match):
-            train(labeled.take(range(few)), settings, tmp_path / "run")
+            train(labeled.take(rows), settings, tmp_path / "run")
         assert not (tmp_path / "run").exists()
 
     refused(SettingsError, "has no trained weights; pass --weights", weights="none")
     refused(SettingsError, "trains the head alone", head=False)
-    refused(LabelError, "19 labeled images are too few", few=19)
+    refused(LabelError, "19 labeled images are too few", range(0, 57, 3))
     with pytest.raises(SettingsError, match="leave the warm start out"):
         train(labeled, frozen, tmp_path / "run", warm_start=trained)
     network = TwoStages()

@@ -131,7 +131,7 @@ class _Segmentation(Task):
         return fine_tuning(recipe) if pretrained else recipe
 
     def input_sizes(self, settings: TrainSettings) -> tuple[int, int]:
-        return 64, 256
+        return 32, 256
 
     def build(self, settings: TrainSettings, classes: Names) -> nn.Module:
         made = get_model(settings.model, weights_backbone=None, num_classes=len(classes))

@@ -8,7 +8,6 @@ import importlib.metadata
 import itertools
 import json
 import os
-import sys
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,13 +16,13 @@ from typing import Any, Protocol
 
 from lloss.serve.scoring.result import Scores, concatenate
 from lloss.serve.scoring.scorer import Scorer
-from tqdm import tqdm
 
 from lloss.errors import InterruptedRunError, OtherRunError, ScoresError, SettingsError
 from lloss.files import locked, sweep
 from lloss.pools import Pool, SubsetPool, refuse_duplicates
 from lloss.scores.scores_folder import POOL_IDS, ScoresFolder
 from lloss.scores.shard_spec import Shard
+from lloss.text.progress import progress
 
 PART = 10_000
 """Items a part: a killed run repeats no more, and no more outputs are in memory."""
@@ -258,14 +257,17 @@ class _Run:
 
     def _batches(self, before: ScoreReport) -> Generator[Scores]:
         """Score the missing parts, and report the progress, by default as a bar in a terminal."""
-        silent = True if self.progress else None  # None: silent without a terminal
-        total = self._total() if sys.stderr.isatty() and not silent else None
+        total = None if self.progress else self._total()
         if self.progress:
             self.progress.begin(before, self._total)
         ranges = self._ranges(self.folder.missing_parts())
         with (
-            tqdm(
-                total=total, initial=before.resumed, unit="img", desc="score", disable=silent
+            progress(
+                total=total,
+                initial=before.resumed,
+                unit="images",
+                desc="score",
+                disable=bool(self.progress),
             ) as bar,
             contextlib.closing(self.scorer.ranges(self.pool, ranges)) as batches,
         ):
