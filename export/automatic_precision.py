@@ -108,7 +108,7 @@ def _first_clause(error: Exception) -> str:
 def _described(manifest: Manifest) -> str:
     speed, measured = manifest.speed, manifest.fidelity["fp32"]
     return (
-        f"precision: {manifest.precision}, {speed['times_fp32']:.2g}× as fast as fp32 on "
+        f"precision: {manifest.precision}, {speed['times_fp32']:.2f}× as fast as fp32 on "
         f"{speed['cpu']}; Spearman {measured['spearman']:.5f}, top-10% overlap "
         f"{measured['top_decile_overlap']:.3f} on {measured['images']} images"
     )

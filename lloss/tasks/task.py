@@ -157,7 +157,7 @@ class Task(Networks):
         pretrained = copy.deepcopy(network) if keeps else None
         image = settings.size, settings.size
         taps = find_taps(network, image, settings.taps or made.taps(settings))
-        made.check(network, objective, settings, classes)
+        made.check_network(network, objective, settings, classes)
         head = None
         if settings.head:
             summary = objective.summary_size if settings.head_summary else 0
