@@ -19,7 +19,9 @@ from torchvision import models as torchvision_models
 from lloss.entry_points import MODELS, reason, registered
 from lloss.errors import SettingsError
 from lloss.modeling import IMAGENET_MEAN, IMAGENET_STD
+from lloss.modeling.classifiers import OWN
 from lloss.modeling.network_factory import find_factory, make_network, read_arguments
+from lloss.modeling.networks import hourglass
 from lloss.modeling.published_weights import Published, TimmWeights
 from lloss.text.similar_names import nearest_few
 
@@ -48,10 +50,11 @@ class NetworkInput:
 
 
 def is_outside(model: str) -> bool:
-    """Return whether a name is of a network from outside; names of torchvision never are."""
+    """Return whether a name is of a network from outside, not of lloss or torchvision."""
     if ":" in model:
         return True
-    return model in registered(MODELS) and model not in torchvision_models.list_models()
+    known = (*OWN, *hourglass.NAMES, *torchvision_models.list_models())
+    return model in registered(MODELS) and model not in known
 
 
 def build_network(model: str, classes: int, args: Sequence[str] = ()) -> nn.Module:
