@@ -97,7 +97,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise SettingsError(
             f"weights {path}: needs the package safetensors: pip install safetensors"
         ) from error
-    return load_file(path)
+    return dict(load_file(path))
 
 
 def start_from(
