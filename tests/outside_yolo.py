@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from types import ModuleType
 from typing import Any
@@ -10,6 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+INSTALLED = importlib.util.find_spec("ultralytics") is not None
 
 
 class Head(nn.Module):
@@ -95,8 +98,9 @@ class YOLO(Model):
 
 def without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the package's default gains where it is not installed."""
+    if INSTALLED:
+        return
     package, utils = ModuleType("ultralytics"), ModuleType("ultralytics.utils")
     vars(utils)["DEFAULT_CFG_DICT"] = {"box": 7.5, "imgsz": 640}
-    if "ultralytics" not in sys.modules:
-        monkeypatch.setitem(sys.modules, "ultralytics", package)
-        monkeypatch.setitem(sys.modules, "ultralytics.utils", utils)
+    monkeypatch.setitem(sys.modules, "ultralytics", package)
+    monkeypatch.setitem(sys.modules, "ultralytics.utils", utils)

@@ -77,6 +77,7 @@ def attach(
     usual = detector.input() if detector else _usual_input(network)
     height, width = _sides(size or usual.size)
     found, output = _tapped(network, (height, width), taps, detector)
+    objective: Objective
     if detector:
         names, objective = _names(detector.classes), detector
     elif known:

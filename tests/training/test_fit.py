@@ -230,7 +230,8 @@ class _Changes(_Own):
 
 
 class _Endless(IterableDataset[Tensor]):
-    pass
+    def __iter__(self) -> Any:
+        return iter([IMAGES])
 
 
 IMAGES, TARGETS = torch.rand(8, 3, 8, 8), torch.rand(8)

@@ -94,6 +94,8 @@ class _Torchvision(Detector):
         try:
             with evaluating(self.network):
                 maps = self.run(self.network, blank_images(self.network, image)).features
+        except Exception:  # a size that it cannot take, which the search for taps reports
+            return ()
         finally:
             for handle in handles:
                 handle.remove()

@@ -58,7 +58,7 @@ class YoloDetector(Detector):
     def input(self) -> Input:
         side = dict(_gains(self.network)).get("imgsz") or SIDE
         multiple = int(self.network.stride.max())
-        return Input(int(side), "pad", (0, 0, 0), (1, 1, 1), FILL, multiple)
+        return Input(side, "pad", (0, 0, 0), (1, 1, 1), FILL, multiple)
 
     def taps(self, image: tuple[int, int]) -> tuple[str, ...]:
         return tuple(f"model.{at}" for at in self.network.model[-1].f)

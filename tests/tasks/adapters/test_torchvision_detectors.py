@@ -97,11 +97,13 @@ def _normalized(images: Tensor, model: lloss.AttachedModel) -> Tensor:
 def _own_losses(network: Any) -> list[float]:
     """What torchvision gives for batches of one image."""
     network.train()
+    # Before the anchors and proposals that Faster R-CNN draws.
+    seed = network.transform.register_forward_hook(lambda *_: torch.manual_seed(0) and None)
     losses = []
     for image, target in zip(_images(), _targets()):
-        torch.manual_seed(0)  # of the anchors and proposals that Faster R-CNN draws
         losses.append(float(sum(network([image], [target]).values())))
     network.eval()
+    seed.remove()
     return losses
 
 

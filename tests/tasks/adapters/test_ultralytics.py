@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,7 @@ import lloss
 from lloss.errors import LabelError, SettingsError
 from lloss.tasks.detection.box_targets import ObjectBatch
 
-from ...outside_yolo import YOLO, DetectionModel, SegmentationModel, without_the_package
+from ...outside_yolo import INSTALLED, YOLO, DetectionModel, SegmentationModel, without_the_package
 
 SIDE = 64
 
@@ -153,14 +154,15 @@ def test_other_targets_and_training_by_lloss_are_refused() -> None:
         lloss.fit(model, labeled)
 
 
+@pytest.mark.skipif(not INSTALLED, reason="pip install ultralytics (AGPL-3.0)")
 @pytest.mark.parametrize("name", ["yolov8n.yaml", "yolo11n.yaml", "yolo26n.yaml"])
 def test_the_real_package(name: str, tmp_path: Path) -> None:
-    ultralytics = pytest.importorskip("ultralytics", reason="pip install ultralytics (AGPL-3.0)")
+    tasks = importlib.import_module("ultralytics.nn.tasks")
     try:
-        network = ultralytics.nn.tasks.DetectionModel(name, nc=2, verbose=False).eval()
+        network = tasks.DetectionModel(name, nc=2, verbose=False).eval()
     except FileNotFoundError:
         pytest.skip(f"this version of Ultralytics has no {name}")
-    gains = SimpleNamespace(**ultralytics.utils.DEFAULT_CFG_DICT)
+    gains = SimpleNamespace(**importlib.import_module("ultralytics.utils").DEFAULT_CFG_DICT)
     images = torch.rand(3, 3, 96, 96)
     expected = _alone(network, images, _batch(), gains)
     model = lloss.attach(network, task="detection", classes=("cell", "platelet"), size=96)
