@@ -119,6 +119,26 @@ def check_box(
     return inside
 
 
+def check_turned_box(box: Edges, size: tuple[int, int] | None, where: str) -> Edges:
+    """Clip the upright box around a turned one, whose corners may be outside of the image."""
+    height, width = size or (math.inf, math.inf)
+    inside = max(box[0], 0.0), max(box[1], 0.0), min(box[2], width), min(box[3], height)
+    return check_box(inside, size, where, box, "edges of the turned box")
+
+
+def box_around(points: Sequence[Sequence[float]]) -> Edges:
+    """The upright box around points x, y."""
+    xs, ys = zip(*points)
+    return min(xs), min(ys), max(xs), max(ys)
+
+
+def ellipse_box(x: float, y: float, wide: float, high: float, degrees: float) -> Edges:
+    """The upright box around an ellipse of this centre and these radii that is turned."""
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    across, down = math.hypot(wide * cos, high * sin), math.hypot(wide * sin, high * cos)
+    return x - across, y - down, x + across, y + down
+
+
 def _has_area(box: Edges) -> bool:
     """Whether a box has area still in float32 and with the decimals that copies of labels keep."""
     if box[2] - box[0] >= 1 and box[3] - box[1] >= 1:

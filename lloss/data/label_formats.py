@@ -22,8 +22,10 @@ from lloss.annotations.coco import entries, is_coco
 from lloss.annotations.cvat import is_tagged, parse_tags
 from lloss.annotations.json_fields import load_json
 from lloss.annotations.label_csv import read_labels
+from lloss.annotations.label_studio import is_label_studio, read_annotations
+from lloss.annotations.label_studio_regions import BOXES, KEYPOINT, region_types
 from lloss.annotations.lloss_json import parse_archive
-from lloss.annotations.metadata_jsonl import has_objects, parse_row_labels
+from lloss.annotations.metadata_jsonl import METADATA_SUFFIXES, has_objects, parse_row_labels
 from lloss.annotations.problems import Problems
 from lloss.annotations.yolo import YAML_SUFFIXES
 from lloss.data.annotation_folders import holds_annotations
@@ -41,7 +43,7 @@ def read_any_labels(path: Path, problems: Problems) -> Mapping[str, Any]:
         return read_objects(path, problems)
     if path.suffix.lower() == ".xml":
         return parse_tags(path, problems) if is_tagged(path) else read_objects(path, problems)
-    if path.suffix.lower() == ".jsonl":
+    if path.suffix.lower() in METADATA_SUFFIXES:
         of_objects = has_objects(path)
         return (read_objects if of_objects else parse_row_labels)(path, problems)
     if path.suffix.lower() != ".json":
@@ -56,6 +58,12 @@ def _any_in(document: Any, path: Path, problems: Problems) -> Mapping[str, Any]:
     archived = parse_archive(document, str(path))
     if archived is not None:
         return archived
+    if is_label_studio(document):
+        types = region_types(document)
+        if types & BOXES:
+            return objects_in(document, path, problems)
+        if KEYPOINT not in types:
+            return dict.fromkeys(read_annotations(document, str(path), problems))
     if isinstance(document, list) or _has_keypoints(document, path):
         return persons_in(document, path, problems)
     if is_coco(document):
