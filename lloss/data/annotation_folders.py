@@ -34,6 +34,20 @@ def file_among(folder: Path, names: Sequence[str]) -> Path | None:
     return found[0] if beside else None
 
 
+def remedy_of(folder: Path) -> str:
+    """How to give the labels of a folder that are not its own, for a message."""
+    if inner := inner_set(folder):
+        return f"give one of its folders, such as {inner}"
+    return f"add --labels {folder}" if holds_annotations(folder) else "add --labels"
+
+
+def inner_set(folder: Path) -> Path | None:
+    """The first folder in a folder that has a file of objects, such as a split of a data set."""
+    return min(
+        (path.parent for name in OBJECT_FILES for path in folder.glob(f"*/{name}")), default=None
+    )
+
+
 def holds_annotations(folder: Path) -> bool:
     """Whether a folder has annotation files, in it or below; others are folders of masks."""
     kinds = (holds_xml, holds_yolo, holds_labelme)

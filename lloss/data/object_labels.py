@@ -36,6 +36,8 @@ from lloss.data.annotation_folders import (
     holds_labelme,
     holds_xml,
     holds_yolo,
+    inner_set,
+    remedy_of,
 )
 from lloss.data.fiftyone_datasets import read_dataset_objects
 from lloss.data.label_joining import match_labels
@@ -99,7 +101,11 @@ def _folder_reader(folder: Path) -> Callable[[Path, Problems], dict[str, ObjectL
         return read_voc_folder
     if holds_yolo(folder) or config_of(folder) is not None:
         return read_yolo_folder
-    return _read_labelme_folder if holds_labelme(folder) else read_voc_folder
+    if holds_labelme(folder):
+        return _read_labelme_folder
+    if inner := inner_set(folder):
+        raise LabelError(f"{folder}: holds no labels itself; give a folder in it, such as {inner}")
+    return read_voc_folder
 
 
 def _read_labelme_folder(folder: Path, problems: Problems) -> dict[str, ObjectLabel]:
@@ -178,7 +184,7 @@ def open_objects(data: str, problems: Problems) -> LabeledSet:
         found = read_split(years, split or DEFAULT_SPLIT, problems)
         return usable_set(found, _sized(problems), data, "image", problems)
     if path.exists():
-        raise LabelError(f"{data}: carries no labels of its own; add --labels")
+        raise LabelError(f"{data}: carries no labels of its own; {remedy_of(path)}")
     raise PoolError(
         f"{data}: no such labeled data; give a VOC devkit's folder, a COCO .json or a data.yaml"
     )

@@ -37,9 +37,14 @@ class FiftyOnePool(Pool):
 
 
 def load_dataset(uri: str) -> Any:
-    """Open the dataset that ``fiftyone:NAME`` names.
+    """Open the dataset that ``fiftyone:NAME`` names; see :func:`open_dataset`."""
+    return open_dataset(uri)[0]
 
-    PoolError where there is none of this name, or the database cannot be used.
+
+def open_dataset(uri: str, create: bool = False) -> tuple[Any, Any]:
+    """Open the dataset that ``fiftyone:NAME`` names, or ``create`` it; return it and the package.
+
+    PoolError where no dataset has this name, or the database cannot be used.
     """
     name, _ = name_and_field(uri)
     if Path(name).is_dir():
@@ -47,20 +52,19 @@ def load_dataset(uri: str) -> Any:
         raise PoolError(f"{uri}: is a folder; {remedy}")
     try:
         import fiftyone  # an optional package, which starts a database
+
+        names = fiftyone.list_datasets()
+        if name in names:
+            return fiftyone.load_dataset(name), fiftyone
+        if create:
+            return fiftyone.Dataset(name), fiftyone
     except ImportError as error:
         raise MissingExtraError(uri, "fiftyone", "fiftyone") from error
     except Exception as error:  # of the database's process, or of its client
-        raise _broken(uri, error) from error
-    try:
-        names = fiftyone.list_datasets()
-        if name not in names:
-            known = first_names(names) or "no dataset"
-            raise PoolError(f"{uri}: FiftyOne has no dataset {name!r}; it has {known}")
-        return fiftyone.load_dataset(name)
-    except PoolError:
-        raise
-    except Exception as error:
-        raise _broken(uri, error) from error
+        reason = " ".join(str(error).split())[:200]
+        raise PoolError(f"{uri}: FiftyOne's database cannot be used: {reason}") from error
+    known = first_names(names) or "no dataset"
+    raise PoolError(f"{uri}: FiftyOne has no dataset {name!r}; it has {known}")
 
 
 def name_and_field(uri: str) -> tuple[str, str]:
@@ -70,8 +74,3 @@ def name_and_field(uri: str) -> tuple[str, str]:
     if not name or options.keys() - {"field"} or "" in options.get("field", ()):
         raise PoolError(f"{uri}: give {FIFTYONE}NAME, or {FIFTYONE}NAME?field=FIELD for its labels")
     return name, "".join(options.get("field", []))
-
-
-def _broken(uri: str, error: Exception) -> PoolError:
-    reason = " ".join(str(error).split())[:200]
-    return PoolError(f"{uri}: FiftyOne's database cannot be used: {reason}")

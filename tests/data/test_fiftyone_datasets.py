@@ -78,7 +78,7 @@ def test_labels_are_those_of_ground_truth(
     ]
     chosen = read_class_labels(Path("fiftyone:set?field=other"), Problems())
     assert chosen == {str(tmp_path / "0.png"): "x"}
-    with pytest.raises(LabelError, match="'none' is no field of Classification; its labels are gr"):
+    with pytest.raises(LabelError, match="'none' does not hold Classification; its labels are gr"):
         read_class_labels(Path("fiftyone:set?field=none"), Problems())
     with pytest.raises(LabelError, match="which field has the labels. it needs Detections"):
         read_objects(Path("fiftyone:set"), Problems())

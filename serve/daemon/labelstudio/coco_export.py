@@ -21,7 +21,7 @@ def coco_of(document: Any, pool: str | None = None) -> dict[str, Any]:
 
     Raises:
         LabelError: see :func:`.json_export.read_labels`; also when a region is of another type, or
-            there is none: an image must not seem to show less than was annotated.
+            none has a box: an image must not seem to show less than was annotated.
     """
     tasks = PoolTasks(pool)
     found = parse_regions(document, "", Problems(remedy=""), tasks.image_of)
