@@ -86,9 +86,7 @@ def choose_field(
     wanted = " or ".join(kinds)
     if asked:
         if fields.get(asked) not in kinds:
-            raise LabelError(
-                f"{origin}: {asked!r} is not a field of {wanted}; its labels are {known}"
-            )
+            raise LabelError(f"{origin}: {asked!r} does not hold {wanted}; its labels are {known}")
         return asked
     if "ground_truth" not in fitting and len(fitting) != 1:
         remedy = "choose one by fiftyone:NAME?field=FIELD" if fitting else f"it needs {wanted}"

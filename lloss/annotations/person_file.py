@@ -8,7 +8,7 @@ from typing import Any
 from lloss.annotations.coco import is_coco
 from lloss.annotations.coco_keypoints import parse_keypoints
 from lloss.annotations.label_studio import is_label_studio
-from lloss.annotations.label_studio_regions import parse_keypoints as parse_studio_keypoints
+from lloss.annotations.label_studio_objects import parse_keypoints as parse_studio_keypoints
 from lloss.annotations.label_types import PersonLabel
 from lloss.annotations.mpii import parse_mpii
 from lloss.annotations.person_record import Person

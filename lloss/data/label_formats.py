@@ -23,7 +23,7 @@ from lloss.annotations.cvat import is_tagged, parse_tags
 from lloss.annotations.json_fields import load_json
 from lloss.annotations.label_csv import read_labels
 from lloss.annotations.label_studio import is_label_studio, read_annotations
-from lloss.annotations.label_studio_regions import BOXES, KEYPOINT, region_types
+from lloss.annotations.label_studio_objects import BOXES, KEYPOINT, region_types
 from lloss.annotations.lloss_json import parse_archive
 from lloss.annotations.metadata_jsonl import METADATA_SUFFIXES, has_objects, parse_row_labels
 from lloss.annotations.problems import Problems

@@ -22,7 +22,7 @@ from lloss.annotations.fiftyone_labels import OBJECTS, is_fiftyone_export, parse
 from lloss.annotations.fiftyone_labels import parse_objects as parse_samples
 from lloss.annotations.json_fields import load_json
 from lloss.annotations.label_studio import is_label_studio
-from lloss.annotations.label_studio_regions import parse_regions
+from lloss.annotations.label_studio_objects import parse_regions
 from lloss.annotations.label_types import ObjectLabel
 from lloss.annotations.labelme import LabelMeParser
 from lloss.annotations.lloss_json import load_annotations, parse_archive

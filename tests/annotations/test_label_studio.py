@@ -180,14 +180,14 @@ def test_regions_become_boxes(tmp_path: Path) -> None:
 
 
 def test_a_turned_ellipse_is_within_its_box() -> None:
-    from lloss.annotations.label_studio_regions import _Ellipse
+    from lloss.annotations.label_studio_regions import Ellipse
 
     angle = np.linspace(0, 2 * np.pi, 10_000)
     turn = np.radians(30)
     x, y = 20 * np.cos(angle), 5 * np.sin(angle)
     xs, ys = x * np.cos(turn) - y * np.sin(turn), x * np.sin(turn) + y * np.cos(turn)
     expected = [100 + xs.min(), 50 + ys.min(), 100 + xs.max(), 50 + ys.max()]
-    ellipse = _Ellipse(50, 50, 10, 5, 30)
+    ellipse = Ellipse(50, 50, 10, 5, 30)
     np.testing.assert_allclose(ellipse.edges(2, 1), expected, atol=1e-4)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from lloss.serve.daemon.labelstudio.json_export import PoolTasks
 
-from lloss.annotations.label_studio_regions import BOXES, parse_regions
+from lloss.annotations.label_studio_objects import BOXES, parse_regions
 from lloss.annotations.problems import Problems
 from lloss.errors import LabelError
 
