@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -137,6 +137,13 @@ def ellipse_box(x: float, y: float, wide: float, high: float, degrees: float) ->
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     across, down = math.hypot(wide * cos, high * sin), math.hypot(wide * sin, high * cos)
     return x - across, y - down, x + across, y + down
+
+
+def note_converted(origin: str, kinds: Mapping[str, int], problems: Problems) -> None:
+    """Note how many shapes of other kinds became boxes."""
+    for kind, count in sorted(kinds.items()):
+        if count:
+            problems.note(f"{origin}: {count} {kind}: the upright box around each is taken")
 
 
 def _has_area(box: Edges) -> bool:

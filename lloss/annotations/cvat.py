@@ -20,6 +20,7 @@ from lloss.annotations.boxes import (
     check_box,
     check_turned_box,
     ellipse_box,
+    note_converted,
     usable_images,
 )
 from lloss.annotations.number_text import parse_number
@@ -47,7 +48,7 @@ def parse_cvat(path: Path, problems: Problems) -> list[ListedImage]:
             with image.objects.skipping(problems):
                 if shape.tag == "box":
                     rotation = parse_number(shape.get("rotation", "0"), place, "rotation") % 360
-                    converted.update(["rotated boxes"] * (rotation != 0))
+                    converted["rotated boxes"] += rotation != 0
                     box = _box(shape, rotation, image.size, place)
                 elif around := _AROUND.get(shape.tag):
                     converted[f"{shape.tag}s"] += 1
@@ -64,8 +65,7 @@ def parse_cvat(path: Path, problems: Problems) -> list[ListedImage]:
     if unlabeled and images:
         of = f"{unlabeled} of {unlabeled + len(images)} images"
         problems.note(f"{path}: {of} have no box, but other shapes: not labeled yet")
-    for kind, count in converted.items():
-        problems.note(f"{path}: {count} {kind}: the upright box around each is taken")
+    note_converted(str(path), converted, problems)
     _note_left_out(path, left_out, "only shapes with an area are objects", bool(images), problems)
     return usable_images(images, str(path), problems)
 

@@ -99,7 +99,15 @@ class _Task(msgspec.Struct):
     drafts: list[Any] | None = None
 
 
-NameOf = Callable[[Mapping[str, Any], str], PoolImage | None]
+class TaskImage(NamedTuple):
+    """The image of a task: its name, its pool if lloss created the task, its path if uploaded."""
+
+    name: str
+    pool: str = ""
+    upload: str = ""
+
+
+NameOf = Callable[[Mapping[str, Any], str], TaskImage | None]
 """Names the image of a task's data, whose place is given too; None if the task is not read."""
 
 
@@ -124,7 +132,7 @@ def read_annotations(
         what = "not an export of Label Studio: export JSON, which is a list of tasks"
         raise LabelError(f"{start}{what}")
     counts = Counter[str](tasks=len(document))
-    pools: set[str] = set()
+    pools, uploads = set[str](), dict[str, str]()
     images: defaultdict[str, list[Placed]] = defaultdict(list)
     for number, fields in enumerate(document, 1):
         where = f"{start}task {number}"
@@ -135,13 +143,16 @@ def read_annotations(
             image = (name_of or image_of)(data, f"{where}.data")
             if image is None:
                 continue
-            pools.add(image.lloss_pool)
+            pools.add(image.pool)
             if len(named := sorted(pools - {""})) > 1:  # two pools may have the same ids
                 both = " and ".join(repr(name[:100]) for name in named)
                 remedy = "export one of them (the daemon takes pool=NAME)"
                 raise LabelError(f"{where}: the tasks are of the pools {both}: {remedy}")
-            with problems.skipping(origin, image.lloss_id):
-                images[image.lloss_id] += _annotations(fields, where, counts)
+            with problems.skipping(origin, image.name):
+                if (other := uploads.setdefault(image.name, image.upload)) != image.upload:
+                    both = f"{other!r} and {image.upload!r}"
+                    raise AnnotationError(where, f"are {both} one image or two? Keep one of them")
+                images[image.name] += _annotations(fields, where, counts)
     several = sum(len(some) > 1 for some in images.values())
     _note_counts(origin, counts, several, problems)
     return {
@@ -162,8 +173,8 @@ def parse_choices(
     labels: dict[str, str] = {}
     without = 0
     controls = {of for some in images.values() for of, _ in some[-1].annotation.controls()}
-    if len(controls) > 1 if not control else control not in controls:
-        names = " and ".join(sorted(map(repr, controls))) or "no control"
+    if len(controls) > 1 - bool(control) and control not in controls:
+        names = " and ".join(sorted(map(repr, controls)))
         raise LabelError(f"{origin}: has choices of {names}; add ?control=NAME behind the file")
     for name, some in images.items():
         with problems.skipping(origin, name):
@@ -188,37 +199,35 @@ def is_disputed(annotations: Iterable[Placed], control: str | None = None) -> bo
     return len({one.annotation.choice(control) for one in annotations} - {""}) > 1
 
 
-def image_of(data: Mapping[str, Any], where: str) -> PoolImage:
+def image_of(data: Mapping[str, Any], where: str) -> TaskImage:
     """Name the image of a task by its ``lloss_id``, or by its path.
 
     The path is that of the key ``image``, or of the only value that looks like one. Of an upload
     it is the name without the letters that Label Studio puts before it.
     """
     if "lloss_id" in data:
-        return convert(data, PoolImage, where)
+        image = convert(data, PoolImage, where)
+        return TaskImage(image.lloss_id, image.lloss_pool)
     paths = {key: text for key, text in data.items() if _is_path(text)}
     found = [paths["image"]] if "image" in paths else list(paths.values())
     if len(found) != 1:
         which = f"has several images ({', '.join(paths)})" if paths else "names no image"
         raise AnnotationError(where, f"{which}; name it under the key 'image'")
-    return convert({"lloss_id": _name(found[0], where)}, PoolImage, where)
+    return _image_at(found[0], where)
 
 
 def _is_path(text: Any) -> bool:
     return isinstance(text, str) and bool(_PATH.fullmatch(text.strip()))
 
 
-def _name(path: str, where: str) -> str:
-    """The path of an image that Label Studio serves by a URL of its own."""
+def _image_at(path: str, where: str) -> TaskImage:
+    """The image at a URL, which may be one of Label Studio's own."""
     url = urlsplit(path)
-    if url.path.endswith("/data/local-files/"):
-        return "".join(parse_qs(url.query).get("d", []))
-    if "fileuri=" in url.query:
-        raise AnnotationError(
-            where, f"{path[:100]!r} hides the image's path; export the task again"
-        )
+    local = parse_qs(url.query).get("d", []) if url.path.endswith("/data/local-files/") else [path]
+    if "fileuri=" in url.query or not local:
+        raise AnnotationError(where, f"{path[:100]!r} does not say the image's path")
     uploaded = _UPLOADED.fullmatch(url.path)
-    return unquote(uploaded[1]) if uploaded else path
+    return TaskImage(unquote(uploaded[1]), upload=path) if uploaded else TaskImage(local[0])
 
 
 def _annotations(fields: Any, where: str, counts: Counter[str]) -> list[Placed]:

@@ -15,6 +15,7 @@ from lloss.annotations.boxes import (
     ListedImage,
     check_box,
     check_turned_box,
+    note_converted,
     usable_images,
 )
 from lloss.annotations.json_fields import Coordinate, convert
@@ -87,9 +88,7 @@ def parse_regions(
                 what = "turned boxes" if kind == "rectanglelabels" else kind.replace("label", "")
                 converted[what] += turned or kind == "polygonlabels"
         images.append(image)
-    for what, count in sorted(converted.items()):
-        if count:
-            problems.note(f"{origin}: {count} {what}: the upright box around each is taken")
+    note_converted(origin, converted, problems)
     return usable_images(images, origin, problems)
 
 

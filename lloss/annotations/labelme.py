@@ -13,7 +13,14 @@ from typing import Annotated
 
 import msgspec
 
-from lloss.annotations.boxes import BoxedObject, Edges, ListedImage, box_around, check_box
+from lloss.annotations.boxes import (
+    BoxedObject,
+    Edges,
+    ListedImage,
+    box_around,
+    check_box,
+    note_converted,
+)
 from lloss.annotations.boxes import check_turned_box as check_circle
 from lloss.annotations.json_fields import Name, PixelCount, Point, convert, load_json
 from lloss.annotations.problems import AnnotationError, Problems
@@ -78,8 +85,7 @@ class LabelMeParser:
 
     def note_conversions(self, origin: str) -> None:
         """Note what became boxes, and what was left out."""
-        for kind, count in sorted((+self.converted).items()):
-            self.problems.note(f"{origin}: {count} {kind}: the upright box around each is taken")
+        note_converted(origin, self.converted, self.problems)
         if self.left_out:
             shown = ", ".join(f"{count} {kind}" for kind, count in sorted(self.left_out.items()))
             self.problems.note(f"{origin}: left out {shown}, which have no area")

@@ -7,7 +7,8 @@ To add an annotation format:
    :mod:`lloss.annotations.person_file`. Boxes are in pixels; or shares of the image, as YOLO has
    them, with ``shares``: then its size is read where the label finds its image.
 3. Files in a folder: recognize them in ``holds_annotations`` of :mod:`.annotation_folders`;
-   otherwise the folder is taken for masks.
+   otherwise the folder is taken for masks. A file that stands among its images: ``OBJECT_FILES`` or
+   ``CLASS_FILES`` there.
 4. For a new kind of JSON, distinguish it here in ``_any_in``, for ``--exclude``.
 5. Name it in the help of ``lloss train``, and in ``docs/labels.md`` or ``docs/tasks.md``.
 """

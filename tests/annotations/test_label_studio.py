@@ -71,7 +71,7 @@ def test_a_task_names_its_image(tmp_path: Path, data: Any, name: str) -> None:
         ({"text": "a cat."}, "names no image"),
         ({"image": ["a.jpg", "b.jpg"]}, "names no image"),
         ({"left": "a.jpg", "right": "b.jpg"}, r"has several images \(left, right\); name it under"),
-        ("/tasks/3/resolve/?fileuri=czM6Ly9i", "hides the image's path"),
+        ("/tasks/3/resolve/?fileuri=czM6Ly9i", "does not say the image's path"),
     ],
 )
 def test_a_task_that_does_not_is_named(tmp_path: Path, data: Any, message: str) -> None:
@@ -106,6 +106,16 @@ def test_only_what_an_annotator_submitted_is_a_label(tmp_path: Path) -> None:
         "annotators chose different classes for 2 images",
     ]
     assert set(read_any_labels(path, Problems())) == {"a.jpg", "b.jpg", "e.jpg"}
+
+
+def test_two_uploads_of_one_name_may_be_two_images(tmp_path: Path) -> None:
+    uploads = ("/data/upload/1/0a1b2c3d-a.jpg", "/data/upload/1/99999999-a.jpg")
+    path = write(tmp_path, *(task(one, annotation(choice("cat"))) for one in uploads))
+    with pytest.raises(LabelError, match="task 2: are '.*3d-a.jpg' and '.*99-a.jpg' one image or"):
+        read_class_labels(path, Problems())
+    problems = Problems(skip=True)
+    read_class_labels(path, problems)
+    assert problems.unusable == {str(path): {"a.jpg"}}
 
 
 def test_an_image_of_two_choices_is_broken(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def test_regions_are_painted_in_their_order() -> None:
     ("result", "message"),
     [
         (region("brushlabels", "a", rle=packed([(7, b"\0")])), r"7 values, not 4 for each of 6×4"),
-        (region("brushlabels", "a", rle=[300]), r"rle\[0\]: 300: expected `int` <= 255"),
+        (region("brushlabels", "a", rle=[300]), r"rle\[0\]: 300: expected int <= 255"),
         (region("ellipselabels", "a"), "type 'ellipselabels'; masks are brushlabels, polygon"),
     ],
 )

@@ -63,7 +63,7 @@ def test_shapes_with_an_area_become_boxes(
         (image(shape("polygon", [1, 1], [5, 2])), r"a.json: shapes\[0\]: 2 points are no polygon"),
         (image(shape("rectangle", [1, 1], [50, 20])), "is outside the image of 40×30"),
         (image(shape("rectangle", [1, 1], [5, 20], label=" ")), r"shapes\[0\].label: .*not a name"),
-        ({"version": "5", "shapes": 3}, "a.json.shapes: 3: expected `array`"),
+        ({"version": "5", "shapes": 3}, "a.json.shapes: 3: expected array"),
     ],
 )
 def test_a_broken_file_is_named(

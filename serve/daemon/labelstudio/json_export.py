@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from lloss.annotations.json_fields import convert
 from lloss.annotations.label_studio import (
     PoolImage,
+    TaskImage,
     is_disputed,
     read_annotations,
 )
@@ -54,7 +55,7 @@ class PoolTasks:
         self.pool = pool
         self.found = False
 
-    def image_of(self, data: Mapping[str, Any], where: str) -> PoolImage | None:
+    def image_of(self, data: Mapping[str, Any], where: str) -> TaskImage | None:
         """The image of a task; None if it is not the pool's. See :data:`NameOf`."""
         if not {"lloss_pool", "lloss_id"} & data.keys():
             return None
@@ -64,7 +65,7 @@ class PoolTasks:
         if self.pool not in (None, image.lloss_pool):
             return None
         self.found = True
-        return image
+        return TaskImage(image.lloss_id, image.lloss_pool)
 
     def refuse_none(self, document: Any) -> None:
         """Raise LabelError if no task was the pool's."""
