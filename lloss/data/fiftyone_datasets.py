@@ -31,6 +31,12 @@ def read_dataset_objects(source: Path, problems: Problems) -> dict[str, ObjectLa
     return parse_objects(samples, str(source), asked, problems)
 
 
+def read_dataset_names(source: Path, problems: Problems) -> dict[str, None]:
+    """Read the paths of the images with a class or objects."""
+    samples, _ = _samples(source, (*CLASSES, *OBJECTS), problems)
+    return {sample.image: None for sample in samples if sample.label is not None}
+
+
 def _samples(source: Path, kinds: Sequence[str], problems: Problems) -> tuple[list[Sample], bool]:
     """Samples with the labels of a field, and whether the user chose it."""
     origin = str(source)

@@ -30,14 +30,18 @@ from lloss.annotations.metadata_jsonl import METADATA_SUFFIXES, has_objects, par
 from lloss.annotations.problems import Problems
 from lloss.annotations.yolo import YAML_SUFFIXES
 from lloss.data.annotation_folders import holds_annotations
+from lloss.data.fiftyone_datasets import read_dataset_names
 from lloss.data.mask_files import list_masks
 from lloss.data.object_labels import objects_in, read_objects
 from lloss.data.pose_labels import persons_in
 from lloss.errors import LabelError
+from lloss.pools.uri import is_fiftyone
 
 
 def read_any_labels(path: Path, problems: Problems) -> Mapping[str, Any]:
     """Read labels of whatever kind, for the names of their images; of CSV ids alone will do."""
+    if is_fiftyone(path):
+        return read_dataset_names(path, problems)
     if path.is_dir():
         return read_objects(path, problems) if holds_annotations(path) else list_masks(path)
     if path.suffix.lower() in YAML_SUFFIXES:

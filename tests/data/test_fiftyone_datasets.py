@@ -13,6 +13,7 @@ import pytest
 
 from lloss.annotations import Problems
 from lloss.data.class_labels import read_class_labels
+from lloss.data.label_formats import read_any_labels
 from lloss.data.object_labels import read_objects
 from lloss.errors import LabelError, MissingExtraError, PoolError
 from lloss.pools import open_pool
@@ -75,6 +76,10 @@ def test_labels_are_those_of_ground_truth(
     assert problems.notes == [
         "fiftyone:set: the labels are those of the field 'ground_truth'",
         "fiftyone:set: 1 of 3 samples have no label: not labeled yet",
+    ]
+    assert list(read_any_labels(Path("fiftyone:set"), Problems())) == [
+        str(tmp_path / "0.png"),
+        str(tmp_path / "1.png"),
     ]
     chosen = read_class_labels(Path("fiftyone:set?field=other"), Problems())
     assert chosen == {str(tmp_path / "0.png"): "x"}
