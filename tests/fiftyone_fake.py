@@ -54,6 +54,14 @@ class Segmentation(Label):
     """See the package."""
 
 
+class KeypointSkeleton(Label):
+    """See the package."""
+
+
+class Sample(Label):
+    """See the package."""
+
+
 @dataclass
 class EmbeddedField:
     """A field of labels."""
@@ -68,6 +76,15 @@ class Dataset:
     rows: list[dict[str, Any]]
     media_type: str | None = "image"
     tags: dict[str, set[str]] = field(default_factory=dict)
+    mask_targets: dict[str, Any] = field(default_factory=dict)
+    skeletons: dict[str, Any] = field(default_factory=dict)
+    persistent: bool = False
+
+    def save(self) -> None:
+        """See the package."""
+
+    def add_samples(self, samples: Sequence[Sample], progress: bool) -> None:
+        self.rows += [{"id": f"id{len(self.rows)}", **sample.fields} for sample in samples]
 
     def get_field_schema(self) -> dict[str, Any]:
         labels = {
@@ -110,12 +127,16 @@ class Dataset:
             self.tags.setdefault(row["id"], set()).add(tag)
 
 
-def install(monkeypatch: pytest.MonkeyPatch, **datasets: Dataset) -> None:
-    """Make ``import fiftyone`` find these datasets."""
+def install(monkeypatch: pytest.MonkeyPatch, **datasets: Dataset) -> dict[str, Dataset]:
+    """Make ``import fiftyone`` find these datasets, which are returned with those to come."""
     module = ModuleType("fiftyone")
-    kinds = (Classification, Detection, Detections, Keypoint, Keypoints, Segmentation)
-    for kind in kinds:
+    for kind in Label.__subclasses__():
         setattr(module, kind.__name__, kind)
-    module.list_datasets = lambda: sorted(datasets)  # type: ignore[attr-defined]
-    module.load_dataset = datasets.__getitem__  # type: ignore[attr-defined]
+    calls = {
+        "Dataset": lambda name: datasets.setdefault(name, Dataset([])),
+        "list_datasets": lambda: sorted(datasets),
+        "load_dataset": datasets.__getitem__,
+    }
+    vars(module).update(calls)
     monkeypatch.setitem(sys.modules, "fiftyone", module)
+    return datasets
