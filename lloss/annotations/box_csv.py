@@ -18,6 +18,7 @@ from lloss.annotations.boxes import BoxedObject, Edges, ListedImage, check_box, 
 from lloss.annotations.label_csv import (
     CLASSES,
     IDS,
+    find_column,
     needed_column,
     note_columns,
     open_csv,
@@ -41,6 +42,9 @@ def parse_box_csv(path: Path, problems: Problems) -> list[ListedImage]:
         table = Table(file, str(path), LabelError)
         sides = [table.column(name) for name in ("height", "width")]
         name_at, class_at = needed_column(table, IDS, 2), needed_column(table, CLASSES, 1)
+        if find_column(table, _EDGES[0], 1) is None:
+            what = "has no boxes (xmin, ymin, xmax, ymax)"
+            raise LabelError(f"{path}: {what}; classes of images are for --task classification")
         edges_at = [needed_column(table, names, 1) for names in _EDGES]
         images: dict[str, ListedImage] = {}
         for line, row in table:

@@ -28,7 +28,7 @@ from lloss.text.clean_names import clean_name, is_text
 _Text = Annotated[str, msgspec.Meta(min_length=1)]
 
 _UPLOADED = re.compile(r"(?:^|.*/)upload/(?:\d+/)?[0-9a-f]{8}-([^/]+)")  # beginning of a UUID
-_PATH = re.compile(r"[^\s?]+\.\w{2,5}(?:\?.*)?|\w+://.*|/data/.*", re.DOTALL)
+_PATH = re.compile(r"[^\s?]+\.\w{2,5}(?:\?.*)?|\w+://.*|/(?:data|tasks)/.*", re.DOTALL)
 
 
 class PoolImage(msgspec.Struct, frozen=True):

@@ -9,7 +9,7 @@ import math
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
@@ -35,7 +35,7 @@ class _Shape(msgspec.Struct):
 
 
 class _Image(msgspec.Struct):
-    shapes: list[dict[str, object]]
+    shapes: list[dict[str, Any]]
     imageHeight: PixelCount | None = None  # noqa: N815
     imageWidth: PixelCount | None = None  # noqa: N815
 

@@ -141,7 +141,7 @@ def _coco_images(document: Any, path: Path, problems: Problems) -> list[ListedIm
         if known := next((what for key, what in _OTHERS.items() if key in keys), ""):
             raise LabelError(f"{path}: is {known}")
         raise LabelError(
-            f"{path}: is neither COCO JSON (with 'images', 'annotations' and 'categories') nor an "
+            f"{path}: is not COCO JSON (with 'images', 'annotations' and 'categories') or an "
             "export of Label Studio; docs/labels.md lists what else can be read"
         )
     return parse_objects(document, str(path), problems)

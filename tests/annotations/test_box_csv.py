@@ -53,5 +53,5 @@ def test_a_broken_row_is_named(tmp_path: Path, row: str, message: str) -> None:
 
 
 def test_a_csv_of_classes_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(LabelError, match="needs a column 'xmin'"):
+    with pytest.raises(LabelError, match="has no boxes .xmin, ymin, xmax, ymax"):
         read_objects(_csv(tmp_path, "id,label\na,cat\n"), Problems())
