@@ -128,7 +128,7 @@ class Task(Networks):
         start = made.start(network, settings, classes)
         image = settings.size, settings.size
         taps = find_taps(network, image, settings.taps or made.taps(settings))
-        made.check(network, objective, settings, classes)
+        made.check_output(network, objective, settings, classes)
         head = None
         if settings.head:
             summary = objective.summary_size if settings.head_summary else 0

@@ -83,7 +83,8 @@ def decide(
 def epochs_of(budget: int, steps: int, least: int) -> tuple[int, str]:
     """Return the epochs, of so many steps each, that a budget of steps becomes, and why."""
     epochs = min(max(round(budget / steps), least), EPOCHS)
-    why = f"{steps} steps each, of a budget of {budget:,}"
+    each = "1 step" if steps == 1 else f"{steps:,} steps"
+    why = f"{each} each, of a budget of {budget:,}"
     if epochs in (least, EPOCHS):
         why += f"; {'at least' if epochs == least else 'at most'} {epochs}"
     return epochs, why
