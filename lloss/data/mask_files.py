@@ -9,10 +9,9 @@ from typing import ClassVar
 
 from PIL import Image
 
+from lloss.annotations.label_types import NO_CLASS
 from lloss.errors import LabelError
 from lloss.pools import FolderPool
-
-NO_CLASS = 255  # A mask's pixel that is of no class
 
 
 @dataclass(frozen=True)
