@@ -7,7 +7,7 @@ import functools
 import itertools
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -147,10 +147,10 @@ class TaskListWriter:
             copies = path / "images" if copied else None
         else:
             copies = _copies_of(path) if copied else None
-            with atomic_folder(copies) if copies else contextlib.nullcontext() as aside:
-                if copies and aside:
-                    moved = (_copied(image, aside, copies) for image in images)
-                    tasks = replace(tasks, images=moved)
+            with contextlib.ExitStack() as stack:
+                if copies:
+                    aside = stack.enter_context(atomic_folder(copies))
+                    tasks = replace(tasks, images=_copied(images, aside, copies))
                 self._write_file(tasks, path)
         return [*self._notes(len(items)), *_opening(how, path, copies, self.pool)]
 
@@ -263,9 +263,11 @@ def _safe_name(id: str, read: Callable[[], Raw]) -> str:
     return name if has_image_suffix(name) else f"{name}{file_suffix(read())}"
 
 
-def _copied(image: TaskImage, aside: Path, folder: Path) -> TaskImage:
-    copy_image(image, aside / image.name)
-    return replace(image, source=str((folder / image.name).absolute()))
+def _copied(images: Iterable[TaskImage], aside: Path, folder: Path) -> Iterator[TaskImage]:
+    """Copy images as they are needed into what becomes the folder."""
+    for image in images:
+        copy_image(image, aside / image.name)
+        yield replace(image, source=str((folder / image.name).absolute()))
 
 
 def _opening(how: TaskListSettings, path: Path, copies: Path | None, pool: Pool) -> list[str]:

@@ -96,10 +96,12 @@ def find_model(
     if path is not None and path is not asked:
         return _of_run(path, manifest, scores)
     if manifest is None or model is None:
-        return PickModel(note=f"the model that made the scores was not found; {_REMEDY}")
+        lost = f"the model that made {scores.path} was not found; {_REMEDY}" if scores else ""
+        return PickModel(note=lost or "no model is given")
     if not predict:
         return _known(manifest)
-    return (scores and known_model(manifest, ids, scores)) or _of_neighbour(model, manifest)
+    scored = known_model(manifest, ids, scores) if scores is not None else None
+    return scored or _of_neighbour(model, manifest)
 
 
 def known_model(manifest: Manifest, ids: Collection[str], scores: ScoreSource) -> PickModel | None:

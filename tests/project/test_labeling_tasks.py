@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,9 @@ def test_the_list_has_images_alone_where_no_predictions_are(
     assert document["annotations"] == [] and len(document["categories"]) == 3
     (cycle / "model.onnx").rename(cycle / "moved.onnx")
     result = call(capsys, *words, code=0)
-    assert "images alone, without predictions: the model that made the scores was" in result.err
+    assert re.search(
+        "images alone, without predictions: the model that made .*scores was", result.err
+    )
     assert json.loads(out.read_text())["annotations"] == []
     call(capsys, *words, "--run", cycle / "moved.onnx", code=0)
     assert len(json.loads(out.read_text())["annotations"]) == 2

@@ -151,7 +151,9 @@ def _interface(tasks: TaskList) -> str:
     view = Element("View")
     image = {"name": "image", "value": "$image", "zoom": "true"}
     SubElement(view, "Image", image)
-    match tasks.task:
+    match tasks.task if tasks.classes else "":
+        case "":
+            pass  # the labels are not known
         case "classification":
             _add_control(view, "Choices", "choice", "Choice", tasks.classes)
         case "segmentation":
