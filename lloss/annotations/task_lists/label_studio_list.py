@@ -151,9 +151,7 @@ def _interface(tasks: TaskList) -> str:
     view = Element("View")
     image = {"name": "image", "value": "$image", "zoom": "true"}
     SubElement(view, "Image", image)
-    match tasks.task if tasks.classes else "":
-        case "":
-            pass  # the labels are not known
+    match tasks.task:
         case "classification":
             _add_control(view, "Choices", "choice", "Choice", tasks.classes)
         case "segmentation":
@@ -168,9 +166,10 @@ def _interface(tasks: TaskList) -> str:
 
 
 def _add_control(view: Element, kind: str, name: str, choice: str, values: tuple[str, ...]) -> None:
-    control = SubElement(view, kind, {"name": name, "toName": "image"})
-    for value in values:
-        SubElement(control, choice, {"value": value})
+    if values:  # else the model's labels are not known
+        control = SubElement(view, kind, {"name": name, "toName": "image"})
+        for value in values:
+            SubElement(control, choice, {"value": value})
 
 
 _RUN_BITS = (3, 4, 8, 16)  # Bits of a run's length, of which each run names one
