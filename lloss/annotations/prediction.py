@@ -146,7 +146,8 @@ class Prediction:
             corners = np.clip(place(label.boxes.reshape(-1, 2, 2)), 0, np.array(size[::-1]))
             boxes = corners.reshape(-1, 4).astype(np.float32)
             moved = replace(self, label=found_objects(label.names, boxes, size))
-            return moved._of_objects((boxes[:, 2:] - boxes[:, :2] >= _LEAST_SIDE).all(1))
+            sides = (boxes[:, 2:] - boxes[:, :2]).min(1)
+            return moved._of_objects(sides >= _LEAST_SIDE)
         return self
 
     def _of_objects(self, kept: NDArray[np.bool_]) -> Prediction:

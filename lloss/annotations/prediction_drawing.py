@@ -41,4 +41,5 @@ def shapes_of(
 
 
 def _shares(points: NDArray[np.float32], size: tuple[int, int]) -> NDArray[Any]:
-    return points / np.array(size[::-1])
+    shares: NDArray[Any] = points / np.array(size[::-1])
+    return shares
