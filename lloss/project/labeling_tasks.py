@@ -254,7 +254,7 @@ def _source(item: Item) -> str:
     file = item.file
     if file is None or isinstance(file, str):
         return file or ""
-    return str(Path(os.fsdecode(file)).absolute())
+    return os.path.normpath(Path(os.fsdecode(file)).absolute())
 
 
 def _safe_name(id: str, read: Callable[[], Raw]) -> str:

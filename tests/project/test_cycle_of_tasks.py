@@ -161,7 +161,7 @@ def test_pose_goes_from_joints_to_persons(people: Path, lloss: Callable[..., str
     assert all(re.fullmatch(r"1[2-9]\.png@48,48,0\.4", id) for id in ids)
     assert (folder / "report.html").read_text().count("data:image/") == 3
     assert "no flip averaging" in lloss("evaluate", folder, people / "test.json")
-    words = ["select", folder / "scores", "-k", 3]
+    words = ["select", folder / "scores", "-k", 3, "--strategy=diverse"]
     printed = lloss(*words, "--format=coco", "--min-score", 0, "-o", people / "tasks.json")
     assert "images alone" not in printed
     listed = read_persons(people / "tasks.json", Problems())
