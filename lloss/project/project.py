@@ -27,7 +27,7 @@ from lloss.data.labeled_set import LabeledSet
 from lloss.errors import LabelError, ProjectError, SettingsError
 from lloss.files import locked, write_text
 from lloss.pools import Pool
-from lloss.pools.uri import PoolUri, without_secrets
+from lloss.pools.uri import PoolUri, is_fiftyone, without_secrets
 from lloss.project.labeling_tasks import TaskFormat, check_yolo
 from lloss.selection import SelectionSettings
 from lloss.tasks import get_task
@@ -115,7 +115,8 @@ class Project:
 
     def path(self, written: str) -> Path:
         """Resolve a path of ``lloss.toml`` against the project's folder."""
-        return self.root / Path(written).expanduser()
+        path = Path(written).expanduser()
+        return path if is_fiftyone(written) else self.root / path
 
     def problems(self) -> Problems:
         """Return a new collector of broken annotations that follows ``skip_bad``."""

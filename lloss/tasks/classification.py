@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from lloss.annotations import Problems
 from lloss.annotations.label_csv import labels_text
 from lloss.annotations.prediction import Prediction
+from lloss.data.annotation_folders import CLASS_FILES
 from lloss.data.class_labels import open_labeled, read_class_labels
 from lloss.data.labeled_set import LabeledSet
 from lloss.errors import LabelError
@@ -108,6 +109,7 @@ class _Classification(Task):
     metric = "accuracy"
     metric_title = "Accuracy"
     labels_file = "labels.csv"
+    files_among_images = CLASS_FILES
     cut_effect = "is not looked at"
 
     def defaults(self, model: str) -> dict[str, Any]:

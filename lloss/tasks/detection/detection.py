@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lloss.annotations import ObjectLabel, Problems
 from lloss.annotations.lloss_json import write_labels
 from lloss.annotations.prediction import Prediction, found_objects
+from lloss.data.annotation_folders import OBJECT_FILES
 from lloss.data.labeled_set import LabeledSet, class_names
 from lloss.data.object_labels import join_objects, open_objects, read_objects
 from lloss.errors import LabelError
@@ -97,6 +98,7 @@ class _Detection(Task):
     may_be_empty = True
     augments = KINDS
     weights = (*NAMED_WEIGHTS, STATE_DICT)
+    files_among_images = OBJECT_FILES
     read_labels = staticmethod(read_objects)
     write_labels = staticmethod(write_labels)
     join = staticmethod(join_objects)

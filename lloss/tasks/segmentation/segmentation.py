@@ -20,11 +20,14 @@ from torchvision.models import get_model
 from lloss.annotations import Problems
 from lloss.annotations.class_list import read_class_list
 from lloss.annotations.json_fields import load_json
+from lloss.annotations.label_studio import is_label_studio
+from lloss.annotations.label_studio_masks import parse_masks
 from lloss.annotations.label_types import NO_CLASS
 from lloss.annotations.prediction import ClassMask, Prediction
 from lloss.annotations.problems import AnnotationError
 from lloss.data.annotation_folders import annotation_files
 from lloss.data.labeled_set import class_names
+from lloss.data.mask_files import keep_mask
 from lloss.errors import ImageError, LabelError, SettingsError
 from lloss.files import write_json
 from lloss.images.decode import Pixels, decode_into, decode_mask, size_of
@@ -146,10 +149,17 @@ class _Segmentation(Task):
         return SegmentationObjective(classes)
 
     def read_labels(self, path: Path, problems: Problems) -> dict[str, MaskLabel]:
-        """A folder of masks, with the names of the classes in ``classes.txt``; or a copy."""
+        """A folder of masks, with the names of the classes in ``classes.txt``; or a copy.
+
+        Or a JSON export of Label Studio, whose masks are kept in :data:`DATA_ROOT`.
+        """
         if path.is_file():
+            document = load_json(path)
+            if is_label_studio(document):
+                masks = parse_masks(document, str(path), problems)
+                return {one.image: _label(keep_mask(one.pixels), one.classes) for one in masks}
             try:
-                return {id: MaskLabel(**fields) for id, fields in load_json(path).items()}
+                return {id: MaskLabel(**fields) for id, fields in document.items()}
             except (TypeError, AttributeError) as error:
                 raise LabelError(f"{path}: holds no labels; give a folder of masks") from error
         names, found = read_class_list(path / "classes.txt"), {}
