@@ -223,7 +223,7 @@ class _Cycle:
         how = how_picked(selection, tied, better)
         model = self._model(checkpoint, selection)
         self._write_task_lists(selection, pool, model)
-        self._report(summary, selection, how, pool, model)
+        self._report(summary, checkpoint.settings, selection, how, pool, model)
         write_json(self.folder / SUMMARY, asdict(summary))
         return summary
 
@@ -337,13 +337,13 @@ class _Cycle:
     def _report(
         self,
         summary: Summary,
+        settings: TrainSettings,
         selection: Selection,
         how: str,
         pool: Pool,
         model: PickModel,
     ) -> None:
         manifest = read_manifest(self.folder / MODEL)
-        settings = checkpoint.settings
         training = (
             f"{settings.epochs} epochs of batches of {settings.batch_size}, {settings.optimizer} "
             f"at {settings.lr:g}, {settings.size} pixels, first weights {settings.weights}"
