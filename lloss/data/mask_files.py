@@ -12,12 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from lloss.annotations.label_types import NO_CLASS
 from lloss.data.class_labels import DATA_ROOT
 from lloss.errors import LabelError
 from lloss.files import atomic_write
 from lloss.pools import FolderPool
-
-NO_CLASS = 255  # A mask's pixel that is of no class
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from lloss.errors import LabelError, ProjectError, SettingsError
 from lloss.files import locked, write_text
 from lloss.pools import Pool
 from lloss.pools.uri import PoolUri, is_fiftyone, without_secrets
+from lloss.project.labeling_tasks import TaskFormat, check_yolo
 from lloss.selection import SelectionSettings
 from lloss.tasks import get_task
 from lloss.tasks.presets import PRESETS, resolve_settings
@@ -74,6 +75,9 @@ class Project:
     empty: Literal["", "background", "unlabeled"] = _key(
         "labels without objects: background, or unlabeled yet", ""
     )
+    formats: tuple[TaskFormat, ...] = _key(
+        "task lists of each cycle for labeling tools: coco, yolo, cvat, label-studio", ()
+    )
     skip_bad: bool = _key("leave out broken annotations instead of stopping", False)
     train: TrainSettings
 
@@ -94,6 +98,8 @@ class Project:
             raise SettingsError(
                 f"holdout = {self.holdout}: give a share of the labels below 1, or -1 for automatic"
             )
+        if "yolo" in self.formats:
+            check_yolo(self.train.task)
         self.selection(1, False)
 
     def selection(self, cycle: int, at_most: bool) -> SelectionSettings:
@@ -260,4 +266,6 @@ def load_project(root: Path) -> Project:
     settings = resolve_settings(preset, f"{path} [train]", **train)
     if not settings.head:
         raise SettingsError(f"{path} [train]: head = false predicts no loss to select by")
+    if isinstance(content.get("formats"), list):
+        content["formats"] = tuple(content["formats"])
     return Project(root=root, train=settings, **content)

@@ -105,9 +105,9 @@ def _size(made: Networks, settings: TrainSettings, labeled: LabeledSet) -> tuple
     # A crop shows the shorter side; the other fits shrink the longer one to the input's.
     side = median(min(size) if settings.fit == "crop" else max(size) for size in sizes)
     multiple = min(least, MULTIPLE)
-    size = min(max(-(-int(side) // multiple) * multiple, least), own)
+    chosen = min(max(-(-int(side) // multiple) * multiple, least), own)
     end = "shorter" if settings.fit == "crop" else "longer"
-    return size, (
+    return chosen, (
         f"the {end} side of the images is {side:g} pixels in the median; {least} to {own} suit "
         f"{settings.model}"
     )
