@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,7 +80,7 @@ def _read(path: Path) -> Any:
     except SettingsError:
         raise
     except pickle.UnpicklingError as error:
-        if "weights_only" not in str(error):
+        if not zipfile.is_zipfile(path):  # torch.save writes one
             raise SettingsError(f"weights {path}: not a readable state dict") from error
         raise SettingsError(
             f"weights {path}: holds Python objects besides tensors, which could run any code; "
@@ -96,7 +97,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise SettingsError(
             f"weights {path}: needs the package safetensors: pip install safetensors"
         ) from error
-    return load_file(path)
+    return dict(load_file(path))
 
 
 def start_from(

@@ -76,7 +76,7 @@ def _download(url: str, path: Path, digest: str) -> None:
             sha256.update(block)
             bar.update(len(block))
         if total and file.tell() != total:
-            raise WeightsUnavailableError(f"the connection ended after {bar.n} of {total} bytes")
+            raise WeightsUnavailableError(f"only {file.tell()} of {total} bytes came")
         if not sha256.hexdigest().startswith(digest):
             found = sha256.hexdigest()[: len(digest)]
             raise WeightsUnavailableError(f"the file has the hash {found}, not {digest}")

@@ -96,7 +96,7 @@ def simulate(
 def _decided(settings: TrainSettings, data: TrainingData) -> TrainSettings:
     rows = range(len(data.images))
     items = [Item(str(row), partial(data.images.__getitem__, row)) for row in rows]
-    labeled = LabeledSet(items, data.targets, "labeled images")
+    labeled = LabeledSet(items, list(data.targets), "labeled images")
     return decide(get_task(settings.task), settings, labeled).settings
 
 

@@ -65,7 +65,7 @@ class Networks(ABC):
         """Return the settings that the task's objective is made by."""
         return settings
 
-    def check_network(
+    def check_output(
         self,
         network: nn.Module,
         objective: Objective,

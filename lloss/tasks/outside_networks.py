@@ -92,7 +92,7 @@ class OutsideNetworks(Networks):
         usual = self.task.defaults("")["model"]
         return dataclasses.replace(settings, model=usual, model_args=())
 
-    def check_network(
+    def check_output(
         self,
         network: nn.Module,
         objective: Objective,

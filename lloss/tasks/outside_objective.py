@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lloss.annotations.prediction import Prediction
 from lloss.errors import SettingsError
 from lloss.manifest import EMBEDDING, PRETRAINED_EMBEDDING
 from lloss.modeling.objective import Objective
@@ -31,6 +32,9 @@ class NamedObjective(Objective):
 
     def summary(self, output: Any) -> Tensor:
         return self.inner.summary(prediction_of(output))
+
+    def predictions(self, output: Any) -> list[Prediction] | None:
+        return self.inner.predictions(prediction_of(output))
 
     def metric(self, output: Any, targets: Any) -> Tensor | None:
         return self.inner.metric(prediction_of(output), targets)

@@ -17,6 +17,7 @@ from typing import Any
 from torch import Generator, Tensor
 
 from lloss.annotations import Problems
+from lloss.data.annotation_folders import file_among
 from lloss.data.label_joining import labeled_pool, match_labels, refuse_own
 from lloss.data.labeled_set import LabeledSet, class_names
 from lloss.errors import LabelError, SettingsError
@@ -30,6 +31,7 @@ from lloss.modeling.network_source import is_outside
 from lloss.modeling.objective import Objective
 from lloss.modeling.taps import find_taps
 from lloss.pools import Item, Pool
+from lloss.pools.uri import is_fiftyone
 from lloss.tasks.networks import Networks
 from lloss.tasks.outside_networks import OutsideNetworks
 from lloss.tasks.train_settings import AUTOMATIC, NAMED_WEIGHTS, STATE_DICT, TrainSettings
@@ -65,6 +67,7 @@ class Task(Networks):
     augments: tuple[str, ...] = ("none", "flip", "crop", "flip-crop")
     # What the network can start from; `STATE_DICT` stands for any path
     weights: tuple[str, ...] = ("none", "imagenet", STATE_DICT)
+    files_among_images: tuple[str, ...] = ()  # names of annotation files among images
     # Whether labels are image files themselves, of their `path`: then the suffix of a label's name
     # is not its image's
     masks: bool = False
@@ -157,7 +160,7 @@ class Task(Networks):
         pretrained = copy.deepcopy(network) if keeps else None
         image = settings.size, settings.size
         taps = find_taps(network, image, settings.taps or made.taps(settings))
-        made.check_network(network, objective, settings, classes)
+        made.check_output(network, objective, settings, classes)
         head = None
         if settings.head:
             summary = objective.summary_size if settings.head_summary else 0
@@ -171,10 +174,13 @@ class Task(Networks):
     def open(
         self, data: str, labels: Path | None, data_root: Path, problems: Problems
     ) -> LabeledSet:
-        """Open labeled data; ``labels`` where ``data`` is a pool.
+        """Open labeled data; ``labels`` where ``data`` is a pool that has none in it.
 
         Raises ``LabelError`` for missing or broken labels, ``PoolError`` for missing images.
         """
+        if labels is None:
+            within = Path(data) if is_fiftyone(data) else None
+            labels = within or file_among(Path(data), self.files_among_images)
         if labels is None:
             return self.open_labeled(data, data_root, problems)
         found = self.read_labels(labels, problems)

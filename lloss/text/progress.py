@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from typing import Any, TextIO
 
 from tqdm import tqdm
 
 EVERY = 30.0  # Seconds between two lines
 
-_LINE = "{desc}: {n_fmt} of {total_fmt} {unit}, {elapsed} elapsed, {remaining} left{postfix}"
+_LINE = "{desc}{n_fmt} of {total_fmt} {unit}, {elapsed} elapsed, {remaining} left{postfix}"
 
 
 class _Lines:
@@ -28,16 +29,19 @@ class _Lines:
         self.file.flush()
 
 
-def progress(*words: Any, **options: Any) -> tqdm[Any]:
+def progress(
+    items: Iterable[Any] | None = None, desc: str = "", total: int | None = None, **options: Any
+) -> tqdm[Any]:
     """Return tqdm's bar; it writes lines where stderr is no terminal.
 
     What takes less than :data:`EVERY` seconds writes none there.
     """
+    described = f"{desc}: "  # as tqdm.set_description does
     if sys.stderr.isatty():
-        return tqdm(*words, **options)
+        return tqdm(items, described, total, **options)
     # miniters: tqdm would guess how many iterations 30 seconds have, and wait for so many.
     lines: dict[str, Any] = {
         "file": _Lines(sys.stderr), "delay": EVERY, "mininterval": EVERY, "miniters": 1,
         "bar_format": _LINE, "leave": False,
     }  # fmt: skip
-    return tqdm(*words, **{**options, **lines})
+    return tqdm(items, described, total, **{**options, **lines})

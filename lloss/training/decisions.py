@@ -84,7 +84,8 @@ def decide(
 def epochs_of(budget: int, steps: int, least: int) -> tuple[int, str]:
     """Return the epochs, of so many steps each, that a budget of steps becomes, and why."""
     epochs = min(max(round(budget / steps), least), EPOCHS)
-    why = f"{steps} steps each, of a budget of {budget:,}"
+    each = "1 step" if steps == 1 else f"{steps:,} steps"
+    why = f"{each} each, of a budget of {budget:,}"
     if epochs in (least, EPOCHS):
         why += f"; {'at least' if epochs == least else 'at most'} {epochs}"
     return epochs, why
@@ -105,9 +106,9 @@ def _size(made: Networks, settings: TrainSettings, labeled: LabeledSet) -> tuple
     # A crop shows the shorter side; the other fits shrink the longer one to the input's.
     side = median(min(size) if settings.fit == "crop" else max(size) for size in sizes)
     multiple = min(least, MULTIPLE)
-    size = min(max(-(-int(side) // multiple) * multiple, least), own)
+    chosen = min(max(-(-int(side) // multiple) * multiple, least), own)
     end = "shorter" if settings.fit == "crop" else "longer"
-    return size, (
+    return chosen, (
         f"the {end} side of the images is {side:g} pixels in the median; {least} to {own} suit "
         f"{settings.model}"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -41,7 +42,7 @@ class FrozenFit:
 
 def settings_of_frozen(settings: TrainSettings) -> TrainSettings:
     """Return the settings of one pass over the images."""
-    unused = {name: value for name, value in UNUSED.items() if name in settings.undecided}
+    unused: dict[str, Any] = {k: v for k, v in UNUSED.items() if k in settings.undecided}
     return dataclasses.replace(settings, **{**unused, "epochs": 1})
 
 

@@ -171,8 +171,8 @@ class OwnBatching:
         pair = isinstance(found, (tuple, list)) and len(found) == 2
         if not pair or not isinstance(found[0], Tensor) or found[0].dtype != images.dtype:
             raise SettingsError(
-                f"augment of {of}: must return (images, targets), the images {images.dtype} "
-                f"{list(images.shape)} as they came"
+                f"augment of {of}: returned {_kind(found)}; return (images, targets), the images "
+                f"{_kind(images)}"
             )
         if len(found[0]) != len(images) or len(found[1]) != len(images):
             raise SettingsError(

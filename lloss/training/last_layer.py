@@ -132,5 +132,5 @@ def _fitted(
         return total
 
     with torch.enable_grad():
-        optimizer.step(loss)  # type: ignore[arg-type]
+        optimizer.step(loss)  # type: ignore[no-untyped-call]
     return weight.detach(), bias.detach()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import nn
 from torch.optim import lr_scheduler
 
 from lloss.errors import SettingsError
@@ -31,7 +32,8 @@ def make_optimizer(model: TappedNetwork, settings: TrainSettings) -> torch.optim
 
 def _groups(model: TappedNetwork, settings: TrainSettings) -> list[dict[str, Any]]:
     """Divide the parameters: those that begin trained, and fresh ones at a rate of their own."""
-    trained, fresh = [], []
+    trained: list[nn.Parameter] = []
+    fresh: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         begins = model.start is None or name.removeprefix(NETWORK) in model.start.taken
         (trained if begins else fresh).append(parameter)

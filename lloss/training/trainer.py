@@ -148,7 +148,8 @@ class Trainer:
         """Shorten gradients that are too long: the network's and the head's do not mix."""
         for part in filter(None, (self.model.network, self.model.head)):
             parameters = [p for p in part.parameters() if p.grad is not None]
-            norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])
+            gradients = [p.grad for p in parameters if p.grad is not None]
+            norm = torch.nn.utils.get_total_norm(gradients)
             # It may overflow where the loss does not.
             self._refuse_infinite("gradient", norm)
             if self.settings.clip > 0:

@@ -77,8 +77,8 @@ def timm(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_names_with_a_colon_and_registered_ones_are_from_outside(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    points = {MODELS: {"mine": "nets:own", "resnet18": "nets:own", "hourglass2": "nets:own"}}
-    install(tmp_path / "site", monkeypatch, "my-nets", {}, points)
+    points = {MODELS: dict.fromkeys(("mine", "resnet18", "hourglass2"), "own_nets:own")}
+    install(tmp_path / "site", monkeypatch, "my-nets", {"own_nets": NETS}, points)
     assert all(map(is_outside, ("timm:resnet18", "a.b:c", "mine")))
     assert not any(map(is_outside, ("resnet18", "ssd300_vgg16", "hourglass2", "unknown")))
     assert isinstance(build_network("mine", 4), TwoStages)

@@ -70,7 +70,7 @@ def test_a_damaged_file_in_the_cache_is_downloaded_again(hub: str, tmp_path: Pat
     ("body", "size", "message"),
     [
         (b"other", 5, r"the file has the hash d9298a10, not"),
-        (CONTENT[:500], len(CONTENT), "the connection ended after 500 of 7000 bytes"),
+        (CONTENT[:500], len(CONTENT), "only 500 of 7000 bytes came"),
     ],
 )
 def test_what_was_damaged_on_the_way_is_not_kept(

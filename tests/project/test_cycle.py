@@ -24,6 +24,7 @@ from lloss.project.cycle import next_cycle
 from lloss.project.project import Project
 from lloss.scores.scores_folder import ScoresFolder
 from lloss.statistics.loss_distribution import LossReference
+from lloss.training import head_training
 from lloss.training.checkpoint import load_checkpoint
 from lloss.training.evaluation import evaluate_checkpoint
 
@@ -57,8 +58,9 @@ def test_images_that_could_not_be_selected_are_counted_in_the_summary(
 
 
 def test_a_frozen_network_stays_and_each_cycle_trains_the_head_again(
-    done: Project, labels: Path, tmp_path: Path
+    done: Project, labels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(head_training, "STEPS", (100, 100))
     network = load_checkpoint(done.cycles / "001").network().network
     torch.save(network.state_dict(), tmp_path / "network.pt")
     train = {**TRAIN, "freeze": True, "weights": str(tmp_path / "network.pt")}

@@ -91,9 +91,8 @@ class _Own(DepthLoss):
         self, images: Tensor, targets: list[Any], generator: torch.Generator
     ) -> tuple[Tensor, list[Any]]:
         self.seen.append(images)
-        return images // (
-            1 + torch.randint(2, (len(images), 1, 1, 1), generator=generator)
-        ), targets
+        darker = torch.rand(len(images), generator=generator) < 0.5
+        return torch.where(darker[:, None, None, None], images // 2, images), targets
 
     def collate(self, targets: list[Any]) -> Tensor:
         return torch.tensor([float(target["depth"]) for target in targets])
@@ -230,7 +229,8 @@ class _Changes(_Own):
 
 
 class _Endless(IterableDataset[Tensor]):
-    pass
+    def __iter__(self) -> Any:
+        return iter([IMAGES])
 
 
 IMAGES, TARGETS = torch.rand(8, 3, 8, 8), torch.rand(8)
@@ -244,7 +244,13 @@ LOADER = DataLoader(TensorDataset(IMAGES, TARGETS), 7)
         (_Scalar(), IMAGES, TARGETS, {}, r"gave \[\]: return one loss per image"),
         (_Negative(), IMAGES, TARGETS, {}, 'takes losses from 0 on; pass head_loss="margin"'),
         (_Loses(), PIXELS, [{"depth": 1}] * 8, {}, "7 images and 8 targets for 8 images"),
-        (_Changes(), PIXELS, [{"depth": 1}] * 8, {}, r"augment of _Changes: must return"),
+        (
+            _Changes(),
+            PIXELS,
+            [{"depth": 1}] * 8,
+            {},
+            r"augment of _Changes: returned \(float32 .*images uint8",
+        ),
         (DepthLoss(), IMAGES, TARGETS, {"augment": "flip"}, "augment = 'flip': lloss augments"),
         (DepthLoss(), IMAGES, TARGETS, {"head_loss": "hinge"}, "choose one of margin"),
         (DepthLoss(), IMAGES, TARGETS, {"resume": True}, "give the run's folder"),

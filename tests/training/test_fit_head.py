@@ -17,9 +17,16 @@ from torch.utils.data import DataLoader, TensorDataset
 import lloss
 from lloss.errors import LabelError, SettingsError
 from lloss.modeling.attached_model import AttachedModel
+from lloss.training import head_training
 from lloss.training.fit_head import HeadFit
 
 from ..outside_networks import DepthLoss, DepthNet, TwoStages
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train heads in fewer steps."""
+    monkeypatch.setattr(head_training, "STEPS", (150, 150))
 
 
 class _Bright(nn.Module):
