@@ -50,9 +50,9 @@ def create_project(
         if value := written.get(name):
             pool = PoolUri.parse(value) if name in ("pool", "test") else None
             written[name] = pool.relative_to(root) if pool else relative_source(value, root)
-    chosen = written.get("k")
+    chosen = written.get("k")  # 0 is refused
     with _restored_on_failure(root):
-        write_text(root / FILE, _toml({**written, "k": chosen or 1}, train))
+        write_text(root / FILE, _toml({**written, "k": 1 if chosen is None else chosen}, train))
         project = load_project(root)
         labels = _check(project, problems)
         if chosen is None:

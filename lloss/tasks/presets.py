@@ -14,6 +14,8 @@ _PAPER = {
     "hidden": 128,
     "xi": 1.0,
     "schedule": "step",
+    "clip": 0.0,
+    "fresh_lr": 1.0,
 }
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},

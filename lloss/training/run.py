@@ -87,6 +87,7 @@ def _train(
         raise SettingsError("freeze: the network is that of --weights; leave the warm start out")
     settings = settings_of_frozen(settings) if settings.freeze else settings
     labeled = _with_loss(task, labeled.ordered(), problems)
+    task.check(labeled.labels, task.classes(labeled.labels))
     start = load_checkpoint(warm_start) if warm_start else None
     start_sha256 = start.sha256 if start else ""
     before = earlier_run(run, settings, labeled.sha256, len(labeled), start_sha256, resume)
@@ -190,7 +191,6 @@ def _decoded(
 ) -> tuple[TrainingData, TrainingData]:
     """Decode the images to train on, and a few of them as a scorer decodes them."""
     classes = task.classes(labeled.labels)
-    task.check(labeled.labels, classes)
     sweep(run)
     data, rows = load_examples(
         labeled, classes, settings, problems, for_training=not settings.freeze, scratch=run

@@ -202,7 +202,9 @@ def test_each_mistake_is_one_line_and_leaves_nothing(
         result = call(capsys, *words)
         shown = f"{words}: exit {result.code}, {result.err!r}"
         assert result.code == 2, shown
-        assert result.err.count("\n") == 1 and result.err.startswith("lloss: "), shown
+        *decided, line = result.err.splitlines()
+        assert all(one.startswith("automatic: ") for one in decided), shown
+        assert line.startswith("lloss: "), shown
         assert expected in result.err, shown
         assert not (tmp_path / "out").exists(), shown
         assert not (tmp_path / "run" / "checkpoint.pt").exists(), shown

@@ -43,7 +43,7 @@ def test_the_settings_of_another_run_fill_what_is_open() -> None:
     filled = TrainSettings(epochs=3, lr=0.5).filled_from(other)
     assert (filled.epochs, filled.lr) == (3, 0.5)
     assert (filled.size, filled.batch_size, filled.weights) == (32, 128, "none")
-    assert filled.undecided == other.undecided == ("clip", "fresh_lr")
+    assert filled.undecided == other.undecided == ()
     assert filled.head_loss == TrainSettings.head_loss
 
 
