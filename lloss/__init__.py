@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from lloss.modeling.attached_model import AttachedModel as AttachedModel
     from lloss.modeling.head import LossPredictionHead as LossPredictionHead
     from lloss.pools import open_pool as open_pool
+    from lloss.project.labeling_tasks import write_tasks as write_tasks
     from lloss.scores.scores_folder import ScoresFolder as ScoresFolder
     from lloss.selection import Selection as Selection
     from lloss.selection import SelectionSettings as SelectionSettings
@@ -54,6 +55,7 @@ _MODULES = {
     "read_manifest": "lloss.manifest",
     "select": "lloss.selection.any_scores",
     "to_onnx": "lloss.export.attached_export",
+    "write_tasks": "lloss.project.labeling_tasks",
 }
 
 __all__ = ["LlossError", *_MODULES]

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -39,10 +40,34 @@ def atomic_write(path: Path) -> Iterator[Path]:
             aside.unlink()
 
 
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield a folder beside ``path`` to fill; rename it to ``path`` when the block succeeds.
+
+    ``path`` must not exist, or be an empty folder. When the block fails, nothing is left.
+    """
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise LlossError(f"{path}: exists already; remove it, or choose another name")
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(_TOKEN)}.part")
+    try:
+        aside.mkdir(parents=True)
+        yield aside
+        if path.exists():
+            path.rmdir()
+        aside.rename(path)
+    except OSError as error:
+        raise write_error(error, path) from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
 def sweep(folder: Path) -> None:
     """Remove what killed processes were writing aside in this folder, and nothing else."""
     for path in folder.glob(f".*.{_HEX * 2 * _TOKEN}.part"):
-        path.unlink(missing_ok=True)
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -117,6 +117,33 @@ def check_box(
     if not _has_area(inside):
         raise EmptyBoxError(where, f"{shown} has no area inside the image")
     return inside
+
+
+def check_turned_box(box: Edges, size: tuple[int, int] | None, where: str) -> Edges:
+    """Clip the upright box around a turned one, whose corners may be outside of the image."""
+    height, width = size or (math.inf, math.inf)
+    inside = max(box[0], 0.0), max(box[1], 0.0), min(box[2], width), min(box[3], height)
+    return check_box(inside, size, where, box, "edges of the turned box")
+
+
+def box_around(points: Sequence[Sequence[float]]) -> Edges:
+    """The upright box around points x, y."""
+    xs, ys = zip(*points)
+    return min(xs), min(ys), max(xs), max(ys)
+
+
+def ellipse_box(x: float, y: float, wide: float, high: float, degrees: float) -> Edges:
+    """The upright box around an ellipse of this centre and these radii that is turned."""
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    across, down = math.hypot(wide * cos, high * sin), math.hypot(wide * sin, high * cos)
+    return x - across, y - down, x + across, y + down
+
+
+def note_converted(origin: str, kinds: Mapping[str, int], problems: Problems) -> None:
+    """Note how many shapes of other kinds became boxes."""
+    for kind, count in sorted(kinds.items()):
+        if count:
+            problems.note(f"{origin}: {count} {kind}: the upright box around each is taken")
 
 
 def _has_area(box: Edges) -> bool:

@@ -37,6 +37,10 @@ class _Keypoints(msgspec.Struct):
     keypoints: list[Coordinate]
 
 
+class _PoolId(msgspec.Struct):
+    lloss_id: str | None = None  # of the person in the pool, in a list of picks
+
+
 def parse_keypoints(document: Any, name: str, problems: Problems) -> Iterator[Person]:
     """Read the persons of a file, in its order, without crowds.
 
@@ -64,7 +68,7 @@ def parse_keypoints(document: Any, name: str, problems: Problems) -> Iterator[Pe
             box = annotation.bbox
             region = functools.partial(box_region, box, image.size, f"{where}.bbox")
             label = functools.partial(_label, entry, where, image, names, region)
-            id = person_id(image.name, *box)
+            id = convert(entry, _PoolId, where).lloss_id or person_id(image.name, *box)
             yield Person(
                 where, f"{image.where}.file_name", image.name, id, region, label, image.size
             )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -16,7 +16,11 @@ from lloss.annotations.boxes import (
     Edges,
     ListedImage,
     ObjectList,
+    box_around,
     check_box,
+    check_turned_box,
+    ellipse_box,
+    note_converted,
     usable_images,
 )
 from lloss.annotations.number_text import parse_number
@@ -25,16 +29,14 @@ from lloss.errors import LabelError
 from lloss.text.clean_names import clean_name
 from lloss.text.image_paths import image_path
 
-_READ = ("box", "polygon", "tag")  # A tag marks no place
-
 _EDGES = ("xtl", "ytl", "xbr", "ybr")
 
 
 def parse_cvat(path: Path, problems: Problems) -> list[ListedImage]:
     """Read the images of a file with their boxes, without those of a broken one.
 
-    Polygons and rotated boxes become the upright boxes around them. Notes count those, and what is
-    left out.
+    Polygons, ellipses, masks and rotated boxes become the upright boxes around them. Notes count
+    those, and what is left out.
     """
     images: list[ListedImage] = []
     converted, left_out = Counter[str](), Counter[str]()
@@ -46,16 +48,16 @@ def parse_cvat(path: Path, problems: Problems) -> list[ListedImage]:
             with image.objects.skipping(problems):
                 if shape.tag == "box":
                     rotation = parse_number(shape.get("rotation", "0"), place, "rotation") % 360
-                    converted.update(["rotated boxes"] * (rotation != 0))
+                    converted["rotated boxes"] += rotation != 0
                     box = _box(shape, rotation, image.size, place)
-                elif shape.tag == "polygon":
-                    converted["polygons"] += 1
-                    box = _around(shape, image.size, place)
+                elif around := _AROUND.get(shape.tag):
+                    converted[f"{shape.tag}s"] += 1
+                    box = around(shape, image.size, place)
                 else:
                     left_out[shape.tag] += 1
                     continue
                 image.objects.objects.append(BoxedObject(_label(shape, place), box))
-        others = any(shape.tag not in _READ for shape in element)
+        others = any(shape.tag not in ("box", "tag", *_AROUND) for shape in element)
         if others and image.objects.complete and not image.objects.objects:
             unlabeled += 1  # an object is on it, so that it is not background
         else:
@@ -63,9 +65,8 @@ def parse_cvat(path: Path, problems: Problems) -> list[ListedImage]:
     if unlabeled and images:
         of = f"{unlabeled} of {unlabeled + len(images)} images"
         problems.note(f"{path}: {of} have no box, but other shapes: not labeled yet")
-    for kind, count in converted.items():
-        problems.note(f"{path}: {count} {kind}: the upright box around each is taken")
-    _note_left_out(path, left_out, "only boxes and polygons are objects", bool(images), problems)
+    note_converted(str(path), converted, problems)
+    _note_left_out(path, left_out, "only shapes with an area are objects", bool(images), problems)
     return usable_images(images, str(path), problems)
 
 
@@ -92,9 +93,9 @@ def parse_tags(path: Path, problems: Problems) -> dict[str, str]:
 
 
 def is_tagged(path: Path) -> bool:
-    """Whether the images of a file have tags, and no boxes or polygons."""
+    """Whether the images of a file have tags, and no shapes with an area."""
     kinds = {shape.tag for _, _, image in _images(path) for shape in image}
-    return "tag" in kinds and not kinds & {"box", "polygon"}
+    return "tag" in kinds and not kinds & {"box", *_AROUND}
 
 
 def _images(path: Path) -> Iterator[tuple[str, str, ElementTree.Element]]:
@@ -143,7 +144,7 @@ def _box(
     shape: ElementTree.Element, rotation: float, size: tuple[int, int] | None, where: str
 ) -> Edges:
     """The edges of a box; if it is turned by these degrees, of the upright box around it."""
-    written = [parse_number(shape.get(key, ""), where, key) for key in _EDGES]
+    written = _numbers(shape, _EDGES, where)
     x0, y0, x1, y1 = written
     if rotation == 0:
         return check_box((x0, y0, x1, y1), size, where, written, ", ".join(_EDGES))
@@ -152,7 +153,7 @@ def _box(
     across, down = (x1 - x0) / 2, (y1 - y0) / 2
     x, y = (x0 + x1) / 2, (y0 + y1) / 2
     width, height = across * cos + down * sin, across * sin + down * cos
-    return _clipped((x - width, y - height, x + width, y + height), size, where)
+    return check_turned_box((x - width, y - height, x + width, y + height), size, where)
 
 
 def _around(shape: ElementTree.Element, size: tuple[int, int] | None, where: str) -> Edges:
@@ -163,16 +164,29 @@ def _around(shape: ElementTree.Element, size: tuple[int, int] | None, where: str
     ]
     if len(points) < 3 or any(len(point) != 2 for point in points):
         raise AnnotationError(where, "its points are not three or more of x,y")
-    xs, ys = zip(*points)
-    box = min(xs), min(ys), max(xs), max(ys)
+    box = box_around(points)
     return check_box(box, size, where, box, "edges")
 
 
-def _clipped(box: Edges, size: tuple[int, int] | None, where: str) -> Edges:
-    """A turned box, whose corners may be outside of the image."""
-    height, width = size or (math.inf, math.inf)
-    inside = max(box[0], 0.0), max(box[1], 0.0), min(box[2], width), min(box[3], height)
-    return check_box(inside, size, where, box, "edges of the turned box")
+def _around_ellipse(shape: ElementTree.Element, size: tuple[int, int] | None, where: str) -> Edges:
+    x, y, wide, high = _numbers(shape, ("cx", "cy", "rx", "ry"), where)
+    rotation = parse_number(shape.get("rotation", "0"), where, "rotation")
+    return check_turned_box(ellipse_box(x, y, wide, high, rotation), size, where)
+
+
+def _around_mask(shape: ElementTree.Element, size: tuple[int, int] | None, where: str) -> Edges:
+    fields = ("left", "top", "width", "height")
+    left, top, width, height = written = _numbers(shape, fields, where)
+    edges = left, top, left + width, top + height
+    return check_box(edges, size, where, written, ", ".join(fields))
+
+
+def _numbers(shape: ElementTree.Element, fields: Iterable[str], where: str) -> list[float]:
+    return [parse_number(shape.get(field, ""), where, field) for field in fields]
+
+
+_AROUND = {"polygon": _around, "ellipse": _around_ellipse, "mask": _around_mask}
+"""What gives the box around a shape, by its tag."""
 
 
 def _note_left_out(

@@ -1,21 +1,29 @@
-"""Labels of whole images: CSV with the columns ``id`` and ``label``."""
+"""Labels of whole images as CSV: a column of images, and one of classes or a column for each."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-from lloss.annotations.problems import Problems
+from lloss.annotations.problems import AnnotationError, Problems
 from lloss.errors import LabelError
 from lloss.text.clean_names import clean_name, stripped
 from lloss.text.csv_table import Table, csv_text, shortened
+from lloss.text.first_names import first_names
 
-_WATCHED = (
-    "split", "set", "subset", "partition", "fold", "usage",
-    "image", "img", "file", "filename", "file_name", "image_path", "image_name",
+IDS = (
+    "id", "file_name", "filename", "image", "img", "file", "path", "filepath", "file_path",
+    "image_path", "image_name", "image_id",
 )  # fmt: skip
-"""Columns that look as if they said which rows to train on, or named the images."""
+"""Columns of images; the first two before others."""
+
+CLASSES = ("label", "class", "category", "target", "class_name", "label_name")
+"""Columns of classes; the first before others."""
+
+_SPLITS = ("split", "set", "subset", "partition", "fold", "usage")
+"""Columns that look as if they said which rows to train on."""
 
 
 def labels_text(labels: Mapping[str, str]) -> str:
@@ -26,16 +34,19 @@ def labels_text(labels: Mapping[str, str]) -> str:
 def read_labels(
     path: Path, needs_label: bool = True, problems: Problems | None = None
 ) -> dict[str, str]:
-    """Read a CSV (UTF-8, with a header) with the columns ``id`` and ``label``; others are ignored.
+    """Read a CSV (UTF-8, with a header) of images and their classes; see :func:`parse_labels`.
 
-    Without a column ``id``, that is ``file_name``, as in Hugging Face's ``metadata.csv``.
-
-    Without ``needs_label`` ids alone will do. A note names ignored columns that may matter.
+    Without ``needs_label`` images alone will do.
     """
     columns = "the columns 'id' and 'label'" if needs_label else "a column 'id'"
+    with open_csv(path, columns) as file:
+        return parse_labels(file, str(path), needs_label, problems)
+
+
+def open_csv(path: Path, columns: str) -> IO[bytes]:
+    """Open a CSV that has these ``columns``; a LabelError if it cannot be read."""
     try:
-        with path.open("rb") as file:
-            return parse_labels(file, str(path), needs_label, problems)
+        return io.BytesIO(path.read_bytes())
     except FileNotFoundError as error:
         raise LabelError(f"{path}: no such file; it needs {columns}") from error
     except IsADirectoryError as error:
@@ -52,17 +63,23 @@ def parse_labels(
     problems: Problems | None = None,
     blank: bool = False,
 ) -> dict[str, str]:
-    """Parse a CSV as :func:`read_labels`.
+    """Parse labels by id: the columns are ``id`` and ``label``, or the one of :data:`IDS` and the
+    one of :data:`CLASSES`.
 
+    Without a column of classes, columns of 0 and 1 are a class each, as Roboflow writes them.
     ``needs_label`` None asks for labels where there is a column of them, in which ``blank`` allows
-    empty ones. An empty field and a repeated id are refused.
+    empty ones. An empty field and a repeated id are refused. Notes name the columns that were read
+    if they are others, and ignored ones that may matter.
     """
+    problems = problems or Problems()
     table = Table(file, origin, LabelError)
-    label_at = table.column("label")
+    label_at = None if needs_label is False else find_column(table, CLASSES, 1)
+    id_at = find_column(table, IDS, 2)
+    if id_at is None:
+        id_at, *_ = table.needed("id", "label") if needs_label else table.needed("id")
+    if label_at is None and needs_label:
+        return _one_hot(table, id_at, problems)
     needs_label = label_at is not None if needs_label is None else needs_label
-    named = table.column("id") is None and table.column("file_name") is not None
-    id_name = "file_name" if named else "id"
-    id_at, *_ = table.needed(id_name, "label") if needs_label else table.needed(id_name)
     labels: dict[str, str] = {}
     lines: dict[str, int] = {}
     for line, row in table:
@@ -72,15 +89,78 @@ def parse_labels(
                 f"{origin}, line {line}: an empty id or label; write both or remove the row"
             )
         if id in labels and needs_label:
-            raise LabelError(
-                f"{origin}: the id {shortened(id)!r} is in line {lines[id]} and in line "
-                f"{line}; keep one of them"
-            )
+            raise _twice(table, id, lines[id], line)
         labels[id], lines[id] = label, line
-    ignored = [n for n in table.header if n.lower() in _WATCHED and n.lower() != id_name]
-    if problems is not None and ignored:
-        problems.note(
-            f"{origin}: only the columns {id_name} and label are read, not {', '.join(ignored)}: "
-            f"all rows are labels of the images that {id_name} names"
-        )
+    if needs_label:
+        note_columns(table, [one for one in (id_at, label_at) if one is not None], problems)
     return labels
+
+
+def find_column(table: Table, names: Sequence[str], preferred: int) -> int | None:
+    """The place of the column with one of these names; refuse several but a preferred one."""
+    found = [name for name in names if table.column(name) is not None]
+    if len(found) > 1 and found[0] not in names[:preferred]:
+        both = " or ".join(map(repr, found))
+        what = f"is it the column {both}? Call the right one {names[0]!r}"
+        raise LabelError(f"{table.origin}: {what}")
+    return table.column(found[0]) if found else None
+
+
+def needed_column(table: Table, names: Sequence[str], preferred: int) -> int:
+    """As :func:`find_column`, and refuse a table without one."""
+    place = find_column(table, names, preferred)
+    return table.needed(names[0])[0] if place is None else place
+
+
+def note_columns(table: Table, read: Sequence[int], problems: Problems) -> None:
+    """Note which columns are read if they are not the usual ones, and ignored ones that matter."""
+    names = [table.header[place] for place in read]
+    shown = " and ".join(names)
+    if table.separator != ",":
+        problems.note(f"{table.origin}: separated by {table.separated}; read: {shown}")
+    elif [name.lower() for name in names] not in (["id", "label"], ["file_name", "label"]):
+        problems.note(f"{table.origin}: read: the columns {shown}")
+    watched = {*_SPLITS, *IDS, *CLASSES} - {name.lower() for name in names} - {"id"}
+    if ignored := [name for name in table.header if name.lower() in watched]:
+        problems.note(
+            f"{table.origin}: only the columns {shown} are read, not {', '.join(ignored)}: "
+            f"all rows are labels of the images that {names[0]} names"
+        )
+
+
+def _one_hot(table: Table, id_at: int, problems: Problems) -> dict[str, str]:
+    """Read a table with a column of 0 and 1 for each class; a row of 0 is not labeled yet."""
+    classes = {at: clean_name(name) for at, name in enumerate(table.header) if at != id_at}
+    labels: dict[str, str] = {}
+    lines: dict[str, int] = {}
+    rows = unlabeled = 0
+    for line, row in table:
+        rows += 1
+        values = {at: row[at].strip() for at in classes}
+        if len(classes) < 2 or not set(values.values()) <= {"0", "1"}:
+            table.needed(table.header[id_at].lower(), "label")  # neither kind of table: refuse it
+        id, chosen = row[id_at], [classes[at] for at, value in values.items() if value == "1"]
+        if lines.setdefault(id, line) != line:
+            raise _twice(table, id, lines[id], line)
+        with problems.skipping(table.origin, id):
+            if len(chosen) > 1:
+                shown = " and ".join(map(repr, chosen))
+                raise AnnotationError(f"{table.origin}, line {line}", f"is {shown}; keep one class")
+            unlabeled += not chosen
+            labels.update((id, name) for name in chosen)
+    if not rows:
+        table.needed(table.header[id_at].lower(), "label")
+    problems.note(
+        f"{table.origin}: each of {len(classes)} columns is a class "
+        f"({first_names(list(classes.values()), 3)})"
+    )
+    if unlabeled:
+        problems.note(f"{table.origin}: {unlabeled} of {rows} rows have no class: not labeled yet")
+    return labels
+
+
+def _twice(table: Table, id: str, first: int, line: int) -> LabelError:
+    return LabelError(
+        f"{table.origin}: the id {shortened(id)!r} is in line {first} and in line {line}; "
+        "keep one of them"
+    )

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from lloss.images.crop_box import CropBox
 
 DECIMALS = 3  # Of a pixel, that JSON keeps
+NO_CLASS = 255  # A mask's pixel that is of no class
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -13,6 +13,7 @@ import numpy as np
 
 from lloss.annotations.boxes import BoxedObject, ObjectList, check_box
 from lloss.annotations.json_fields import Box, Name, Point, convert, load_json
+from lloss.annotations.label_studio import is_label_studio
 from lloss.annotations.label_types import ObjectLabel, PersonLabel
 from lloss.annotations.problems import AnnotationError
 from lloss.errors import LabelError
@@ -104,9 +105,12 @@ def parse_archive(document: Any, name: str, kind: str | None = None) -> dict[str
 
 
 def load_annotations(path: Path) -> Any:
-    """Load a JSON of images and their annotations; refuse an archive, which lacks the images."""
+    """Load a JSON of images and their annotations; refuse an archive, which lacks the images.
+
+    So does an export of Label Studio, which has its own places for them.
+    """
     document = load_json(path)
-    if _is_archive(document):
+    if _is_archive(document) or is_label_studio(document):
         raise LabelError(f"{path}: holds labels without images; give the pool, and it as --labels")
     return document
 

@@ -1,4 +1,4 @@
-"""``metadata.jsonl`` of Hugging Face's ``imagefolder``: a line of JSON an image.
+"""``metadata.jsonl`` and ``.parquet`` of Hugging Face's ``imagefolder``: a row an image.
 
 ::
 
@@ -11,6 +11,7 @@ Boxes are x, y, width, height in pixels, as in COCO. A ``metadata.csv`` is read 
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,10 @@ from lloss.annotations.problems import AnnotationError, Problems
 from lloss.errors import LabelError
 from lloss.text.clean_names import clean_name
 from lloss.text.csv_table import text_lines
+from lloss.text.first_names import first_names
 from lloss.text.image_paths import image_path
+
+METADATA_SUFFIXES = (".jsonl", ".parquet")
 
 
 class _Objects(msgspec.Struct):
@@ -86,21 +90,42 @@ def _rows(path: Path, problems: Problems) -> list[tuple[str, _Row]]:
     """Place and record of each line; the rows of an image that comes twice are refused."""
     rows: list[tuple[str, _Row]] = []
     lines: dict[str, int] = {}
+    noun, entries = ("row", _stored) if path.suffix.lower() == ".parquet" else ("line", _written)
+    for number, entry in entries(path):
+        where = f"{path}, {noun} {number}"
+        with problems.skipping():
+            row = convert(_parsed(entry, where) if isinstance(entry, str) else entry, _Row, where)
+            other = lines.setdefault(image_path(row.file_name), number)
+            if other != number:
+                raise LabelError(f"{where}: {row.file_name!r} is in {noun} {other} too; keep one")
+            rows.append((where, row))
+    return rows
+
+
+def _written(path: Path) -> Iterator[tuple[int, Any]]:
+    """Number and text of each line that is not blank."""
     try:
         data = path.read_bytes()
     except OSError as error:
         raise LabelError(f"{path}: cannot be read: {error.strerror or error}") from error
-    for number, line in text_lines(io.BytesIO(data), str(path), LabelError):
-        if not line.strip():
-            continue
-        where = f"{path}, line {number}"
-        with problems.skipping():
-            row = convert(_parsed(line, where), _Row, where)
-            other = lines.setdefault(image_path(row.file_name), number)
-            if other != number:
-                raise LabelError(f"{where}: {row.file_name!r} is in line {other} too; keep one")
-            rows.append((where, row))
-    return rows
+    lines = text_lines(io.BytesIO(data), str(path), LabelError)
+    return ((number, line) for number, line in lines if line.strip())
+
+
+def _stored(path: Path) -> Iterator[tuple[int, Any]]:
+    """Number and fields of each row of a Parquet file."""
+    import pyarrow as pa  # heavy, and for this format alone
+    import pyarrow.parquet as pq
+
+    try:
+        names = pq.read_schema(path).names
+        if "file_name" not in names:
+            raise LabelError(f"{path}: needs a column 'file_name' (found: {first_names(names)})")
+        columns = [name for name in names if name in _Row.__struct_fields__]
+        rows = pq.read_table(path, columns=columns).to_pylist()
+    except (OSError, pa.ArrowException) as error:
+        raise LabelError(f"{path}: cannot be read as Parquet: {error}") from error
+    return enumerate(rows, 1)
 
 
 def _parsed(line: str, where: str) -> Any:

@@ -7,6 +7,8 @@ from typing import Any
 
 from lloss.annotations.coco import is_coco
 from lloss.annotations.coco_keypoints import parse_keypoints
+from lloss.annotations.label_studio import is_label_studio
+from lloss.annotations.label_studio_objects import parse_keypoints as parse_studio_keypoints
 from lloss.annotations.label_types import PersonLabel
 from lloss.annotations.mpii import parse_mpii
 from lloss.annotations.person_record import Person
@@ -16,14 +18,16 @@ from lloss.errors import LabelError
 
 def parse_persons(document: Any, name: str, problems: Problems) -> Iterator[Person]:
     """Read the persons of a file, in its order; persons of one id are all left out."""
-    if isinstance(document, list):
-        parse: Callable[[Any, str, Problems], Iterator[Person]] = parse_mpii
+    if is_label_studio(document):
+        parse: Callable[[Any, str, Problems], Iterator[Person]] = parse_studio_keypoints
+    elif isinstance(document, list):
+        parse = parse_mpii
     elif is_coco(document):
         parse = parse_keypoints
     else:
         raise LabelError(
-            f"{name}: holds no persons; give a list as of MPII, or COCO's 'images', 'annotations' "
-            "and 'categories'"
+            f"{name}: holds no persons; give a list as of MPII, COCO's 'images', 'annotations' and "
+            "'categories', or an export of Label Studio"
         )
     return distinct(parse(document, name, problems), problems)
 

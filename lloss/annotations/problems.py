@@ -35,7 +35,7 @@ class Problems:
     skip: bool = False
     broken: list[str] = field(default_factory=list)  # each so far, with its place
     notes: list[str] = field(default_factory=list)  # lines for the user
-    remedy: str = "--skip-bad"  # the option that leaves broken annotations out
+    remedy: str = "--skip-bad"  # the option that leaves broken annotations out; "" without one
     warnings: list[str] = field(default_factory=list)  # why not to rely on the network
     # By file or folder of labels, the name of each image whose label was left out
     unusable: dict[str, set[str]] = field(default_factory=dict)
@@ -58,14 +58,19 @@ class Problems:
         self.broken.append(f"{where}: {what}")
         if not self.skip:
             remedy = f"fix it, or leave out broken annotations with {self.remedy}"
-            raise LabelError(f"{where}: {what}; {remedy}")
+            raise LabelError(f"{where}: {what}" + (f"; {remedy}" if self.remedy else ""))
 
     @contextlib.contextmanager
-    def skipping(self) -> Iterator[None]:
-        """Report an :class:`AnnotationError` of the block, and go on behind the block."""
+    def skipping(self, origin: str = "", name: str = "") -> Iterator[None]:
+        """Report an :class:`AnnotationError` of the block, and go on behind the block.
+
+        It is of the image ``name`` of ``origin``, if they are given: see :meth:`mark_unusable`.
+        """
         try:
             yield
         except AnnotationError as error:
+            if name:
+                self.mark_unusable(origin, name)
             self.report(error.where, error.what)
 
     @contextlib.contextmanager

@@ -109,8 +109,8 @@ def labels_options(command: F) -> F:
     return click.option(
         "--labels",
         type=PATH,
-        help="If DATA is a pool: its labels, a CSV with the columns id and label, or the format "
-        "of the task.",
+        help="If DATA is a pool: its labels, a CSV with the columns id and label, or a format of "
+        "docs/labels.md.",
     )(command)
 
 

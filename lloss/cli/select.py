@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +11,58 @@ import click
 
 from lloss.annotations import Problems
 from lloss.cli.options import PATH, empty_option, exclude_option, print_notes, subset_option
+from lloss.project.labeling_tasks import FORMATS as TASK_FORMATS
+from lloss.project.labeling_tasks import write_tasks
 from lloss.scores.scores_folder import ScoresFolder
-from lloss.selection import STRATEGIES, SelectionSettings, select
+from lloss.selection import STRATEGIES, Selection, SelectionSettings, select
 from lloss.selection.exclusions import find_excluded, read_excluded
 from lloss.selection.selection_file import FORMATS, format_of, formatted, write_selection
 from lloss.selection.ties import tie_note
+
+_TASK_LIST_OPTIONS = (
+    click.option(
+        "--run",
+        "model",
+        type=PATH,
+        help="Task lists: the training run, or model.onnx, that made SCORES.  [default: if it is "
+        "where it was]",
+    ),
+    click.option("--pool", help="Task lists: the images.  [default: the pool that was scored]"),
+    click.option(
+        "--no-predictions",
+        is_flag=True,
+        help="Task lists: leave out what the model finds.",
+    ),
+    click.option(
+        "--min-score",
+        type=float,
+        help="Task lists: the least score of an object or a joint.  [default: 0.4, 0.1]",
+    ),
+    click.option(
+        "--copy-images",
+        is_flag=True,
+        help="Task lists: copy the images beside the list. Those within larger files always are.",
+    ),
+    click.option(
+        "--image-url",
+        help="Label Studio: the images' URL, with {path} or {id}.  [default: of local files]",
+    ),
+)
+
+
+def _task_list_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of task lists; the command receives those given as ``listing``."""
+    names = ("model", "pool", "no_predictions", "min_score", "copy_images", "image_url")
+
+    @functools.wraps(command)
+    def collect(**values: Any) -> Any:
+        listing = {name: values.pop(name) for name in names}
+        given = {name: one for name, one in listing.items() if one is not None and one is not False}
+        return command(listing=given, **values)
+
+    for option in reversed(_TASK_LIST_OPTIONS):
+        collect = option(collect)
+    return collect
 
 
 @click.command("select")
@@ -38,8 +87,16 @@ from lloss.selection.ties import tie_note
 @subset_option
 @click.option("--seed", type=int, default=0, help="Random seed of --subset and of random.")
 @click.option("--at-most", is_flag=True, help="If fewer than K images are left, select them all.")
-@click.option("-o", "--out", type=PATH, show_default="stdout", help="Output file.")
-@click.option("--format", "kind", type=click.Choice(FORMATS), show_default="by the file's suffix")
+@click.option("-o", "--out", type=PATH, show_default="stdout", help="Output file, or folder.")
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice([*FORMATS, *TASK_FORMATS]),
+    show_default="by the file's suffix",
+    help="coco, yolo (a folder), cvat and label-studio are task lists for labeling tools, with "
+    "what the model finds on each image.",
+)
+@_task_list_options
 def command(
     scores: Path,
     highest: bool,
@@ -48,6 +105,7 @@ def command(
     empty: str,
     out: Path | None,
     kind: str | None,
+    listing: dict[str, Any],
     **values: Any,
 ) -> None:
     """Choose the K images to label next from a SCORES folder.
@@ -55,8 +113,7 @@ def command(
     Equal scores are ordered by id: the same scores and settings give the same bytes on any machine.
     """
     kind = kind or format_of(out)
-    if out is None and kind == "parquet":
-        raise click.UsageError("a terminal cannot show Parquet: give -o FILE.parquet")
+    _check_output(kind, out, listing)
     if highest and lowest:
         raise click.UsageError("give --highest or --lowest, not both")
     problems = Problems(skip=True)
@@ -65,10 +122,7 @@ def command(
     settings = SelectionSettings(order=order, **values)
     source = ScoresFolder(scores).opened()
     selection = select(source, settings, find_excluded(named, source.ids, "the scores", problems))
-    if out is None:
-        click.echo(formatted(selection, kind), nl=False)
-    else:
-        write_selection(selection, out, kind)
+    notes = _write(selection, scores, out, kind, listing)
     summary = [f"{len(selection)} of {selection.eligible} selected {settings.how}"]
     summary += [f"{selection.excluded} excluded"] if selection.excluded else []
     summary += selection.unusable()
@@ -76,4 +130,33 @@ def command(
         *problems.lines(),
         ", ".join(summary) + (f": {out}" if out else ""),
         tie_note(source, selection),
+        *notes,
     )
+
+
+def _check_output(kind: str, out: Path | None, listing: dict[str, Any]) -> None:
+    if kind in TASK_FORMATS:
+        if out is None:
+            raise click.UsageError(f"--format {kind} writes a file or a folder: give -o")
+    elif listing:
+        options = ", ".join("--" + name.replace("_", "-") for name in sorted(listing))
+        options = options.replace("--model", "--run")
+        raise click.UsageError(f"{options}: for a task list; give --format {TASK_FORMATS[0]}")
+    elif out is None and kind == "parquet":
+        raise click.UsageError("a terminal cannot show Parquet: give -o FILE.parquet")
+
+
+def _write(
+    selection: Selection, scores: Path, out: Path | None, kind: str, listing: dict[str, Any]
+) -> list[str]:
+    """Write or print the selection; return lines on it."""
+    if out is None:
+        click.echo(formatted(selection, kind), nl=False)
+    elif kind in TASK_FORMATS:
+        predictions = not listing.pop("no_predictions", False)
+        return write_tasks(
+            selection, out, format=kind, scores=scores, predictions=predictions, **listing
+        )
+    else:
+        write_selection(selection, out, kind)
+    return []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from lloss.annotations.problems import Problems
@@ -14,10 +15,43 @@ from lloss.pools.storage import LocalPath
 
 _CLASS_FILES = (*CLASS_LISTS, *YAML_FILES)
 
+_METADATA = ("metadata.jsonl", "metadata.parquet")  # of Hugging Face
+
+OBJECT_FILES = ("_annotations.coco.json", "_annotations.csv", *_METADATA)
+"""Files of objects that stand among their images; those that begin with ``_`` are Roboflow's."""
+
+CLASS_FILES = ("_classes.csv", "metadata.csv", *_METADATA)
+"""Files of classes that stand among their images."""
+
+
+def file_among(folder: Path, names: Sequence[str]) -> Path | None:
+    """The annotation file among the images of a folder; None without, refuse several."""
+    found = [folder / name for name in names if (folder / name).is_file()]
+    if len(found) > 1:
+        both = " and ".join(path.name for path in found)
+        raise LabelError(f"{folder}: holds {both}; give one of them by --labels")
+    beside = found and any(has_image_suffix(entry.name) for entry in os.scandir(folder))
+    return found[0] if beside else None
+
+
+def remedy_of(folder: Path) -> str:
+    """How to give the labels of a folder that are not its own, for a message."""
+    if inner := inner_set(folder):
+        return f"give one of its folders, such as {inner}"
+    return f"add --labels {folder}" if holds_annotations(folder) else "add --labels"
+
+
+def inner_set(folder: Path) -> Path | None:
+    """The first folder in a folder that has a file of objects, such as a split of a data set."""
+    return min(
+        (path.parent for name in OBJECT_FILES for path in folder.glob(f"*/{name}")), default=None
+    )
+
 
 def holds_annotations(folder: Path) -> bool:
     """Whether a folder has annotation files, in it or below; others are folders of masks."""
-    return holds_xml(folder) or holds_yolo(folder)
+    kinds = (holds_xml, holds_yolo, holds_labelme)
+    return bool(file_among(folder, OBJECT_FILES)) or any(holds(folder) for holds in kinds)
 
 
 def holds_xml(folder: Path) -> bool:
@@ -36,6 +70,12 @@ def holds_yolo(folder: Path) -> bool:
     return any(is_row(first_line(os.fsdecode(path))) for _, path in files)
 
 
+def holds_labelme(folder: Path) -> bool:
+    """Whether a JSON in a folder, or below, looks like one of LabelMe's."""
+    files = walk(LocalPath(folder), lambda name: suffix_of(name) == ".json", PassedOver())
+    return any('"shapes"' in _start(os.fsdecode(path)) for _, path in files)
+
+
 def is_yolo_name(name: str) -> bool:
     """Whether a file of this name may be one of YOLO's labels."""
     return suffix_of(name) == ".txt" and name not in CLASS_LISTS
@@ -43,8 +83,12 @@ def is_yolo_name(name: str) -> bool:
 
 def first_line(path: str | Path) -> str:
     """The first line of a text file, cut off after 4,096 bytes; "" if it cannot be read."""
+    return _start(path).partition("\n")[0].strip()
+
+
+def _start(path: str | Path) -> str:
     with contextlib.suppress(OSError), Path(path).open("rb") as file:
-        return file.readline(1 << 12).decode("utf-8-sig", "replace").strip()
+        return file.read(1 << 12).decode("utf-8-sig", "replace")
     return ""
 
 
@@ -54,7 +98,7 @@ def annotation_files(
     """Every file of a suffix (in any case) below a folder, with its path relative to the folder.
 
     ``wanted`` names the files in messages, in the plural. A note counts other files, but images
-    where they may be beside.
+    where they may be beside. Two whose names differ in the suffix's case alone are refused.
     """
     if not folder.is_dir():
         raise LabelError(f"{folder}: no such folder of {wanted} (*{suffix})")
@@ -70,5 +114,9 @@ def annotation_files(
     if not found:
         what = f"{folder}: holds no {wanted.removesuffix('s')} (*{suffix})"
         raise LabelError(f"{what}; {others}" if others else what)
+    stems: dict[str, str] = {}
+    for id, path in found:
+        if stems.setdefault(id[: -len(suffix)], id) != id:
+            raise LabelError(f"{path}: another file has its name in other letters; remove one")
     problems.note(others and f"{folder}: {others}")
     return found

@@ -6,15 +6,27 @@ from pathlib import Path
 
 import numpy as np
 
+from lloss.annotations.coco import is_coco
 from lloss.annotations.cvat import parse_tags
+from lloss.annotations.fiftyone_labels import (
+    CLASSES,
+    is_fiftyone_export,
+    parse_classes,
+    parse_export,
+)
+from lloss.annotations.json_fields import load_json
 from lloss.annotations.label_csv import read_labels
-from lloss.annotations.metadata_jsonl import parse_row_labels
+from lloss.annotations.label_studio import parse_choices
+from lloss.annotations.metadata_jsonl import METADATA_SUFFIXES, parse_row_labels
 from lloss.annotations.problems import Problems
 from lloss.data.class_folders import class_folders
+from lloss.data.fiftyone_datasets import read_dataset_classes
+from lloss.data.label_source import split_option
 from lloss.data.labeled_set import LabeledSet
 from lloss.errors import LabelError, MissingExtraError, PoolError
 from lloss.pools import ArrayPool, load_array, open_array
 from lloss.pools.storage import LocalPath
+from lloss.pools.uri import is_fiftyone
 from lloss.text.clean_names import clean_name
 
 DATA_ROOT = Path("~/.cache/lloss")  # Where torchvision's sets are, or are downloaded to
@@ -24,12 +36,27 @@ DATASETS = {"cifar10": "CIFAR10", "cifar100": "CIFAR100"}
 
 
 def read_class_labels(path: Path, problems: Problems) -> dict[str, str]:
-    """Read the classes of images of a pool: a CSV, a CVAT XML with tags or a ``metadata.jsonl``."""
-    suffix = path.suffix.lower()
+    """Read the classes of images of a pool.
+
+    ``path`` is a CSV, a CVAT XML with tags, Hugging Face's ``metadata.jsonl`` or ``.parquet``, or
+    a JSON export of Label Studio, optionally with ``?control=NAME``; or a dataset of FiftyOne,
+    ``fiftyone:NAME``, or the ``samples.json`` of its export.
+    """
+    if is_fiftyone(path):
+        return read_dataset_classes(path, problems)
+    file, control = split_option(path, "control")
+    suffix = file.suffix.lower()
     if suffix == ".xml":
         return parse_tags(path, problems)
-    if suffix == ".jsonl":
+    if suffix in METADATA_SUFFIXES:
         return parse_row_labels(path, problems)
+    if suffix == ".json":
+        if is_coco(document := load_json(file)):
+            raise LabelError(f"{path}: is COCO JSON, of objects: add --task detection")
+        if is_fiftyone_export(document):
+            samples = parse_export(document, str(path), CLASSES, problems)
+            return parse_classes(samples, str(path), False, problems)
+        return parse_choices(document, str(path), problems, control)
     return read_labels(path, problems=problems)
 
 

@@ -8,16 +8,38 @@ from typing import Any
 
 import numpy as np
 
-from lloss.annotations.boxes import BoxedObject, ListedImage, ObjectList, check_box
+from lloss.annotations.box_csv import parse_box_csv
+from lloss.annotations.boxes import (
+    BoxedObject,
+    ListedImage,
+    ObjectList,
+    check_box,
+    usable_images,
+)
 from lloss.annotations.coco import is_coco, parse_objects
 from lloss.annotations.cvat import parse_cvat
+from lloss.annotations.fiftyone_labels import OBJECTS, is_fiftyone_export, parse_export
+from lloss.annotations.fiftyone_labels import parse_objects as parse_samples
 from lloss.annotations.json_fields import load_json
+from lloss.annotations.label_studio import is_label_studio
+from lloss.annotations.label_studio_objects import parse_regions
 from lloss.annotations.label_types import ObjectLabel
+from lloss.annotations.labelme import LabelMeParser
 from lloss.annotations.lloss_json import load_annotations, parse_archive
-from lloss.annotations.metadata_jsonl import parse_row_objects
+from lloss.annotations.metadata_jsonl import METADATA_SUFFIXES, parse_row_objects
 from lloss.annotations.problems import AnnotationError, Problems
 from lloss.annotations.yolo import YAML_SUFFIXES
-from lloss.data.annotation_folders import holds_xml, holds_yolo
+from lloss.data.annotation_folders import (
+    OBJECT_FILES,
+    annotation_files,
+    file_among,
+    holds_labelme,
+    holds_xml,
+    holds_yolo,
+    inner_set,
+    remedy_of,
+)
+from lloss.data.fiftyone_datasets import read_dataset_objects
 from lloss.data.label_joining import match_labels
 from lloss.data.labeled_set import LabeledSet, usable_set
 from lloss.data.voc_folders import DEFAULT_SPLIT, read_split, read_voc_folder, years_of
@@ -31,25 +53,40 @@ from lloss.errors import ImageError, LabelError, PoolError
 from lloss.images.decode import size_of
 from lloss.pools import Item, Pool
 from lloss.pools.storage import LocalPath, StoragePath, image_folder
-from lloss.pools.uri import PoolUri
+from lloss.pools.uri import PoolUri, is_fiftyone
 
-_LISTINGS = {".xml": parse_cvat, ".jsonl": parse_row_objects}
-"""Parsers of files that list images with their objects, by suffix; JSON is COCO's."""
+_LISTINGS = {
+    ".xml": parse_cvat,
+    ".csv": parse_box_csv,
+    **dict.fromkeys(METADATA_SUFFIXES, parse_row_objects),
+}
+"""Parsers of files that list images with their objects, by suffix; JSON is COCO's or others'."""
+
+
+_OTHERS = {
+    "dm_format_version": "Datumaro's own JSON; export the data set as COCO",
+    "items": "Datumaro's own JSON; export the data set as COCO",
+    "shapes": "LabelMe's JSON of one image; give the folder of them",
+    "_via_img_metadata": "VIA's project; export it as COCO",
+}
+"""What other JSON is, by a key of it, and the remedy."""
 
 
 def read_objects(path: Path, problems: Problems) -> dict[str, ObjectLabel]:
     """Read the objects of a file or a folder, by the name of the image.
 
-    ``path`` is a COCO JSON, CVAT XML or ``metadata.jsonl`` (names are those of its images), a
-    folder of VOC XML or YOLO text (names are the files' own), YOLO's ``data.yaml``, or a file of
+    ``path`` is a COCO JSON, an export of Label Studio, CVAT XML, a CSV of boxes or Hugging Face's
+    ``metadata.jsonl`` or ``.parquet`` (names are those of its images), a folder of VOC XML, YOLO
+    text or LabelMe JSON (names are the files' own), YOLO's ``data.yaml``, or a file of
     :func:`.write_labels`. An image with a broken annotation is left out, unless that is a box
     without area.
     """
+    if is_fiftyone(path):
+        return read_dataset_objects(path, problems)
     if path.suffix.lower() in YAML_SUFFIXES:
         return read_yolo_labels(path, problems)
     if path.is_dir():
-        of_yolo = not holds_xml(path) and (holds_yolo(path) or config_of(path) is not None)
-        return (read_yolo_folder if of_yolo else read_voc_folder)(path, problems)
+        return _folder_reader(path)(path, problems)
     if parse := _LISTINGS.get(path.suffix.lower()):
         return _by_name(parse(path, problems))
     document = load_json(path)
@@ -57,8 +94,40 @@ def read_objects(path: Path, problems: Problems) -> dict[str, ObjectLabel]:
     return objects_in(document, path, problems) if archived is None else archived
 
 
+def _folder_reader(folder: Path) -> Callable[[Path, Problems], dict[str, ObjectLabel]]:
+    if file := file_among(folder, OBJECT_FILES):
+        return lambda _, problems: read_objects(file, problems)
+    if holds_xml(folder):
+        return read_voc_folder
+    if holds_yolo(folder) or config_of(folder) is not None:
+        return read_yolo_folder
+    if holds_labelme(folder):
+        return _read_labelme_folder
+    if inner := inner_set(folder):
+        raise LabelError(f"{folder}: holds no labels itself; give a folder in it, such as {inner}")
+    return read_voc_folder
+
+
+def _read_labelme_folder(folder: Path, problems: Problems) -> dict[str, ObjectLabel]:
+    """Read every ``.json`` below a folder, by its path without the suffix."""
+    parser = LabelMeParser(problems)
+    images: list[ListedImage] = []
+    for id, path in annotation_files(folder, ".json", "LabelMe JSON files", problems, True):
+        name = id[: -len(".json")]
+        with problems.skipping(str(folder), name):
+            image = parser.parse(path, name)
+            images += [image] if image else []
+    parser.note_conversions(str(folder))
+    return _by_name(usable_images(images, str(folder), problems))
+
+
 def objects_in(document: Any, path: Path, problems: Problems) -> dict[str, ObjectLabel]:
-    """The objects of a COCO JSON that was loaded already, by the name of the image."""
+    """The objects of a COCO JSON, or an export of Label Studio, by the name of the image."""
+    if is_label_studio(document):
+        return _by_name(parse_regions(document, str(path), problems))
+    if is_fiftyone_export(document):
+        samples = parse_export(document, str(path), OBJECTS, problems)
+        return parse_samples(samples, str(path), False, problems)
     return _by_name(_coco_images(document, path, problems))
 
 
@@ -68,9 +137,12 @@ def _by_name(images: Iterable[ListedImage]) -> dict[str, ObjectLabel]:
 
 def _coco_images(document: Any, path: Path, problems: Problems) -> list[ListedImage]:
     if not is_coco(document):
+        keys = document if isinstance(document, Mapping) else ()
+        if known := next((what for key, what in _OTHERS.items() if key in keys), ""):
+            raise LabelError(f"{path}: is {known}")
         raise LabelError(
-            f"{path}: is not COCO JSON (with 'images', 'annotations' and 'categories'); give that, "
-            "a folder of VOC XML or of YOLO text, YOLO's data.yaml, CVAT's XML or metadata.jsonl"
+            f"{path}: is not COCO JSON (with 'images', 'annotations' and 'categories') or an "
+            "export of Label Studio; docs/labels.md lists what else can be read"
         )
     return parse_objects(document, str(path), problems)
 
@@ -95,7 +167,8 @@ def open_objects(data: str, problems: Problems) -> LabeledSet:
     Args:
         data: a VOC devkit (its folder, ``VOCdevkit`` in that, or one year in that), optionally with
             ``:SPLIT`` (``train``, ``val``, ``trainval``, which is the default, or ``test``); or a
-            COCO JSON, CVAT XML or ``metadata.jsonl``, optionally with ``?image=FOLDER``; or a
+            COCO JSON, CVAT XML, CSV of boxes or Hugging Face's ``metadata.jsonl`` or ``.parquet``,
+            optionally with ``?image=FOLDER``; or a
             ``data.yaml`` of YOLO or its folder, optionally with ``:SPLIT`` (``train``, the default,
             ``val`` or ``test``).
         problems: counts broken annotations and missing images.
@@ -111,7 +184,7 @@ def open_objects(data: str, problems: Problems) -> LabeledSet:
         found = read_split(years, split or DEFAULT_SPLIT, problems)
         return usable_set(found, _sized(problems), data, "image", problems)
     if path.exists():
-        raise LabelError(f"{data}: carries no labels of its own; add --labels")
+        raise LabelError(f"{data}: carries no labels of its own; {remedy_of(path)}")
     raise PoolError(
         f"{data}: no such labeled data; give a VOC devkit's folder, a COCO .json or a data.yaml"
     )

@@ -19,7 +19,7 @@ from lloss.annotations.problems import AnnotationError, Problems
 from lloss.annotations.voc import parse_voc
 from lloss.data.annotation_folders import annotation_files
 from lloss.data.id_matching import agree
-from lloss.errors import ImageError, LabelError, PoolError
+from lloss.errors import ImageError, PoolError
 from lloss.pools import Item
 from lloss.pools.file_walk import SUFFIXES
 from lloss.pools.image_files import ImageRoot, read_file
@@ -38,8 +38,6 @@ def read_voc_folder(folder: Path, problems: Problems) -> dict[str, ObjectLabel]:
     others: list[str] = []
     for id, path in annotation_files(root, ".xml", "XML annotations", problems, True):
         key, label = id[: -len(".xml")], None
-        if key in labels:  # the suffixes differ in case
-            raise LabelError(f"{path}: another file has its name in other letters; remove one")
         with problems.skipping():
             label = _read_xml(path, id, others, problems)
         if label is None:

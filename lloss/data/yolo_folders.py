@@ -64,8 +64,6 @@ def read_yolo_folder(folder: Path, problems: Problems) -> dict[str, ObjectLabel]
     labels: dict[str, ObjectLabel] = {}
     for id, path in inside or files:
         key = _swapped(id, "labels", "images")[: -len(".txt")]
-        if key in labels:  # the suffixes differ in case
-            raise LabelError(f"{path}: another file has its name in other letters; remove one")
         if (label := _read(path, parser)) is None:
             problems.mark_unusable(str(folder), key)
         else:

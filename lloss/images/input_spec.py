@@ -66,6 +66,30 @@ class Frame:
         left, top, inner = padded_inside((width, height), spec)
         return cls(size, (inner[0] / width, inner[1] / height), (left, top))
 
+    def on_image(self, points: NDArray[Any]) -> NDArray[Any]:
+        """Points of the input in pixels of the image; x, y, float [..., 2]."""
+        on_image: NDArray[Any] = (points - np.array(self.offset)) / np.array(self.scale)
+        return on_image
+
+    def values_on_image(self, values: NDArray[Any], spec: ImageSpec, outside: int) -> NDArray[Any]:
+        """Values of the input's pixels for the image's pixels ``[H, W]``, by the nearest one.
+
+        ``values [h, w]`` cover the input in any resolution; pixels that the input cuts off get
+        ``outside``.
+        """
+        at = [
+            np.floor(
+                ((np.arange(length) + 0.5) * self.scale[axis] + self.offset[axis]) * count / side
+            ).astype(int)
+            for length, axis, count, side in zip(
+                self.size, (1, 0), values.shape, (spec.height, spec.width)
+            )
+        ]
+        inside = [(index >= 0) & (index < count) for index, count in zip(at, values.shape)]
+        carried = np.full(self.size, outside, values.dtype)
+        carried[np.ix_(*inside)] = values[np.ix_(at[0][inside[0]], at[1][inside[1]])]
+        return carried
+
     def resampled(self, values: NDArray[Any], spec: ImageSpec) -> NDArray[Any]:
         """Resample ``values [H, W]`` of the image's pixels for the input's, by the nearest one.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lloss.images.drawing import Drawing
+from lloss.annotations.prediction import Prediction
 from lloss.modeling.meter import Meter
 
 
@@ -49,6 +49,9 @@ class Objective(ABC):
         """Make an empty meter for images of these labels, unknown classes included."""
         raise NotImplementedError(f"{type(self).__name__} has no metric")
 
-    def draw(self, output: Any) -> list[Drawing] | None:
-        """Draw what the network found on each image; None where a class name says it all."""
+    def predictions(self, output: Any) -> list[Prediction] | None:
+        """Return what the network found on each image, unsure objects included.
+
+        Places are shares of the input's width and height. None if the task has no labels to show.
+        """
         return None

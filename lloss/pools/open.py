@@ -12,6 +12,7 @@ from typing import NamedTuple
 from lloss.errors import PoolError
 from lloss.pools.array_pool import open_array
 from lloss.pools.confinement import Confinement
+from lloss.pools.fiftyone_pool import FiftyOnePool
 from lloss.pools.file_walk import (
     CONTAINERS,
     SUFFIXES,
@@ -25,7 +26,7 @@ from lloss.pools.folder_pool import FolderPool
 from lloss.pools.path_list_pool import PathListPool
 from lloss.pools.pool import Pool
 from lloss.pools.storage import StoragePath, storage_path
-from lloss.pools.uri import PoolUri, is_url
+from lloss.pools.uri import PoolUri, is_fiftyone, is_url
 from lloss.pools.webdataset_pool import WebDatasetPool
 
 
@@ -70,7 +71,7 @@ def open_pool(
     A folder tree of image files; a ``.npy``/``.npz`` array; a ``.txt``/``.csv`` list of paths;
     a ``.json`` of persons, which are squares of images; WebDataset shards ``.tar``/``.tar.gz``;
     ``.parquet``/``.arrow`` tables; a folder of shards or tables; a folder that Hugging Face
-    ``datasets`` saved.
+    ``datasets`` saved; ``fiftyone:NAME``.
 
     Args:
         uri: a path or a URL. ``{000..123}``, ``{a,b}`` and, in its last part, ``*`` make it many
@@ -100,6 +101,10 @@ def _opened(uri: PoolUri, within: Confinement | None, leave_out: Sequence[Path])
         return _of_files([_file(path, within) for path in uri.paths()], uri)
     if uri.has_pattern("*"):
         return _of_files(_matching(uri, within), uri)
+    if is_fiftyone(uri.path):
+        if within is not None:
+            raise PoolError(f"{uri}: give a folder of images here, not a dataset of FiftyOne")
+        return FiftyOnePool(str(uri))
     path = storage_path(uri.path, within)
     kind = path.kind()
     if kind == "folder":

@@ -5,6 +5,7 @@
     photos/                                a path
     data.parquet?id=name&image=jpeg        with options
     s3://bucket/shards-{000..123}.tar      a URL that fsspec knows, of many files
+    fiftyone:NAME?field=ground_truth       a dataset of FiftyOne, and its field of labels
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from lloss.errors import PoolError
 
 OPTIONS = ("id", "image")
 """Options after ``?``: the column of ids; the column, member or folder of images."""
+
+FIFTYONE = "fiftyone:"
+"""Begins the name of a dataset of FiftyOne."""
 
 _MOST = 1_000_000
 """Files that braces may stand for; more is a typing error."""
@@ -54,6 +58,8 @@ class PoolUri:
         text = str(uri)
         if folder is not None and not is_url(text):
             text = str(folder / Path(text).expanduser())
+        if is_fiftyone(text):
+            return cls(text, text, {})
         head, mark, query = text.rpartition("?")
         if not mark or "=" not in query or (not is_url(text) and os.path.lexists(text)):
             return cls(text, _LOCAL.sub("", text, count=1), {})
@@ -83,7 +89,11 @@ class PoolUri:
     def has_pattern(self, letters: str) -> bool:
         """Whether the path is a pattern with one of these letters, and not such a file's name."""
         literal = not is_url(self.path) and os.path.lexists(self.path)
-        return not literal and any(letter in self.path for letter in letters)
+        return (
+            not literal
+            and not is_fiftyone(self.path)
+            and any(letter in self.path for letter in letters)
+        )
 
     def paths(self, most: int = _MOST) -> list[str]:
         """Write out the braces of the path; see :func:`expanded`."""
@@ -99,8 +109,13 @@ class PoolUri:
 
 
 def is_url(uri: str) -> bool:
-    """Whether it is a URL and not a path."""
-    return "://" in uri
+    """Whether it is a URL, or a dataset's name, and not a path."""
+    return "://" in uri or is_fiftyone(uri)
+
+
+def is_fiftyone(source: str | Path) -> bool:
+    """Whether it is a dataset of FiftyOne, and not a path."""
+    return str(source).startswith(FIFTYONE)
 
 
 def without_secrets(text: str) -> str:

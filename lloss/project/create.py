@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lloss.annotations import Problems
+from lloss.data.label_source import relative_source
 from lloss.errors import LabelError, ProjectError
 from lloss.files import write_text
 from lloss.pools.uri import PoolUri
@@ -42,9 +43,9 @@ def create_project(
     problems = problems or Problems(bool(values.get("skip_bad")))
     written = dict(values)
     for name in ("pool", "labels", "test", "test_labels"):
-        value = written.get(name)
-        if value and (name in ("pool", "test") or Path(value).exists()):
-            written[name] = PoolUri.parse(value).relative_to(root)
+        if value := written.get(name):
+            pool = PoolUri.parse(value) if name in ("pool", "test") else None
+            written[name] = pool.relative_to(root) if pool else relative_source(value, root)
     with _restored_on_failure(root):
         write_text(root / FILE, _toml(written, train))
         project = load_project(root)

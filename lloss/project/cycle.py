@@ -8,6 +8,7 @@
       evaluation.json              if there are held-out images
       model.onnx, scores/
       selected.csv, report.html
+      selected.*                   task lists with predictions, of the setting ``formats``
       summary.json                 written last: the cycle is complete
 
 Each step writes its file atomically, so an interrupted cycle resumes at the first step whose file
@@ -32,6 +33,13 @@ from lloss.files import sweep, write_json
 from lloss.manifest import read_manifest
 from lloss.pools import Pool
 from lloss.project.changes import content_hashes, note_changes
+from lloss.project.labeling_tasks import (
+    SUFFIXES,
+    TaskListSettings,
+    TaskListWriter,
+    remove_tasks,
+)
+from lloss.project.pick_predictions import PickModel, known_model, trained_model
 from lloss.project.project import FILE, Project
 from lloss.project.report import Report, write_report
 from lloss.project.selected_images import describe_picks
@@ -212,7 +220,9 @@ class _Cycle:
             **counts,
         )
         how = how_picked(selection, tied, better)
-        self._report(summary, selection, how, pool, checkpoint)
+        model = self._model(checkpoint, selection)
+        self._write_task_lists(selection, pool, model)
+        self._report(summary, selection, how, pool, model)
         write_json(self.folder / SUMMARY, asdict(summary))
         return summary
 
@@ -309,13 +319,27 @@ class _Cycle:
             self.say(f"warning: {line}")
         return warnings + self.problems.warnings  # training has printed the doubts
 
+    def _model(self, checkpoint: Checkpoint, selection: Selection) -> PickModel:
+        manifest = read_manifest(self.folder / MODEL)
+        scored = known_model(manifest, selection.ids, self.scores)
+        return scored or trained_model(checkpoint)
+
+    def _write_task_lists(self, selection: Selection, pool: Pool, model: PickModel) -> None:
+        for format in self.project.formats:
+            path = self.folder / f"selected.{format}{SUFFIXES[format]}"
+            remove_tasks(path)  # of a cycle that was interrupted
+            settings = TaskListSettings(format=format)
+            self.say(f"{path}: task list of {len(selection)} images")
+            for line in TaskListWriter(selection, pool, model, settings).write(path):
+                self.say(line)
+
     def _report(
         self,
         summary: Summary,
         selection: Selection,
         how: str,
         pool: Pool,
-        checkpoint: Checkpoint,
+        model: PickModel,
     ) -> None:
         manifest = read_manifest(self.folder / MODEL)
         settings = self.settings
@@ -327,7 +351,7 @@ class _Cycle:
             cycles=[*self.done, summary],
             selected_how=how,
             losses=self.scores.column("loss"),
-            picks=describe_picks(selection, self.scores, pool, manifest, checkpoint),
+            picks=describe_picks(selection, pool, model, manifest.image),
             provenance={
                 "checkpoint": str(manifest.provenance.get("checkpoint_sha256", "")),
                 "labels": summary.labels_sha256,

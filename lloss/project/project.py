@@ -27,7 +27,8 @@ from lloss.data.labeled_set import LabeledSet
 from lloss.errors import LabelError, ProjectError, SettingsError
 from lloss.files import locked, write_text
 from lloss.pools import Pool
-from lloss.pools.uri import PoolUri, without_secrets
+from lloss.pools.uri import PoolUri, is_fiftyone, without_secrets
+from lloss.project.labeling_tasks import TaskFormat, check_yolo
 from lloss.selection import SelectionSettings
 from lloss.tasks import get_task
 from lloss.tasks.presets import PRESETS, resolve_settings
@@ -67,6 +68,9 @@ class Project:
     empty: Literal["", "background", "unlabeled"] = _key(
         "labels without objects: background, or unlabeled yet", ""
     )
+    formats: tuple[TaskFormat, ...] = _key(
+        "task lists of each cycle for labeling tools: coco, yolo, cvat, label-studio", ()
+    )
     skip_bad: bool = _key("leave out broken annotations instead of stopping", False)
     train: TrainSettings
 
@@ -85,6 +89,8 @@ class Project:
                 )
         if not 0 <= self.holdout < 1:
             raise SettingsError(f"holdout = {self.holdout}: give a share of the labels below 1")
+        if "yolo" in self.formats:
+            check_yolo(self.train.task)
         self.selection(1, False)
 
     def selection(self, cycle: int, at_most: bool) -> SelectionSettings:
@@ -109,7 +115,8 @@ class Project:
 
     def path(self, written: str) -> Path:
         """Resolve a path of ``lloss.toml`` against the project's folder."""
-        return self.root / Path(written).expanduser()
+        path = Path(written).expanduser()
+        return path if is_fiftyone(written) else self.root / path
 
     def problems(self) -> Problems:
         """Return a new collector of broken annotations that follows ``skip_bad``."""
@@ -248,4 +255,6 @@ def load_project(root: Path) -> Project:
     settings = resolve_settings(preset, f"{path} [train]", **train)
     if not settings.head:
         raise SettingsError(f"{path} [train]: head = false predicts no loss to select by")
+    if isinstance(content.get("formats"), list):
+        content["formats"] = tuple(content["formats"])
     return Project(root=root, train=settings, **content)

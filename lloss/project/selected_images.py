@@ -3,105 +3,68 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-
+from lloss.annotations.prediction import Prediction
+from lloss.annotations.prediction_drawing import shapes_of
 from lloss.errors import ImageError
-from lloss.images.decode import ImageSpec, Pixels, decode, size_of
-from lloss.images.drawing import Drawing
+from lloss.images.decode import ImageSpec, decode
+from lloss.images.drawing import Shape
 from lloss.images.thumbnail import SIDE, thumbnail
-from lloss.manifest import Manifest
-from lloss.pools import Item, Pool
+from lloss.pools import Pool
+from lloss.project.pick_predictions import PickModel, ScoredClasses
+from lloss.project.picked_images import PickedImage, read_picked
 from lloss.project.report import Pick
-from lloss.scores.scores_folder import ScoresFolder
 from lloss.selection import Selection
-from lloss.training.checkpoint import Checkpoint
-from lloss.training.trainer import predict
 
 THUMBNAILS = 60
 """Picks with a thumbnail: enough to see what they are, few enough to open the page at once."""
 
 
-@dataclass(frozen=True)
-class _Picture:
-    """An image no larger than its thumbnail needs."""
-
-    pixels: Pixels  # uint8 [h, w, 3]
-    size: tuple[int, int]  # height and width of the original
-    input: Pixels | None  # as the network sees it, if its output is to be drawn
-
-    def thumbnail(self, drawing: Drawing | None, spec: ImageSpec) -> bytes:
-        """Encode it, with the drawing at its place in the original."""
-        return thumbnail(self.pixels, drawing.on_image(self.size, spec) if drawing else None)
-
-
 def describe_picks(
-    selection: Selection,
-    scores: ScoresFolder,
-    pool: Pool,
-    manifest: Manifest,
-    checkpoint: Checkpoint,
+    selection: Selection, pool: Pool, model: PickModel, spec: ImageSpec
 ) -> list[Pick]:
-    """Return the picks with the model's guess, and thumbnails of the first ones."""
-    guesses = _scored_guesses(selection, scores, manifest)
-    pictures = {
-        item.id: picture
-        for item in pool.find(selection.ids[:THUMBNAILS])
-        if (picture := _read(item, manifest.image, with_input=not guesses))
-    }
-    drawings: dict[str, Drawing] = {}
-    if pictures and not guesses:  # run the network only if the scores contain no guess
-        drawings = _drawings(pictures, checkpoint)
-        guesses = {id: (drawing.guess, drawing.confidence) for id, drawing in drawings.items()}
-    return [
-        Pick(
-            id,
-            rank,
-            score,
-            *guesses.get(id, ("", math.nan)),
-            thumbnail=pictures[id].thumbnail(drawings.get(id), manifest.image)
-            if id in pictures
-            else None,
-            drawn=bool(id in drawings and drawings[id].shapes),
-        )
+    """Return the picks with the model's guess, and thumbnails of the first ones.
+
+    ``spec`` is of the model's input; its ``white`` is that of the thumbnails.
+    """
+    known = model.predictions.by_id if isinstance(model.predictions, ScoredClasses) else {}
+    picks = {
+        id: _described(Pick(id, rank, score, "", math.nan, None), known.get(id))
         for rank, (id, score) in enumerate(zip(selection.ids, selection.scores.tolist()), 1)
-    ]
-
-
-def _scored_guesses(
-    selection: Selection, scores: ScoresFolder, manifest: Manifest
-) -> dict[str, tuple[str, float]]:
-    if not {"prediction", "confidence"} <= set(manifest.outputs):
-        return {}
-    ids = pa.array(selection.ids, pa.string())
-    return {
-        row["id"]: (manifest.classes[int(row["prediction"])], row["confidence"])
-        for batch in scores.scan(["id", "prediction", "confidence"])
-        for row in batch.filter(pc.is_in(batch["id"], value_set=ids)).to_pylist()
     }
+    shown = pool.find(selection.ids[:THUMBNAILS])
+    for picked in read_picked(shown, model.predictions):
+        shapes = _shapes(picked, model.classes)
+        image = _thumbnail(picked, spec, shapes)
+        described = _described(picks[picked.item.id], picked.prediction)
+        picks[picked.item.id] = replace(described, thumbnail=image, drawn=bool(image and shapes))
+    return list(picks.values())
 
 
-def _read(item: Item, spec: ImageSpec, with_input: bool) -> _Picture | None:
+def _described(pick: Pick, found: Prediction | None) -> Pick:
+    if found is None:
+        return pick
+    return replace(pick, guess=found.at_least().words, confidence=found.confidence)
+
+
+def _shapes(picked: PickedImage, classes: Sequence[str]) -> Sequence[Shape] | None:
+    """What to draw; None where a class says it all."""
+    found = picked.prediction
+    if found is None or isinstance(found.label, str):
+        return None
+    return shapes_of(found.at_least(), picked.size, classes)
+
+
+def _thumbnail(
+    picked: PickedImage, spec: ImageSpec, shapes: Sequence[Shape] | None
+) -> bytes | None:
+    """Encode the image from no more pixels than that needs."""
+    height, width = picked.size
+    scale = min(1.0, 2 * SIDE / max(height, width))
+    sides = {"height": max(1, round(height * scale)), "width": max(1, round(width * scale))}
     try:
-        raw = item.read()
-        height, width = size_of(raw)
-        scale = min(1.0, 2 * SIDE / max(height, width))
-        sides = {"height": max(1, round(height * scale)), "width": max(1, round(width * scale))}
-        pixels = decode(raw, replace(spec, **sides, fit="stretch"))
-        return _Picture(pixels, (height, width), decode(raw, spec) if with_input else None)
+        return thumbnail(decode(picked.raw, replace(spec, **sides, fit="stretch")), shapes)
     except ImageError:
         return None
-
-
-def _drawings(pictures: Mapping[str, _Picture], checkpoint: Checkpoint) -> dict[str, Drawing]:
-    """Draw what the network finds, if its task draws; the exported graph leaves that out."""
-    network = checkpoint.network()
-    inputs = np.stack([p.input for p in pictures.values() if p.input is not None])
-    drawings: list[Drawing] = []
-    for _, forward in predict(network, checkpoint.settings, inputs):
-        drawings += network.objective.draw(forward.output) or []
-    return dict(zip(pictures, drawings))

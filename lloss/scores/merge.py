@@ -14,7 +14,9 @@ from lloss.scores.scores_folder import POOL_IDS, ScoresFolder
 from lloss.scores.shard_spec import Shard
 
 _OWN = ("shard", "scored", "skipped", POOL_IDS)
-"""Keys of a shard's run that differ between shards; all others must be equal."""
+"""Keys of a shard's run that differ between shards."""
+_MAY_DIFFER = ("passed_over", "model")
+"""Keys that may differ; the merged run has the first shard's. All others must be equal."""
 
 
 def merge_shards(shards: Sequence[Path], out: Path) -> dict[str, int]:
@@ -74,7 +76,7 @@ def _check_same(folders: Sequence[ScoresFolder], runs: Sequence[dict[str, Any]])
     first = runs[0]
     for folder, run in zip(folders, runs):
         for key in {**first, **run}:
-            if key not in (*_OWN, "passed_over") and first.get(key) != run.get(key):
+            if key not in (*_OWN, *_MAY_DIFFER) and first.get(key) != run.get(key):
                 raise ScoresError(
                     f"{folder.path}: was scored with {key} = {run.get(key)!r}, but "
                     f"{folders[0].path} with {first.get(key)!r}; only shards of one run merge"

@@ -13,6 +13,8 @@ from torch.nn import functional as F
 
 from lloss.annotations import Problems
 from lloss.annotations.label_csv import labels_text
+from lloss.annotations.prediction import Prediction
+from lloss.data.annotation_folders import CLASS_FILES
 from lloss.data.class_labels import open_labeled, read_class_labels
 from lloss.data.labeled_set import LabeledSet
 from lloss.errors import LabelError
@@ -70,6 +72,14 @@ class ClassificationObjective(Objective):
             "prediction": output.argmax(1).float(),
         }
 
+    def predictions(self, output: Tensor) -> list[Prediction]:
+        """The most probable class; its score is the probability."""
+        best, numbers = output.detach().float().softmax(1).cpu().max(1)
+        return [
+            Prediction(self.classes[number], np.array([score], np.float32))
+            for number, score in zip(numbers.tolist(), best.tolist())
+        ]
+
     def meter(self, labels: Sequence[str]) -> Accuracy:
         """Images of classes that the network does not have are misses."""
         return Accuracy()
@@ -99,6 +109,7 @@ class _Classification(Task):
     metric = "accuracy"
     metric_title = "Accuracy"
     labels_file = "labels.csv"
+    files_among_images = CLASS_FILES
     cut_effect = "is not looked at"
 
     def defaults(self, model: str) -> dict[str, Any]:

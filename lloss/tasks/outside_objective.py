@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lloss.annotations.prediction import Prediction
 from lloss.errors import SettingsError
 from lloss.modeling.objective import Objective
 from lloss.tasks.classification import ClassificationObjective
@@ -48,6 +49,9 @@ class NamedObjective(Objective):
 
     def summary(self, output: Any) -> Tensor:
         return self.inner.summary(prediction_of(output))
+
+    def predictions(self, output: Any) -> list[Prediction] | None:
+        return self.inner.predictions(prediction_of(output))
 
     def metric(self, output: Any, targets: Any) -> Tensor | None:
         """Whether each image's class is right, 0 or 1, float [N]; None for other tasks."""

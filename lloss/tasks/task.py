@@ -16,6 +16,7 @@ from typing import Any
 from torch import Generator, Tensor, nn
 
 from lloss.annotations import Problems
+from lloss.data.annotation_folders import file_among
 from lloss.data.label_joining import labeled_pool, match_labels, refuse_own
 from lloss.data.labeled_set import LabeledSet, class_names
 from lloss.errors import LabelError, SettingsError
@@ -27,6 +28,7 @@ from lloss.modeling.network import TappedNetwork
 from lloss.modeling.objective import Objective
 from lloss.modeling.taps import find_taps
 from lloss.pools import Item, Pool
+from lloss.pools.uri import is_fiftyone
 from lloss.tasks.train_settings import NAMED_WEIGHTS, STATE_DICT, TrainSettings
 from lloss.text.similar_names import lone_classes, similar_note
 
@@ -60,6 +62,7 @@ class Task(ABC):
     augments: tuple[str, ...] = ("none", "flip", "crop", "flip-crop")
     # What the network can start from; `STATE_DICT` stands for any path
     weights: tuple[str, ...] = ("none", "imagenet", STATE_DICT)
+    files_among_images: tuple[str, ...] = ()  # names of annotation files among images
     # Whether labels are image files themselves, of their `path`: then the suffix of a label's name
     # is not its image's
     masks: bool = False
@@ -132,10 +135,13 @@ class Task(ABC):
     def open(
         self, data: str, labels: Path | None, data_root: Path, problems: Problems
     ) -> LabeledSet:
-        """Open labeled data; ``labels`` where ``data`` is a pool.
+        """Open labeled data; ``labels`` where ``data`` is a pool that has none in it.
 
         Raises ``LabelError`` for missing or broken labels, ``PoolError`` for missing images.
         """
+        if labels is None:
+            within = Path(data) if is_fiftyone(data) else None
+            labels = within or file_among(Path(data), self.files_among_images)
         if labels is None:
             return self.open_labeled(data, data_root, problems)
         found = self.read_labels(labels, problems)

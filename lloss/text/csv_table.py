@@ -2,12 +2,14 @@
 
 The grammar, a record a line::
 
-    file   = header (end record)* [end]        end = LF | CRLF | CR; blank lines are skipped
-    record = field ("," field)*                as many fields as the header has
-    field  = '"' (any but '"' | '""')* '"' | (any but '"' and ",")*
+    file   = ["sep=" s end] header (end record)* [end]
+    record = field (s field)*                  as many fields as the header has
+    field  = '"' (any but '"' | '""')* '"' | (any but '"' and s)*
+    s      = "," | ";" | tab | "|"             the only one in the header
+    end    = LF | CRLF | CR                    blank lines are skipped
 
-That is RFC 4180 without line breaks inside quotes: a stray quote would swallow the rows up to the
-next one, and no reader can distinguish the two.
+With commas that is RFC 4180 without line breaks inside quotes: a stray quote would swallow the rows
+up to the next one, and no reader can distinguish the two. Excel writes the line ``sep=;``.
 """
 
 from __future__ import annotations
@@ -23,11 +25,17 @@ from lloss.text.clean_names import stripped
 
 _BREAKS = re.compile(r"[\r\n\0]")
 
-_FIELD = re.compile(r',("[^"]*(?:""[^"]*)*"|[^",]*)')
+_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+
+_FIELDS = {
+    mark: re.compile(rf"{re.escape(mark)}(\"[^\"]*(?:\"\"[^\"]*)*\"|[^\"{re.escape(mark)}]*)")
+    for mark in _SEPARATORS
+}
+
+_QUOTED = re.compile('"[^"]*"')
+_SEP = re.compile('"?sep=(.)"?', re.IGNORECASE)
 
 _NOT_UTF8 = re.compile("[\ud800-\udfff]")  # what errors="surrogateescape" makes of a broken byte
-
-_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 
 _SHOWN = 100
 
@@ -77,18 +85,42 @@ def text_lines(file: IO[bytes], origin: str, error: type[LlossError]) -> Iterato
 class Table:
     """A CSV with a header; iterating gives the line number and the fields of each row.
 
-    ``header`` holds the stripped names of the columns. ``error``, with the line, for what the
-    module's grammar does not have, and for a repeated header.
+    ``header`` holds the stripped names of the columns, ``separator`` what stands between them.
+    ``error``, with the line, for what the grammar above does not have, and for a second header.
     """
 
     def __init__(self, file: IO[bytes], origin: str, error: type[LlossError]) -> None:
         self.origin, self._error = origin, error
         self._lines = text_lines(file, origin, error)
         number, self._first = next(self._filled(), (0, ""))
+        self.separator = self._separator(number)
+        if _SEP.fullmatch(self._first):
+            number, self._first = next(self._filled(), (0, ""))
         self._fields = self._parsed(number, self._first) if self._first else []
         self.header = tuple(map(stripped, self._fields))
         # The first column may hold row numbers, as pandas writes them.
         self._nameless = [place for place, name in enumerate(self.header) if place and not name]
+
+    @property
+    def separated(self) -> str:
+        """What stands between the fields, in words."""
+        return _SEPARATORS[self.separator]
+
+    def _separator(self, number: int) -> str:
+        """The mark that Excel's first line gives, or the only one of the header.
+
+        A comma comes before others, which may be part of a name.
+        """
+        if given := _SEP.fullmatch(self._first):
+            if given[1] not in _SEPARATORS:
+                raise self._wrong(number, f"{self._first!r}: save it with commas or semicolons")
+            return given[1]
+        plain = _QUOTED.sub("", self._first)
+        found = [mark for mark in _SEPARATORS if mark in plain]
+        if len(found) > 1 and found[0] != ",":
+            both = " and ".join(_SEPARATORS[mark] for mark in found)
+            raise self._wrong(number, f"has {both} between its names; use one of them")
+        return found[0] if found else ","
 
     def column(self, name: str) -> int | None:
         """The place of a column, whose name is written in any case; None without one."""
@@ -105,14 +137,13 @@ class Table:
             return tuple(place for place in places if place is not None)
         wanted = " and ".join(map(repr, names))
         found = shortened(", ".join(self.header)) or "an empty file"
-        by = next((by for mark, by in _SEPARATORS.items() if mark in self._first), None)
-        remedy = f"it is separated by {by}: save it with commas" if by else ""
-        remedy = remedy or "give a CSV with a header"
+        other = next((m for m in _SEPARATORS if m in self._first and m != self.separator), "")
+        remedy = f"begin it with the line sep={other}" if other else "give a CSV with a header"
         raise self._error(f"{self.origin}: needs a column {wanted} (found: {found}); {remedy}")
 
     def __iter__(self) -> Iterator[tuple[int, list[str]]]:
         for number, line in self._filled():
-            fields = self._parsed(number, line) if '"' in line else line.split(",")
+            fields = self._parsed(number, line) if '"' in line else line.split(self.separator)
             if len(fields) != len(self.header):
                 raise self._wrong(number, self._uneven(fields, line))
             if fields == self._fields or line.removeprefix("\ufeff") == self._first:
@@ -127,8 +158,8 @@ class Table:
         return ((number, line) for number, line in self._lines if line.strip())
 
     def _parsed(self, number: int, line: str) -> list[str]:
-        fields = _FIELD.findall(f",{line}")
-        if ",".join(fields) != line:
+        fields = _FIELDS[self.separator].findall(self.separator + line)
+        if self.separator.join(fields) != line:
             raise self._wrong(
                 number,
                 f"has a stray double quote: {shortened(line)!r}; quotes enclose a whole field in "
@@ -141,8 +172,8 @@ class Table:
         many = f"{len(fields)} field{'s' if len(fields) > 1 else ''}"
         shown = f"has {many}, the header has {len(self.header)} ({names}): {shortened(line)!r}"
         if len(fields) > len(self.header):
-            return f"{shown}; put a value with a comma in it into double quotes"
-        return f"{shown}; write a field for each column, with commas between them"
+            return f"{shown}; fields are separated by {self.separated}: quote a value that has one"
+        return f"{shown}; write a field for each column, with {self.separated} between them"
 
     def _wrong(self, number: int, what: str) -> LlossError:
         return self._error(f"{self.origin}, line {number}: {what}")

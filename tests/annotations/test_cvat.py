@@ -70,23 +70,35 @@ def test_polygons_become_boxes_and_other_shapes_are_counted(tmp_path: Path) -> N
     assert (label.names, label.boxes.tolist()) == (("dog",), [[10, 6, 30, 18]])
     assert problems.notes == [
         f"{path}: 1 polygons: the upright box around each is taken",
-        f"{path}: left out 2 points, 1 tag (only boxes and polygons are objects)",
+        f"{path}: left out 2 points, 1 tag (only shapes with an area are objects)",
     ]
 
 
+def test_ellipses_and_masks_become_boxes(tmp_path: Path) -> None:
+    ellipse = '<ellipse label="cat" cx="20" cy="15" rx="10" ry="4" rotation="90"/>'
+    mask = '<mask label="dog" rle="3, 2, 1" left="5" top="6" width="3" height="2"/>'
+    problems = Problems()
+    label = read_objects(write_xml(tmp_path / "a.xml", ellipse, mask), problems)["a.jpg"]
+    assert label.names == ("cat", "dog")
+    np.testing.assert_allclose(label.boxes, [[16, 5, 24, 25], [5, 6, 8, 8]], atol=1e-5)
+    assert [note.partition(": ")[2].partition(":")[0] for note in problems.notes] == [
+        "1 ellipses", "1 masks"
+    ]  # fmt: skip
+
+
 def test_an_image_with_other_shapes_alone_is_not_background(tmp_path: Path) -> None:
-    path = write_xml(tmp_path / "a.xml", '<mask label="cat"/>')
+    path = write_xml(tmp_path / "a.xml", '<polyline label="cat"/>')
     problems = Problems()
     assert list(read_objects(path, problems)) == ["b.jpg"]
     assert problems.notes == [
         f"{path}: 1 of 2 images have no box, but other shapes: not labeled yet",
-        f"{path}: left out 1 mask (only boxes and polygons are objects)",
+        f"{path}: left out 1 polyline (only shapes with an area are objects)",
     ]
-    write_xml(path, '<mask label="cat"/>', names=["a.jpg"])
-    path.write_text(path.read_text().replace(GOOD, '<mask label="cat"/>'))
-    with pytest.raises(LabelError, match="holds no label: left out . mask"):
+    write_xml(path, '<polyline label="cat"/>', names=["a.jpg"])
+    path.write_text(path.read_text().replace(GOOD, '<polyline label="cat"/>'))
+    with pytest.raises(LabelError, match="holds no label: left out . polyline"):
         read_objects(path, Problems())
-    with pytest.raises(LabelError, match=r"holds no label: left out . mask \(only tags are"):
+    with pytest.raises(LabelError, match=r"holds no label: left out . polyline \(only tags are"):
         parse_tags(path, Problems())
 
 

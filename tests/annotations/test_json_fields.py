@@ -78,9 +78,11 @@ def test_a_file_that_is_not_json_is_named(text: bytes, message: str) -> None:
 def test_labels_for_another_task_are_named_as_such(tmp_path: Path) -> None:
     table = tmp_path / "labels.CSV"
     table.write_text("id,label\na.png,cat\n")
+    with pytest.raises(LabelError, match=r"is CSV, .*--task classification\); .* reads JSON"):
+        read_persons(table, Problems())
+    with pytest.raises(LabelError, match=r"has no boxes .*; classes .* --task classification"):
+        read_objects(table, Problems())
     for read in (read_objects, read_persons):
-        with pytest.raises(LabelError, match=r"is CSV, .*--task classification\); .* reads JSON"):
-            read(table, Problems())
         with pytest.raises(LabelError, match="no.json: cannot be read: No such file"):
             read(tmp_path / "no.json", Problems())
     with pytest.raises(LabelError, match="is a folder; give a JSON of persons"):

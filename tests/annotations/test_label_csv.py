@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -54,7 +55,12 @@ def test_columns_that_may_matter_are_noted(tmp_path: Path, columns: str, noted: 
         ("id,label\na,cat\nb,cat\na,cat\n", "'a' is in line 2 and in line 4"),
         *((f"id,label\na,cat\n{row}\n", "line 3: an empty id or label")
           for row in ("b,", "b,  ", ",cat", " ,cat", "b,\u200b", ",")),
-        ("id,class\na,b\n", r"'id' and 'label' \(found: id, class"),
+        ("id,kind\na,b\n", r"'id' and 'label' \(found: id, kind"),
+        ("image,path,label\na,b,c\n", "is it the column 'image' or 'path'.*the right one 'id'"),
+        ("id,class,target\na,b,c\n", "is it the column 'class' or 'target'.*one 'label'"),
+        ("id,cat,dog\na,1,2\n", r"needs a column 'id' and 'label' \(found: id, cat, dog"),
+        ("id,cat,dog\n", "needs a column 'id' and 'label'"),
+        ("id,cat,dog\na,1,0\na,0,1\n", "'a' is in line 2 and in line 3"),
         ("", r"'id' and 'label' \(found: an empty"),
     ],
 )  # fmt: skip
@@ -70,6 +76,32 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         read_labels(tmp_path, needs_label=False)
     with pytest.raises(LabelError, match="line 2: is not UTF-8 text"):
         read_labels(_csv(tmp_path, "id,label\né.jpg,cat\n", "latin-1"))
+
+
+@pytest.mark.parametrize(
+    ("text", "note"),
+    [
+        ("Filename;Class\na.jpg;cat\n", "separated by semicolons; read: Filename and Class"),
+        ("id\tlabel\na.jpg\tcat\n", "separated by tabs; read: id and label"),
+        ("target,image\ncat,a.jpg\n", "read: the columns image and target"),
+        ("filename, cat, dog\na.jpg, 1, 0\n", r"each of 2 columns is a class \(cat, dog\)"),
+    ],
+)
+def test_columns_of_other_names_are_read_and_noted(tmp_path: Path, text: str, note: str) -> None:
+    problems = Problems()
+    assert read_labels(_csv(tmp_path, text), problems=problems) == {"a.jpg": "cat"}
+    assert len(problems.notes) == 1 and re.search(note, problems.notes[0])
+
+
+def test_of_a_column_for_each_class_one_is_the_label(tmp_path: Path) -> None:
+    """As in Roboflow's _classes.csv, which is for several classes on an image too."""
+    path = _csv(tmp_path, "filename,cat,dog\na.jpg,0,1\nb.jpg,0,0\nc.jpg,1,1\n")
+    with pytest.raises(LabelError, match="line 4: is 'cat' and 'dog'; keep one class"):
+        read_labels(path, problems=Problems())
+    problems = Problems(skip=True)
+    assert read_labels(path, problems=problems) == {"a.jpg": "dog"}
+    assert problems.unusable == {str(path): {"c.jpg"}}
+    assert f"{path}: 1 of 3 rows have no class: not labeled yet" in problems.notes
 
 
 def test_a_column_file_name_stands_for_the_id(tmp_path: Path) -> None:

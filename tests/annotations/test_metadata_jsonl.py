@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from lloss.annotations import Problems
@@ -43,6 +45,28 @@ def test_boxes_are_those_of_coco(tmp_path: Path) -> None:
     assert [labels[name].names for name in ("a.jpg", "c.jpg")] == [("cat", "dog"), ("0",)]
     assert problems.notes == [f"{path}: 1 of 4 rows have no objects: not labeled yet"]
     assert list(read_any_labels(path, Problems())) == ["a.jpg", "b.jpg", "c.jpg"]
+
+
+def test_rows_may_be_of_a_parquet_file(tmp_path: Path) -> None:
+    path = tmp_path / "metadata.parquet"
+    objects = [{"bbox": [[10.0, 5.0, 20.5, 10.0]], "categories": [1]}, None]
+    names = ["a.jpg", "b.jpg"]
+    table = {"file_name": names, "objects": objects, "label": ["cat", None], "image": [b"", b""]}
+    pq.write_table(pa.table(table), path)
+    problems = Problems()
+    labels = read_objects(path, problems)
+    assert labels["a.jpg"].boxes.tolist() == [[10, 5, 30.5, 15]] and labels["a.jpg"].names == ("1",)
+    assert problems.notes == [f"{path}: 1 of 2 rows have no objects: not labeled yet"]
+    assert read_class_labels(path, Problems()) == {"a.jpg": "cat"}
+    pq.write_table(pa.table({"file_name": ["a.jpg", "./a.jpg"]}), path)
+    with pytest.raises(LabelError, match="row 2: './a.jpg' is in row 1 too"):
+        read_objects(path, Problems())
+    pq.write_table(pa.table({"id": ["a.jpg"]}), path)
+    with pytest.raises(LabelError, match=r"needs a column 'file_name' \(found: id\)"):
+        read_any_labels(path, Problems(skip=True))
+    path.write_bytes(b"PAR1")
+    with pytest.raises(LabelError, match="cannot be read as Parquet"):
+        read_objects(path, Problems())
 
 
 def test_rows_are_those_that_datasets_reads(tmp_path: Path, picture: Any) -> None:

@@ -9,9 +9,13 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 
+from lloss.annotations import Problems
+from lloss.data.object_labels import read_objects
+from lloss.data.pose_labels import read_persons
 from lloss.errors import LlossError
 
 from ..command_line import call
@@ -64,6 +68,8 @@ def test_a_detector_goes_from_boxes_to_ids_and_takes_more_boxes(
         *SSD,
     )  # fmt: skip
     assert "12 labeled images of 2 classes" in printed
+    settings = project / "lloss.toml"
+    settings.write_text(f'formats = ["coco", "yolo"]\n{settings.read_text()}')
     printed = lloss("next", project)
     assert re.search(r"map 0\.\d+ \(95 % interval .* 3 images\); the head orders \d+", printed)
     first = project / "cycles" / "001"
@@ -79,6 +85,19 @@ def test_a_detector_goes_from_boxes_to_ids_and_takes_more_boxes(
     with (first / "selected.csv").open(newline="") as file:
         ids = [row["id"] for row in csv.DictReader(file)]
     assert all(int(id[:2]) >= 12 for id in ids)
+    listed = read_objects(first / "selected.coco.json", Problems())
+    assert set(listed) == set(ids)
+    assert all(label.size == (64, 80) for label in listed.values())
+    assert len(list((first / "selected.yolo/images/train").iterdir())) == 4
+    # The same by hand, of all that the detector finds.
+    words = ["select", first / "scores", "-k", 4, "--strategy", "top"]
+    lloss(*words, "--format=cvat", "--min-score", 0, "-o", shapes / "tasks.xml")
+    found = read_objects(shapes / "tasks.xml", Problems())
+    assert len(found) == 4 and sum(len(label.names) for label in found.values()) > 4
+    assert {name for label in found.values() for name in label.names} <= {"disc", "square"}
+    (shapes / "lost.pt").write_bytes(b"another run's")
+    printed = lloss(*words, "--format=cvat", "--run", shapes / "lost.pt", "-o", "x.xml", code=2)
+    assert re.search(r"lost\.pt: is damaged or not a checkpoint", printed)
     # A person labels them; the file grows.
     assert "no new labels" in lloss("next", project)
     labels.write_text(json.dumps(boxes_of({*range(12), *(int(id[:2]) for id in ids)})))
@@ -142,6 +161,16 @@ def test_pose_goes_from_joints_to_persons(people: Path, lloss: Callable[..., str
     assert all(re.fullmatch(r"1[2-9]\.png@48,48,0\.4", id) for id in ids)
     assert (folder / "report.html").read_text().count("data:image/") == 3
     assert "no flip averaging" in lloss("evaluate", folder, people / "test.json")
+    words = ["select", folder / "scores", "-k", 3, "--strategy=diverse"]
+    printed = lloss(*words, "--format=coco", "--min-score", 0, "-o", people / "tasks.json")
+    assert "images alone" not in printed
+    listed = read_persons(people / "tasks.json", Problems())
+    assert set(listed) == set(ids)
+    for label in listed.values():
+        assert label.region is not None and len(label.names) == 8 and label.annotated.any()
+        low = np.array([label.region.left, label.region.top])
+        shown = label.joints[label.annotated]
+        assert ((shown >= low) & (shown <= low + label.region.side)).all()
     # Plain images are a pool too: each is scored whole.
     lloss("score", folder / "model.onnx", people / "images", "-o", people / "whole")
     assert json.loads((people / "whole" / "run.json").read_text())["scored"] == 26

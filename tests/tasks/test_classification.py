@@ -72,6 +72,16 @@ def test_the_outputs_are_their_formulas() -> None:
     assert all(output.shape == (6,) for output in outputs.values())
 
 
+def test_the_prediction_is_the_most_probable_class() -> None:
+    logits, _ = _logits()
+    objective = TASK.objective(TrainSettings(), "abcd")
+    predictions, outputs = objective.predictions(logits), objective.outputs(logits)
+    assert predictions is not None
+    numbers, sure = outputs["prediction"].tolist(), outputs["confidence"].tolist()
+    assert [one.label for one in predictions] == ["abcd"[int(number)] for number in numbers]
+    assert [one.confidence for one in predictions] == pytest.approx(sure)
+
+
 @pytest.mark.parametrize(("classes", "size"), [(2, 2), (10, 10), (100, 10)])
 def test_the_summary_is_the_largest_log_probabilities_in_falling_order(
     classes: int, size: int

@@ -89,9 +89,7 @@ def test_a_row_that_could_lose_something_is_refused_by_its_line(
     [
         ("ID,label,id\n1,a,b\n", "has the columns 'ID' and 'id'"),
         ("id,label, label\n1,a,b\n", "has the columns 'label' and 'label'"),
-        ("id;label\na;b\n", "(found: id;label); it is separated by semicolons"),
-        ("id\tlabel\na\tb\n", "it is separated by tabs"),
-        ("id|label\na|b\n", "it is separated by vertical bars"),
+        ("id;label;x, y\na;b;c, d\n", "(found: id;label;x, y); begin it with the line sep=;"),
         ("a.png,cat\n", "needs a column 'id' and 'label' (found: a.png, cat); give a CSV with"),
         ("", "(found: an empty file)"),
         ("\n \n", "(found: an empty file)"),
@@ -101,6 +99,29 @@ def test_a_column_that_is_missing_is_explained(text: str, reason: str) -> None:
     with pytest.raises(LabelError) as refused:
         _table(text).needed("id", "label")
     assert reason in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "id;label\na,b;c\n",
+        "\ufeffid\tlabel\r\na,b\tc\r\n",
+        "id|label\na,b|c\n",
+        'sep=;\nid;label\n"a,b";c\n',
+        '\ufeff"sep=\t"\n"id"\tlabel\na,b\t"c"\n',
+        'sep=;\nid;label;"x, y"\na,b;c;d\n',
+        'id,label\n"a,b",c\n',
+    ],
+)
+def test_the_mark_of_the_header_separates(text: str) -> None:
+    assert [row[:2] for row in _rows(text)] == [["a,b", "c"]]
+
+
+def test_other_marks_are_refused() -> None:
+    assert "has semicolons and tabs between its names; use one" in _refused("id;a\tb\n1;2\t3\n")
+    assert "line 1: 'sep=x': save it with commas or semicolons" in _refused("sep=x\nidxlabel\n")
+    message = _refused("id;label\na;b;c\n")
+    assert "has 3 fields" in message and "fields are separated by semicolons" in message
 
 
 def test_columns_are_found_by_names_of_any_case_with_spaces_around() -> None:

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from lloss.annotations import ObjectLabel, Problems
 from lloss.annotations.lloss_json import write_labels
+from lloss.annotations.prediction import Prediction, found_objects
+from lloss.data.annotation_folders import OBJECT_FILES
 from lloss.data.labeled_set import LabeledSet, class_names
 from lloss.data.object_labels import join_objects, open_objects, read_objects
 from lloss.errors import LabelError
 from lloss.images.decode import Frame, ImageSpec, Pixels, decode_into, size_of
-from lloss.images.drawing import Drawing, Shape
 from lloss.modeling.networks.ssd import (
     MODELS,
     SOURCES,
@@ -35,8 +36,6 @@ from lloss.tasks.detection.box_targets import ObjectBatch, Objects
 from lloss.tasks.detection.multibox_loss import multibox_loss
 from lloss.tasks.task import Decoding, Task
 from lloss.tasks.train_settings import NAMED_WEIGHTS, STATE_DICT, TrainSettings
-
-DRAWN = 0.4  # Score from which a detection is drawn
 
 RECIPES: dict[str, dict[str, Any]] = {
     # As torchvision trains it, without zooming out: its smallest anchor is a fifth of the image.
@@ -81,10 +80,10 @@ class DetectionObjective(Objective):
     def meter(self, labels: Sequence[ObjectLabel]) -> DetectionMeter:
         return DetectionMeter(labels, self.classes, self.model, self.size)
 
-    def draw(self, output: SsdOutput) -> list[Drawing]:
-        """Boxes with a score of :data:`DRAWN` or more; the surest are on top."""
+    def predictions(self, output: SsdOutput) -> list[Prediction]:
+        """Boxes after non-maximum suppression, the surest first."""
         found = detect(output, self.model, self.size)
-        return [_drawing(each, self.classes, self.size) for each in found]
+        return [_prediction(each, self.classes, self.size) for each in found]
 
 
 class _Detection(Task):
@@ -99,6 +98,7 @@ class _Detection(Task):
     may_be_empty = True
     augments = KINDS
     weights = (*NAMED_WEIGHTS, STATE_DICT)
+    files_among_images = OBJECT_FILES
     read_labels = staticmethod(read_objects)
     write_labels = staticmethod(write_labels)
     join = staticmethod(join_objects)
@@ -184,17 +184,10 @@ def _trained(label: ObjectLabel) -> list[str]:
     return [name for name, crowd in zip(label.names, label.crowd) if not crowd]
 
 
-def _drawing(found: dict[str, Tensor], classes: Sequence[str], size: int) -> Drawing:
-    boxes, labels = (found["boxes"] / size).tolist(), found["labels"].tolist()
-    scores = found["scores"].tolist()
-    shown = [at for at, score in enumerate(scores) if score >= DRAWN]
-    names = [classes[labels[at] - 1] for at in shown]
-    shapes = [
-        Shape("box", tuple(boxes[at]), labels[at] - 1, name) for at, name in zip(shown, names)
-    ]
-    counts = Counter(sorted(names)).most_common()
-    guess = ", ".join(f"{count} {name}" for name, count in counts) or "nothing"
-    return Drawing(tuple(reversed(shapes)), guess, max(scores, default=0.0))
+def _prediction(found: dict[str, Tensor], classes: Sequence[str], size: int) -> Prediction:
+    names = [classes[label - 1] for label in found["labels"].tolist()]
+    boxes = (found["boxes"] / size).cpu().numpy()
+    return Prediction(found_objects(names, boxes, shares=True), found["scores"].cpu().numpy())
 
 
 TASK: Task = _Detection()

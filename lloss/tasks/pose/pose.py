@@ -7,17 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 
 from lloss.annotations import PersonLabel, Problems
-from lloss.annotations.joint_names import skeleton
 from lloss.annotations.lloss_json import write_labels
+from lloss.annotations.prediction import Prediction
 from lloss.data.labeled_set import LabeledSet
 from lloss.data.pose_labels import join_persons, open_persons, read_persons
 from lloss.errors import LabelError, SettingsError
 from lloss.images.decode import ImageSpec
-from lloss.images.drawing import Drawing, Shape
 from lloss.modeling.networks import hourglass
 from lloss.modeling.objective import Objective
 from lloss.modeling.pretrained_weights import read_state_dict, start_from
@@ -29,10 +29,6 @@ from lloss.tasks.pose.person_examples import read_person
 from lloss.tasks.pose.pose_augmentation import STORED_SCALE, View, draw_views, show
 from lloss.tasks.task import Task
 from lloss.tasks.train_settings import STATE_DICT, TrainSettings
-
-FOUND = 0.1
-"""A joint whose peak is at least so high is drawn; a Gaussian of a joint found for sure has 1. It
-is low, as the picks are the images that the network is least sure of."""
 
 ENERGY = math.pi  # Sum of the squares of a Gaussian of height 1 and sigma 1
 
@@ -73,13 +69,16 @@ class PoseObjective(Objective):
         unknown = [annotated_names(label) - set(self.joints) for label in labels]
         return Pck(self.joints, heads_known(judged), unknown)
 
-    def draw(self, output: Tensor) -> list[Drawing]:
-        """Lines between joints whose peaks are high enough."""
+    def predictions(self, output: Tensor) -> list[Prediction]:
+        """Each joint at its heatmap's peak, whose height is the score."""
         height, width = output.shape[-2:]
         places, peaks = decode(output[:, -1].detach().float().cpu())
-        shares = (places / torch.tensor([width, height])).tolist()
-        limbs = skeleton(self.joints)
-        return [_drawing(joints, heights, limbs) for joints, heights in zip(shares, peaks.tolist())]
+        shares = (places / torch.tensor([width, height])).numpy()
+        every = np.ones(len(self.joints), np.bool_)
+        return [
+            Prediction(PersonLabel("", None, self.joints, joints, every), scores)
+            for joints, scores in zip(shares, peaks.numpy())
+        ]
 
 
 class _Pose(Task):
@@ -181,19 +180,6 @@ class _Pose(Task):
         count = len(images)
         views = draw_views(count, generator) if settings.augment == "pose" else [View()] * count
         return show(images, targets, views, settings.size)
-
-
-def _drawing(
-    joints: Sequence[Sequence[float]], peaks: Sequence[float], limbs: Sequence[tuple[int, int]]
-) -> Drawing:
-    found = [peak >= FOUND for peak in peaks]
-    shapes = tuple(
-        Shape("line", (*joints[a], *joints[b]), number)  # type: ignore[arg-type]  # two pairs
-        for number, (a, b) in enumerate(limbs)
-        if found[a] and found[b]
-    )
-    confidence = sum(min(max(peak, 0.0), 1.0) for peak in peaks) / len(peaks)
-    return Drawing(shapes, f"{sum(found)} of {len(found)} joints", confidence)
 
 
 TASK: Task = _Pose()

@@ -20,14 +20,17 @@ from torchvision.models import get_model
 from lloss.annotations import Problems
 from lloss.annotations.class_list import read_class_list
 from lloss.annotations.json_fields import load_json
+from lloss.annotations.label_studio import is_label_studio
+from lloss.annotations.label_studio_masks import parse_masks
+from lloss.annotations.label_types import NO_CLASS
+from lloss.annotations.prediction import ClassMask, Prediction
 from lloss.annotations.problems import AnnotationError
 from lloss.data.annotation_folders import annotation_files
 from lloss.data.labeled_set import class_names
-from lloss.data.mask_files import NO_CLASS
+from lloss.data.mask_files import keep_mask
 from lloss.errors import ImageError, LabelError, SettingsError
 from lloss.files import write_json
 from lloss.images.decode import Pixels, decode_into, decode_mask, size_of
-from lloss.images.drawing import Drawing
 from lloss.modeling.objective import Objective
 from lloss.pools import Item
 from lloss.pools.image_files import read_file
@@ -96,11 +99,16 @@ class SegmentationObjective(Objective):
         names = class_names(name for label in labels for name in label.names.values())
         return MeanIoU(self.classes, [name for name in names if name not in self.classes])
 
-    def draw(self, output: Tensor) -> list[Drawing]:
-        """Each class's share of the pixels, in words."""
-        shares = F.one_hot(output.argmax(1), len(self.classes)).float().mean((1, 2)).tolist()
-        rows = [sorted(zip(row, self.classes), reverse=True)[:3] for row in shares]
-        return [Drawing((), ", ".join(f"{s:.0%} {n}" for s, n in row if s)) for row in rows]
+    def predictions(self, output: Tensor) -> list[Prediction]:
+        """Each pixel's class; a class's score is its mean probability over its pixels."""
+        best, numbers = output.detach().float().softmax(1).cpu().max(1)
+        members = F.one_hot(numbers, len(self.classes)).float()
+        scores = (members * best[..., None]).sum((1, 2)) / members.sum((1, 2)).clamp(min=1)
+        masks = numbers.to(torch.uint8).numpy()
+        return [
+            Prediction(ClassMask(mask, self.classes), row)
+            for mask, row in zip(masks, scores.numpy())
+        ]
 
 
 class _Segmentation(Task):
@@ -141,10 +149,17 @@ class _Segmentation(Task):
         return SegmentationObjective(classes)
 
     def read_labels(self, path: Path, problems: Problems) -> dict[str, MaskLabel]:
-        """A folder of masks, with the names of the classes in ``classes.txt``; or a copy."""
+        """A folder of masks, with the names of the classes in ``classes.txt``; or a copy.
+
+        Or a JSON export of Label Studio, whose masks are kept in :data:`DATA_ROOT`.
+        """
         if path.is_file():
+            document = load_json(path)
+            if is_label_studio(document):
+                masks = parse_masks(document, str(path), problems)
+                return {one.image: _label(keep_mask(one.pixels), one.classes) for one in masks}
             try:
-                return {id: MaskLabel(**fields) for id, fields in load_json(path).items()}
+                return {id: MaskLabel(**fields) for id, fields in document.items()}
             except (TypeError, AttributeError) as error:
                 raise LabelError(f"{path}: holds no labels; give a folder of masks") from error
         names, found = read_class_list(path / "classes.txt"), {}

@@ -2,66 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from lloss.serve.daemon.errors import validation_problem
-from lloss.serve.daemon.labelstudio.json_export import read_annotations
-from lloss.serve.daemon.labelstudio.studio_annotation import StudioAnnotation
-from pydantic import AfterValidator, BaseModel, Field, ValidationError
+from lloss.serve.daemon.labelstudio.json_export import PoolTasks
 
+from lloss.annotations.label_studio_objects import BOXES, parse_regions
+from lloss.annotations.problems import Problems
 from lloss.errors import LabelError
-from lloss.text.clean_names import clean_name
-
-_BOX = "rectanglelabels"
-
-_NOT_REGIONS = frozenset(
-    {"choices", "datetime", "number", "pairwise", "ranker", "rating", "relation", "taxonomy",
-     "textarea"}
-)  # fmt: skip
-"""Types of results that describe an image or a region, and are not regions."""
-
-_Number = Annotated[float, Field(strict=True, gt=-1e9, lt=1e9)]
-_Length = Annotated[float, Field(strict=True, gt=0, lt=1e9)]
-
-
-def _class_name(name: str) -> str:
-    if not (cleaned := clean_name(name)):
-        raise ValueError("a class needs a visible name")
-    return cleaned
-
-
-_Class = Annotated[str, AfterValidator(_class_name)]
-
-
-class _Value(BaseModel):
-    """Per cents of the image, and degrees around the upper left corner."""
-
-    x: _Number
-    y: _Number
-    width: _Number
-    height: _Number
-    rotation: _Number = 0
-    rectanglelabels: list[_Class] = Field(min_length=1, max_length=1)
-
-
-class _Region(BaseModel):
-    original_width: _Length
-    original_height: _Length
-    image_rotation: Literal[0] | None = None
-    value: _Value
-
-    def box(self) -> list[float]:
-        """The upright box [left, top, width, height] around it, in pixels."""
-        value, (across, down) = self.value, (self.original_width / 100, self.original_height / 100)
-        width, height, angle = value.width * across, value.height * down, value.rotation
-        cosine, sine = math.cos(math.radians(angle)), math.sin(math.radians(angle))
-        corners = [(x, y) for x in (0.0, width) for y in (0.0, height)]
-        xs = [x * cosine - y * sine for x, y in corners]
-        ys = [x * sine + y * cosine for x, y in corners]
-        left, top = value.x * across + min(xs), value.y * down + min(ys)
-        return [left, top, max(xs) - min(xs), max(ys) - min(ys)]
 
 
 def coco_of(document: Any, pool: str | None = None) -> dict[str, Any]:
@@ -69,60 +16,38 @@ def coco_of(document: Any, pool: str | None = None) -> dict[str, Any]:
 
     Returns:
         ``images`` (``file_name`` is the id; annotated ones without a box as well), ``categories``
-        by name, and ``annotations`` with ``bbox`` in pixels: of a rotated box its upright bounds.
+        by name, and ``annotations`` with ``bbox`` in pixels: of a turned box, an ellipse or a
+        polygon its upright bounds.
 
     Raises:
-        LabelError: see :func:`.json_export.read_labels`; also when a region is not a box, or there
-            is not a box: an image must not seem to show less than was annotated.
+        LabelError: see :func:`.json_export.read_labels`; also when a region is of another type, or
+            none has a box: an image must not seem to show less than was annotated.
     """
-    annotations = read_annotations(document, pool)
-    images: list[dict[str, Any]] = []
-    boxes: list[tuple[int, str, list[float]]] = []
-    for number, (id, some) in enumerate(annotations.items(), 1):
-        image: dict[str, Any] = {"id": number, "file_name": id}
-        for where, region in _regions(*some[-1]):
-            width, height = region.original_width, region.original_height
-            before = image.setdefault("width", width), image.setdefault("height", height)
-            if before != (width, height):
-                raise LabelError(f"{where}: another region has the image's size {before}, this one "
-                                 f"{(width, height)}")  # fmt: skip
-            boxes.append((number, region.value.rectanglelabels[0], region.box()))
-        images.append(image)
+    tasks = PoolTasks(pool)
+    found = parse_regions(document, "", Problems(remedy=""), tasks.image_of)
+    tasks.refuse_none(document)
+    boxes = [(id, one) for id, image in enumerate(found, 1) for one in image.objects.objects]
     if not boxes:
         raise LabelError(
-            f"none of {len(images)} annotated images has a box: only rectangles with a class "
-            f"({_BOX}) become COCO"
+            f"none of {len(found)} annotated images has a box: only regions with a class "
+            f"({', '.join(sorted(BOXES))}) become COCO"
         )
-    classes = sorted({name for _, name, _ in boxes})
+    classes = sorted({one.name for _, one in boxes})
+    annotations = []
+    for id, (image_id, one) in enumerate(boxes, 1):
+        x0, y0, x1, y1 = one.box
+        box, area = [x0, y0, x1 - x0, y1 - y0], (x1 - x0) * (y1 - y0)
+        category = classes.index(one.name) + 1
+        annotations.append(
+            {"id": id, "image_id": image_id, "category_id": category, "bbox": box, "area": area,
+             "iscrowd": 0}
+        )  # fmt: skip
     return {
-        "images": images,
-        "categories": [{"id": id, "name": name} for id, name in enumerate(classes, 1)],
-        "annotations": [
-            {
-                "id": id,
-                "image_id": image_id,
-                "category_id": classes.index(name) + 1,
-                "bbox": box,
-                "area": box[2] * box[3],
-                "iscrowd": 0,
-            }
-            for id, (image_id, name, box) in enumerate(boxes, 1)
+        "images": [
+            {"id": id, "file_name": image.name}
+            | ({"width": image.size[1], "height": image.size[0]} if image.size else {})
+            for id, image in enumerate(found, 1)
         ],
+        "categories": [{"id": id, "name": name} for id, name in enumerate(classes, 1)],
+        "annotations": annotations,
     }
-
-
-def _regions(place: str, annotation: StudioAnnotation) -> Iterator[tuple[str, _Region]]:
-    for index, item in enumerate(annotation.result):
-        where = f"{place}.result[{index}]"
-        kind = item.get("type") if isinstance(item, dict) else None
-        if kind in _NOT_REGIONS:
-            continue
-        if kind != _BOX:
-            raise LabelError(
-                f"{where}: is of the type {kind!r}; only rectangles with a class ({_BOX}) become "
-                "boxes"
-            )
-        try:
-            yield where, _Region.model_validate(item)
-        except ValidationError as error:
-            raise LabelError(f"{where}: {validation_problem(error.errors()[0])}") from error

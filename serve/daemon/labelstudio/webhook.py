@@ -10,8 +10,10 @@ from typing import Any
 
 from lloss.serve.daemon.daemon import Daemon
 from lloss.serve.daemon.errors import RequestError
-from lloss.serve.daemon.labelstudio.studio_annotation import PoolImage, StudioAnnotation
-from pydantic import ValidationError
+
+from lloss.annotations.json_fields import convert
+from lloss.annotations.label_studio import Annotation, PoolImage
+from lloss.annotations.problems import AnnotationError
 
 WRITTEN = frozenset(
     {"ANNOTATION_CREATED", "ANNOTATIONS_CREATED", "ANNOTATION_UPDATED", "ANNOTATIONS_UPDATED"}
@@ -68,7 +70,7 @@ def apply_event(daemon: Daemon, event: Mapping[str, Any], control: str | None = 
             outcome.deleted,
         )
         return outcome
-    pools: defaultdict[str, dict[str, StudioAnnotation]] = defaultdict(dict)
+    pools: defaultdict[str, dict[str, Annotation]] = defaultdict(dict)
     # The last of an image stays: the newest that is not a skip.
     for image, one in sorted(
         _annotations(event, outcome), key=lambda pair: (not pair[1].was_cancelled, pair[1].age)
@@ -87,22 +89,22 @@ def apply_event(daemon: Daemon, event: Mapping[str, Any], control: str | None = 
 
 def _annotations(
     event: Mapping[str, Any], outcome: Outcome
-) -> Iterator[tuple[PoolImage, StudioAnnotation]]:
+) -> Iterator[tuple[PoolImage, Annotation]]:
     annotations, tasks = event.get("annotation"), event.get("task")
     if not isinstance(annotations, list) or not isinstance(tasks, list):
         annotations, tasks = [annotations], [tasks]
     for fields, task in zip(annotations, tasks):
         data = task.get("data") if isinstance(task, dict) else None
         try:
-            yield PoolImage.model_validate(data), StudioAnnotation.model_validate(fields)
-        except ValidationError:
+            yield convert(data, PoolImage, "data"), convert(fields, Annotation, "annotation")
+        except AnnotationError:
             outcome.ignored += 1
 
 
 def _mark(
     daemon: Daemon,
     pool: str,
-    images: Mapping[str, StudioAnnotation],
+    images: Mapping[str, Annotation],
     control: str | None,
     outcome: Outcome,
 ) -> None:

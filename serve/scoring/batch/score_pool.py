@@ -148,6 +148,8 @@ class _Run:
             raise ScoresError(f"{path}: is not empty and holds no scores; choose another -o")
         if not self.pool.streamed:
             refuse_duplicates(self.pool)
+        # A model can be moved, so that its path does not decide whether a run may go on.
+        settings["model"] = str(self.scorer.engine.path.absolute())
         self.folder.write_run({"state": "running", **settings})
         try:
             report = self._score_missing_parts()

@@ -153,21 +153,18 @@ def test_objects_that_the_crop_cuts_off_are_missed() -> None:
         assert meter.figures()["map"] == pytest.approx(expected)
 
 
-def test_what_was_found_is_drawn() -> None:
+def test_objects_are_found_after_suppression_in_shares_of_the_input() -> None:
     label = _label(("dog", "cat", "dog"), [[0, 0, 40, 30], [50, 0, 90, 30], [60, 32, 119, 59]])
     targets = [_example(each, ImageSpec(SIDE, SIDE, "stretch"))[1] for each in (label, _label())]
-    drawings = OBJECTIVE.draw(_perfect(targets))
-    assert drawings is not None
-    full, empty = drawings
-    assert full.guess == "2 dog, 1 cat"
+    found = OBJECTIVE.predictions(_perfect(targets))
+    assert found is not None
+    full, empty = (each.at_least() for each in found)
+    assert full.words == "2 dog, 1 cat"
     assert full.confidence == pytest.approx(1)
-    assert sorted((shape.kind, shape.color, shape.text) for shape in full.shapes) == [
-        ("box", 0, "cat"), ("box", 1, "dog"), ("box", 1, "dog"),
-    ]  # fmt: skip
-    cat = next(shape for shape in full.shapes if shape.text == "cat")
-    assert cat.points == pytest.approx((50 / 120, 0, 90 / 120, 30 / 60), abs=1e-3)
-    assert (empty.shapes, empty.guess) == ((), "nothing")
-    assert empty.confidence < 0.01
+    assert isinstance(full.label, ObjectLabel) and sorted(full.label.names) == ["cat", "dog", "dog"]
+    cat = full.label.boxes[full.label.names.index("cat")]
+    assert cat.tolist() == pytest.approx((50 / 120, 0, 90 / 120, 30 / 60), abs=1e-3)
+    assert empty.words == "nothing" and found[1].confidence < 0.01
 
 
 def test_classes_strata_and_what_can_be_learned() -> None:

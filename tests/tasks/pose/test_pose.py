@@ -141,15 +141,17 @@ def test_the_summary_reports_peaks_and_energies_and_carries_no_gradient() -> Non
     assert OBJECTIVE.summary(heatmaps[:, 1:])[0, -1] == 0  # a single stack differs from none
 
 
-def test_a_skeleton_joins_the_joints_that_are_found() -> None:
+def test_joints_are_where_the_heatmaps_peak() -> None:
     names = ("r-knee", "r-ankle", "r-hip", "nose")
-    (drawing,) = TASK.objective(settings(), names).draw(peaked(0.9, 0.8, 0.05, 0.6))
-    assert drawing.guess == "3 of 4 joints"
-    assert drawing.confidence == pytest.approx(2.35 / 4)
-    (limb,) = drawing.shapes
-    assert limb.kind == "line"
-    ends = {limb.points[:2], limb.points[2:]}
-    assert ends == {(4.5 / 16, 4.5 / 16), (10.5 / 16, 4.5 / 16)}
+    found = TASK.objective(settings(), names).predictions(peaked(0.9, 0.8, 0.05, 0.6))
+    assert found is not None
+    (prediction,) = found
+    assert prediction.at_least().words == "3 of 4 joints"
+    assert prediction.confidence == pytest.approx(2.35 / 4)
+    assert isinstance(prediction.label, PersonLabel) and prediction.label.names == names
+    expected = {(4.5 / 16, 4.5 / 16), (10.5 / 16, 4.5 / 16)}  # shares of the input
+    assert set(map(tuple, prediction.label.joints[:2].tolist())) == expected
+    assert prediction.scores.tolist() == pytest.approx([0.9, 0.8, 0.05, 0.6])
 
 
 def test_the_meter_is_pckh_only_where_all_heads_are_known() -> None:

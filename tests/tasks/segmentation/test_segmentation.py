@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from PIL import Image, ImageDraw
 
 from lloss.annotations import Problems
+from lloss.annotations.prediction import ClassMask
 from lloss.cli.main import cli
 from lloss.errors import LabelError
 from lloss.images.decode import ImageSpec
@@ -217,3 +218,28 @@ def test_from_masks_to_scores_by_the_same_commands(scenes: Path) -> None:
     chosen = (scenes / "ids.txt").read_text().split()
     assert len(chosen) == 3
     assert all((scenes / "pool" / id).exists() for id in chosen)
+    words = ["select", scenes / "scores", "-k", 3, "--format=label-studio"]
+    assert "its checkpoint.pt is not beside it" in lloss(*words, "-o", scenes / "alone.json")
+    assert "predictions" not in json.loads((scenes / "alone.json").read_text())[0]
+    lloss(*words, "--run", run, "-o", scenes / "tasks.json")
+    tasks = json.loads((scenes / "tasks.json").read_text())
+    assert [task["data"]["lloss_id"] for task in tasks] == chosen
+    for task in tasks:
+        with Image.open(scenes / "pool" / task["data"]["lloss_id"]) as image:
+            width, height = image.size
+        for one in task["predictions"][0]["result"]:
+            assert (one["original_width"], one["original_height"]) == (width, height)
+            assert one["value"]["brushlabels"][0] in ("ground", "disc")
+
+
+def test_the_class_of_each_pixel_is_the_largest_logit() -> None:
+    logits = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    predictions = TASK.objective(SETTINGS, "abc").predictions(logits)
+    assert predictions is not None
+    for row, found in zip(logits.numpy(), predictions, strict=True):
+        assert isinstance(found.label, ClassMask)
+        assert (found.label.pixels == row.argmax(0)).all()
+        best = (np.exp(row) / np.exp(row).sum(0)).max(0)
+        for number in range(3):
+            members = best[row.argmax(0) == number]
+            assert found.scores[number] == pytest.approx(members.mean() if len(members) else 0)

@@ -1,0 +1,1 @@
+"""Writers of task lists: images to label, with what a network found on them, for labeling tools."""
