@@ -103,10 +103,11 @@ class Dataset:
     def has_sample_field(self, name: str) -> bool:
         return any(name in row for row in self.rows)
 
-    def clear_sample_field(self, name: str) -> None:
-        assert self.has_sample_field(name)
-        for row in self.rows:
-            row[name] = None
+    def delete_sample_fields(self, names: Sequence[str]) -> None:
+        for name in names:
+            assert self.has_sample_field(name)
+            for row in self.rows:
+                row.pop(name, None)
 
     def set_values(self, name: str, values: Mapping[str, Any], key_field: str) -> None:
         assert key_field == "id"
