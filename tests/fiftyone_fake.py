@@ -84,7 +84,8 @@ class Dataset:
         """See the package."""
 
     def add_samples(self, samples: Sequence[Sample], progress: bool) -> None:
-        self.rows += [{"id": f"id{len(self.rows)}", **sample.fields} for sample in samples]
+        numbered = enumerate(samples, len(self.rows))
+        self.rows += [{"id": f"id{number}", **sample.fields} for number, sample in numbered]
 
     def get_field_schema(self) -> dict[str, Any]:
         labels = {

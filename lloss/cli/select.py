@@ -13,14 +13,12 @@ from lloss.annotations import Problems
 from lloss.cli.options import PATH, empty_option, exclude_option, print_notes, subset_option
 from lloss.pools.uri import is_fiftyone
 from lloss.project.labeling_tasks import FORMATS as TASK_FORMATS
-from lloss.project.labeling_tasks import write_tasks
+from lloss.project.labeling_tasks import LISTS, write_tasks
 from lloss.scores.scores_folder import ScoresFolder
 from lloss.selection import STRATEGIES, Selection, SelectionSettings, select
 from lloss.selection.exclusions import find_excluded, read_excluded
 from lloss.selection.selection_file import FIFTYONE, FORMATS, format_of, formatted, write_selection
 from lloss.selection.ties import tie_note
-
-_LISTS = (*TASK_FORMATS, FIFTYONE)
 
 _TASK_LIST_OPTIONS = (
     click.option(
@@ -142,7 +140,7 @@ def command(
 def _check_output(kind: str, out: Path | None, listing: dict[str, Any]) -> None:
     if is_fiftyone(out or "") != (kind == FIFTYONE):
         raise click.UsageError(f"-o {out} has a format of its own: leave --format out")
-    if kind in _LISTS:
+    if kind in LISTS:
         if out is None:
             raise click.UsageError(f"--format {kind} writes a file or a folder: give -o")
     elif listing:
@@ -159,7 +157,7 @@ def _write(
     """Write or print the selection; return lines on it."""
     if out is None:
         click.echo(formatted(selection, kind), nl=False)
-    elif kind in _LISTS:
+    elif kind in LISTS:
         predictions = not listing.pop("no_predictions", False)
         return write_tasks(
             selection, out, format=kind, scores=scores, predictions=predictions, **listing

@@ -36,6 +36,7 @@ from lloss.text.image_paths import image_path
 TaskFormat = Literal["coco", "yolo", "cvat", "label-studio"]
 FORMATS: tuple[TaskFormat, ...] = get_args(TaskFormat)
 AnyFormat = TaskFormat | Literal["fiftyone"]
+LISTS: tuple[AnyFormat, ...] = (*FORMATS, "fiftyone")
 
 SUFFIXES = {"coco": ".json", "yolo": "", "cvat": ".xml", "label-studio": ".json"}
 """Of each format's file; without one it is a folder."""
@@ -46,7 +47,7 @@ class TaskListSettings:
     """How to write a list.
 
     Attributes:
-        format: one of :data:`FORMATS`, or ``fiftyone``.
+        format: one of :data:`LISTS`.
         predictions: whether to add what the model finds.
         min_score: of the objects and joints to add; None for 0.4 and 0.1.
         copy_images: copy the images too, where they are files of their own already.
@@ -60,8 +61,8 @@ class TaskListSettings:
     image_url: str = ""
 
     def __post_init__(self) -> None:
-        if self.format not in (known := (*FORMATS, "fiftyone")):
-            raise SettingsError(f"format {self.format!r}: choose one of {', '.join(known)}")
+        if self.format not in LISTS:
+            raise SettingsError(f"format {self.format!r}: choose one of {', '.join(LISTS)}")
         if self.copy_images and self.format == "fiftyone":
             raise SettingsError("copy_images: a dataset of FiftyOne has no copies; leave it out")
         if self.min_score is not None and not 0 <= self.min_score <= 1:

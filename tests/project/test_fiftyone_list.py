@@ -16,6 +16,8 @@ from lloss.annotations.task_lists.task_list import ListedPick, TaskImage, TaskLi
 from lloss.errors import PoolError
 from lloss.images.decode import Raw
 from lloss.project.fiftyone_list import write_fiftyone
+from lloss.project.project import Project
+from tests.command_line import call
 
 from ..fiftyone_fake import Dataset, install
 
@@ -94,3 +96,20 @@ def test_masks_and_joints_have_their_names(tmp_path: Path, monkeypatch: pytest.M
     assert first.fields["points"][0] == [0.5, 0.5] and math.isnan(first.fields["points"][1][0])
     skeleton = datasets["pose"].skeletons["lloss_prediction"]
     assert skeleton.fields["labels"] == ["nose", "eye"]
+
+
+def test_a_selection_is_written_by_its_name(
+    done: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    datasets = install(monkeypatch)
+    words = ["select", done.cycles / "001/scores", "-k", 3]
+    result = call(capsys, *words, "-o", "fiftyone:picks", code=0)
+    assert "fiftyone:picks: 3 samples have the tag" in result.err
+    found = datasets["picks"].rows
+    assert [row["lloss_rank"] for row in found] == [1, 2, 3]
+    assert all(Path(row["filepath"]).is_file() for row in found)
+    assert all(row["lloss_prediction"].fields["label"] for row in found)
+    result = call(capsys, *words, "-o", "fiftyone:picks", "--format", "coco", code=2)
+    assert "has a format of its own: leave --format out" in result.err
+    result = call(capsys, *words, "-o", "fiftyone:picks", "--copy-images", code=2)
+    assert "copy_images: a dataset of FiftyOne has no copies; leave it out" in result.err
