@@ -14,7 +14,7 @@ from lloss.text.csv_table import csv_text
 
 FORMATS = ("ids", "csv", "parquet")
 FIFTYONE = "fiftyone"
-"""A dataset of FiftyOne, which is no file."""
+"""A dataset of FiftyOne, in place of a file."""
 
 _SUFFIXES = {".txt": "ids", ".csv": "csv", ".parquet": "parquet"}
 
