@@ -48,7 +48,7 @@ def _objects(batch: dict[str, Tensor], side: int = SIDE) -> ObjectBatch:
 
 def _alone(network: Any, images: Tensor, batch: dict[str, Tensor], gains: Any) -> list[float]:
     """Its criterion on batches of one image, of its own raw output in train mode."""
-    kept, network.args = network.args, gains
+    kept, network.args = getattr(network, "args", {}), gains
     network.model[-1].training = True
     losses = []
     for row in range(len(images)):
@@ -111,7 +111,7 @@ def test_the_graph_scores_as_torch_does(tmp_path: Path) -> None:
         scores = scorer.score(pixels[:3])
     with torch.no_grad():
         out, predicted = model.eval()(torch.from_numpy(pixels[:3]).permute(0, 3, 1, 2) / 255)
-    assert np.allclose(scores["loss"], predicted, atol=1e-3)
+    assert np.allclose(scores.loss, predicted, atol=1e-3)
     assert set(model.objective.outputs(out)) == {"entropy", "confidence"}
 
 
