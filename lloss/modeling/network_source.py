@@ -83,9 +83,9 @@ def build_network(model: str, classes: int, args: Sequence[str] = ()) -> nn.Modu
         raise SettingsError(
             f"model {model!r}: cannot be built with num_classes={classes}{what}: {reason(error)}"
         ) from error
-    for layer in network.modules():
-        last = isinstance(layer, nn.Linear) and layer.out_features == classes
-        if last and layer.weight.std() > LOUD:
+    linear = (module for module in network.modules() if isinstance(module, nn.Linear))
+    for layer in linear:
+        if layer.out_features == classes and layer.weight.std() > LOUD:
             nn.init.normal_(layer.weight, std=CLASSIFIER_STD)
     return network
 
