@@ -84,7 +84,8 @@ class Dataset:
         """See the package."""
 
     def add_samples(self, samples: Sequence[Sample], progress: bool) -> None:
-        self.rows += [{"id": f"id{len(self.rows)}", **sample.fields} for sample in samples]
+        numbered = enumerate(samples, len(self.rows))
+        self.rows += [{"id": f"id{number}", **sample.fields} for number, sample in numbered]
 
     def get_field_schema(self) -> dict[str, Any]:
         labels = {
@@ -103,10 +104,11 @@ class Dataset:
     def has_sample_field(self, name: str) -> bool:
         return any(name in row for row in self.rows)
 
-    def clear_sample_field(self, name: str) -> None:
-        assert self.has_sample_field(name)
-        for row in self.rows:
-            row[name] = None
+    def delete_sample_fields(self, names: Sequence[str]) -> None:
+        for name in names:
+            assert self.has_sample_field(name)
+            for row in self.rows:
+                row.pop(name, None)
 
     def set_values(self, name: str, values: Mapping[str, Any], key_field: str) -> None:
         assert key_field == "id"

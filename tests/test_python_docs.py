@@ -51,7 +51,7 @@ def test_the_lines_for_a_detector_run(
     without_the_package(monkeypatch)
     network = YOLO(DetectionModel())
     exec(DETECTORS, {"lloss": lloss, "ultralytics": SimpleNamespace(YOLO=lambda path: network)})
-    assert "of 6 held-out images right" in capsys.readouterr().out
+    assert "of 30 held-out images right" in capsys.readouterr().out
 
 
 def test_the_task_of_ones_own_runs() -> None:

@@ -11,12 +11,13 @@ import click
 
 from lloss.annotations import Problems
 from lloss.cli.options import PATH, empty_option, exclude_option, print_notes, subset_option
+from lloss.pools.uri import is_fiftyone
 from lloss.project.labeling_tasks import FORMATS as TASK_FORMATS
-from lloss.project.labeling_tasks import write_tasks
+from lloss.project.labeling_tasks import LISTS, write_tasks
 from lloss.scores.scores_folder import ScoresFolder
 from lloss.selection import STRATEGIES, Selection, SelectionSettings, select
 from lloss.selection.exclusions import find_excluded, read_excluded
-from lloss.selection.selection_file import FORMATS, format_of, formatted, write_selection
+from lloss.selection.selection_file import FIFTYONE, FORMATS, format_of, formatted, write_selection
 from lloss.selection.ties import tie_note
 
 _TASK_LIST_OPTIONS = (
@@ -94,14 +95,16 @@ def _task_list_options(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.option("--seed", type=int, default=0, help="Random seed of --subset and of random.")
 @click.option("--at-most", is_flag=True, help="If fewer than K images are left, select them all.")
-@click.option("-o", "--out", type=PATH, show_default="stdout", help="Output file, or folder.")
+@click.option(
+    "-o", "--out", type=PATH, show_default="stdout", help="Output file, folder, or fiftyone:NAME."
+)
 @click.option(
     "--format",
     "kind",
     type=click.Choice([*FORMATS, *TASK_FORMATS]),
     show_default="by the file's suffix",
     help="coco, yolo (a folder), cvat and label-studio are task lists for labeling tools, with "
-    "what the model finds on each image.",
+    "what the model finds on each image; -o fiftyone:NAME tags them in a dataset of FiftyOne.",
 )
 @_task_list_options
 def command(
@@ -143,7 +146,9 @@ def command(
 
 
 def _check_output(kind: str, out: Path | None, listing: dict[str, Any]) -> None:
-    if kind in TASK_FORMATS:
+    if is_fiftyone(out or "") != (kind == FIFTYONE):
+        raise click.UsageError(f"-o {out} has a format of its own: leave --format out")
+    if kind in LISTS:
         if out is None:
             raise click.UsageError(f"--format {kind} writes a file or a folder: give -o")
     elif listing:
@@ -160,7 +165,7 @@ def _write(
     """Write or print the selection; return lines on it."""
     if out is None:
         click.echo(formatted(selection, kind), nl=False)
-    elif kind in TASK_FORMATS:
+    elif kind in LISTS:
         predictions = not listing.pop("no_predictions", False)
         return write_tasks(
             selection, out, format=kind, scores=scores, predictions=predictions, **listing

@@ -45,8 +45,9 @@ def build_classifier(name: str, classes: int) -> nn.Module:
 
 
 def published(name: str) -> Published | None:
-    """torchvision's default weights of a network of its own."""
-    return None if name in OWN else TorchvisionWeights(name)
+    """torchvision's default weights of a network of its own; None for others."""
+    theirs = torchvision_models.list_models(module=torchvision_models)
+    return TorchvisionWeights(name) if name in theirs else None
 
 
 def preparation(name: str) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 The name may come from the checkpoint of somebody else. Therefore lloss calls nothing that does not
 name a parameter for the number of classes, and imports nothing of Python's own library:
-``os:system`` is no network. A module of that name is imported all the same, which runs its code.
+``os:system`` does not make a network. A module of that name is imported all the same, which runs
+its code.
 """
 
 from __future__ import annotations

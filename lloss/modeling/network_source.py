@@ -19,7 +19,7 @@ from torchvision import models as torchvision_models
 from lloss.entry_points import MODELS, reason, registered
 from lloss.errors import SettingsError
 from lloss.modeling import IMAGENET_MEAN, IMAGENET_STD
-from lloss.modeling.classifiers import OWN
+from lloss.modeling.classifiers import CLASSIFIER_STD, OWN
 from lloss.modeling.network_factory import find_factory, make_network, read_arguments
 from lloss.modeling.networks import hourglass
 from lloss.modeling.published_weights import Published, TimmWeights
@@ -32,6 +32,10 @@ SIZE = 224
 
 LEAST = 32
 """The smallest side that is chosen for a network that takes several: below, most have no stages."""
+
+LOUD = 0.1
+"""Standard deviation of a fresh last layer's weights above which they are drawn again: that of
+EfficientNet is for a thousand classes, and of a few it would be sure of its first guesses."""
 
 LLOSS_PASSES = ("num_classes", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay",
                 "checkpoint_path", "cache_dir")  # fmt: skip
@@ -79,6 +83,10 @@ def build_network(model: str, classes: int, args: Sequence[str] = ()) -> nn.Modu
         raise SettingsError(
             f"model {model!r}: cannot be built with num_classes={classes}{what}: {reason(error)}"
         ) from error
+    linear = (module for module in network.modules() if isinstance(module, nn.Linear))
+    for layer in linear:
+        if layer.out_features == classes and layer.weight.std() > LOUD:
+            nn.init.normal_(layer.weight, std=CLASSIFIER_STD)
     return network
 
 

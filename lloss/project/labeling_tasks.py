@@ -26,6 +26,7 @@ from lloss.pools import Item, Pool, open_pool
 from lloss.pools.file_walk import has_image_suffix
 from lloss.pools.in_memory_pool import pool_of
 from lloss.pools.person_crop_pool import CropItem
+from lloss.project.fiftyone_list import write_fiftyone
 from lloss.project.pick_predictions import PickModel, find_model
 from lloss.project.picked_images import PickedImage, read_picked
 from lloss.scores.scores_folder import ScoresFolder
@@ -34,6 +35,8 @@ from lloss.text.image_paths import image_path
 
 TaskFormat = Literal["coco", "yolo", "cvat", "label-studio"]
 FORMATS: tuple[TaskFormat, ...] = get_args(TaskFormat)
+AnyFormat = TaskFormat | Literal["fiftyone"]
+LISTS: tuple[AnyFormat, ...] = (*FORMATS, "fiftyone")
 
 SUFFIXES = {"coco": ".json", "yolo": "", "cvat": ".xml", "label-studio": ".json"}
 """Of each format's file; without one it is a folder."""
@@ -44,22 +47,24 @@ class TaskListSettings:
     """How to write a list.
 
     Attributes:
-        format: one of :data:`FORMATS`.
+        format: one of :data:`LISTS`.
         predictions: whether to add what the model finds.
         min_score: of the objects and joints to add; None for 0.4 and 0.1.
         copy_images: copy the images too, where they are files of their own already.
         image_url: of Label Studio, see :func:`.write_label_studio`.
     """
 
-    format: TaskFormat
+    format: AnyFormat
     predictions: bool = True
     min_score: float | None = None
     copy_images: bool = False
     image_url: str = ""
 
     def __post_init__(self) -> None:
-        if self.format not in FORMATS:
-            raise SettingsError(f"format {self.format!r}: choose one of {', '.join(FORMATS)}")
+        if self.format not in LISTS:
+            raise SettingsError(f"format {self.format!r}: choose one of {', '.join(LISTS)}")
+        if self.copy_images and self.format == "fiftyone":
+            raise SettingsError("copy_images: a dataset of FiftyOne has no copies; leave it out")
         if self.min_score is not None and not 0 <= self.min_score <= 1:
             raise SettingsError(f"min_score = {self.min_score}: give a score from 0 to 1")
         if self.image_url and self.format != "label-studio":
@@ -72,7 +77,7 @@ def write_tasks(
     picks: Selection,
     path: str | Path,
     *,
-    format: TaskFormat,
+    format: AnyFormat,
     pool: Any = None,
     scores: Any = None,
     model: Any = None,
@@ -82,8 +87,9 @@ def write_tasks(
 
     Args:
         picks: of :func:`lloss.select`.
-        path: of the list: a file, or for ``yolo`` a folder that is empty or does not exist.
-        format: ``coco``, ``yolo``, ``cvat`` or ``label-studio``.
+        path: of the list: a file, for ``yolo`` a folder that is empty or does not exist, for
+            ``fiftyone`` a dataset, see :func:`.write_fiftyone`.
+        format: ``coco``, ``yolo``, ``cvat``, ``label-studio`` or ``fiftyone``.
         pool: the images that were scored, as a string, a path or in memory; by default those that
             the scores folder names.
         scores: the scores folder that the picks are from; it knows pool and model.
@@ -142,6 +148,8 @@ class TaskListWriter:
         copied = how.copy_images or not all(_whole(item).file for item in items)
         images = self._images(items, renamed=copied or how.format == "yolo")
         tasks = TaskList(images, task, model.classes, model.version)
+        if how.format == "fiftyone":
+            return [*write_fiftyone(tasks, str(path)), *self._notes(len(items))]
         if how.format == "yolo":
             write_yolo(tasks, path, copied)
             copies = path / "images" if copied else None

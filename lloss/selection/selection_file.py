@@ -8,10 +8,14 @@ import pyarrow.parquet as pq
 
 from lloss.errors import SettingsError
 from lloss.files import atomic_write, write_text
+from lloss.pools.uri import is_fiftyone
 from lloss.selection import Selection
 from lloss.text.csv_table import csv_text
 
 FORMATS = ("ids", "csv", "parquet")
+FIFTYONE = "fiftyone"
+"""A dataset of FiftyOne, in place of a file."""
+
 _SUFFIXES = {".txt": "ids", ".csv": "csv", ".parquet": "parquet"}
 
 
@@ -19,6 +23,8 @@ def format_of(out: Path | None) -> str:
     """The format of a file by its suffix; plain ids without a file."""
     if out is None:
         return "ids"
+    if is_fiftyone(out):
+        return FIFTYONE
     if out.suffix not in _SUFFIXES:
         known = ", ".join(_SUFFIXES)
         raise SettingsError(f"{out}: choose one of {known}, or say which with --format")

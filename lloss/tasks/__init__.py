@@ -28,7 +28,7 @@ def task_names() -> tuple[str, ...]:
 def get_task(name: str) -> Task:
     """Return the task of this name.
 
-    Raises ``SettingsError`` where there is none, or what a package registers is not a task.
+    Raises ``SettingsError`` for an unknown name, or where what a package registers is not a task.
     """
     task: Task
     match name:

@@ -32,7 +32,7 @@ class _Lines:
 def progress(
     items: Iterable[Any] | None = None, desc: str = "", total: int | None = None, **options: Any
 ) -> tqdm[Any]:
-    """Return tqdm's bar; it writes lines where stderr is no terminal.
+    """Return tqdm's bar; it writes lines where stderr is not a terminal.
 
     What takes less than :data:`EVERY` seconds writes none there.
     """

@@ -97,14 +97,14 @@ def _size(made: Networks, settings: TrainSettings, labeled: LabeledSet) -> tuple
     if least == own:
         return own, f"what {settings.model} is made for"
     rows = range(0, len(labeled), max(1, len(labeled) // SAMPLE))
-    sizes = [size for row in rows if (size := _size_of(labeled.items[row])) is not None]
+    sizes = [found for row in rows if (found := _size_of(labeled.items[row])) is not None]
     if not sizes:
         return own, f"what {settings.model} is made for"
     floor = LEAST if settings.weights == "none" else LEAST_TRAINED
     if own >= floor:
         least = max(least, floor)
     # A crop shows the shorter side; the other fits shrink the longer one to the input's.
-    side = median(min(size) if settings.fit == "crop" else max(size) for size in sizes)
+    side = median(min(each) if settings.fit == "crop" else max(each) for each in sizes)
     multiple = min(least, MULTIPLE)
     chosen = min(max(-(-int(side) // multiple) * multiple, least), own)
     end = "shorter" if settings.fit == "crop" else "longer"

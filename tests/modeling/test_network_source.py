@@ -163,5 +163,7 @@ def test_the_real_timm(name: str) -> None:
     assert found.size == 224 and not found.assumed
     assert (found.least == 224) == name.startswith("vit")
     assert preparation("timm:vit_tiny_patch16_224", ("img_size=64",))["size"] == 64
+    last = build_network(f"timm:{name}", 3).get_classifier()
+    assert last.weight.std() < 0.1, "it is sure of nothing before it is trained"
     with pytest.raises(SettingsError, match="has no 'resnet_18'; similar are .*resnet18"):
         build_network("timm:resnet_18", 3)

@@ -72,7 +72,8 @@ def _annotation(mark: Mark, classes: tuple[str, ...]) -> dict[str, Any]:
         case MarkedBox():
             x0, y0, x1, y1 = mark.edges
             place = _placed([x0, y0, in_pixels(x1 - x0), in_pixels(y1 - y0)])
-            return {"category_id": classes.index(mark.name) + 1, **place, **score}
+            category = classes.index(mark.name) + 1
+            return {"category_id": category, "segmentation": [], **place, **score}
         case MarkedPixels():
             runs = run_lengths(mark.pixels.ravel(order="F"))
             place = _placed(list(mark.box), int(mark.pixels.sum()))
@@ -81,7 +82,8 @@ def _annotation(mark: Mark, classes: tuple[str, ...]) -> dict[str, Any]:
             return {"category_id": category, "segmentation": mask, **place, **score}
         case MarkedPerson():
             place = _placed(list(map(in_pixels, mark.box)))
-            return {"category_id": 1, **place, **_keypoints(mark, classes), **score}
+            joints = _keypoints(mark, classes)
+            return {"category_id": 1, "segmentation": [], **place, **joints, **score}
 
 
 def _placed(box: list[Any], area: float | None = None) -> dict[str, Any]:

@@ -8,8 +8,13 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from lloss.annotations import Problems
+from lloss.annotations.label_studio_masks import parse_masks
+from lloss.annotations.label_types import NO_CLASS
 from lloss.annotations.task_lists.label_studio_list import brush, write_label_studio
 from lloss.annotations.task_lists.task_list import TaskList
+from lloss.data.class_labels import read_class_labels
+from lloss.data.object_labels import read_objects
 
 from .lists import JOINTS, SIZE, classes, image, mask, masks, objects, persons
 
@@ -113,6 +118,29 @@ def test_a_brush_is_what_label_studios_own_converter_decodes() -> None:
     pixels = mask() == 1
     decoded = np.reshape(converter.decode_rle(brush(pixels)), (*SIZE, 4))
     assert (decoded[:, :, 3] == 255 * pixels).all()
+
+
+def accepted(tasks: TaskList, path: Path) -> Path:
+    """The export of a labeler who took every prediction as it was."""
+    entries = written(tasks, path)
+    for number, task in enumerate(entries, 1):
+        found = task.pop("predictions", [{"result": []}])[0]["result"]
+        task["annotations"] = [{"id": number, "result": found}]
+    path.write_text(json.dumps(entries))
+    return path
+
+
+def test_what_a_labeler_accepts_comes_back(tmp_path: Path) -> None:
+    labels = read_objects(accepted(objects(), tmp_path / "objects.json"), Problems())
+    assert labels["a/1.png"].names == ("dog", "cat")
+    expected = np.array([[10, 5, 30.5, 25], [40, 0, 80, 60]])
+    assert labels["a/1.png"].boxes == pytest.approx(expected, abs=1e-3)
+    named = read_class_labels(accepted(classes(), tmp_path / "classes.json"), Problems())
+    assert named == {"1.png": "dog", "2.png": "cat"}
+    document = json.loads(accepted(masks(), tmp_path / "masks.json").read_text())
+    (found,) = parse_masks(document, "masks.json", Problems())
+    numbers = np.array([("background", "disc", "line").index(name) for name in found.classes])
+    assert (numbers[found.pixels] == np.where(mask() == NO_CLASS, 0, mask())).all()
 
 
 @pytest.mark.parametrize(
