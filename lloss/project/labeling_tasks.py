@@ -289,5 +289,5 @@ def _opening(how: TaskListSettings, path: Path, copies: Path | None, pool: Pool)
                 "LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT=/; --image-url names others"
             )
     elif how.format in ("coco", "cvat") and not copies:
-        lines.append(f"names of images are their ids in {pool.uri}")
+        lines.append(f"images are named as in {pool.uri}")
     return lines
