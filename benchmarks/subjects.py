@@ -45,7 +45,9 @@ def make_jpeg(folder: Path, count: int) -> None:
 def make_run(folder: Path, model: str, size: int, images: np.ndarray) -> Path:
     """An untrained network: one step of training, for the sake of its checkpoint."""
     np.savez(folder / "labeled.npz", images=images[:64], labels=np.arange(64) % 10)
-    settings = TrainSettings(model=model, size=size, epochs=1, batch_size=32, augment="none")
+    settings = TrainSettings(
+        model=model, weights="none", size=size, epochs=1, batch_size=32, augment="none"
+    )
     train(open_labeled(str(folder / "labeled.npz")), settings, folder / "run")
     return folder / "run"
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lloss.errors import LlossError as LlossError
 
 if TYPE_CHECKING:
-    from lloss.export.attached_export import to_onnx as to_onnx
+    from lloss.export.export_model import to_onnx as to_onnx
     from lloss.images.decode import ImageSpec as ImageSpec
     from lloss.manifest import Manifest as Manifest
     from lloss.manifest import read_manifest as read_manifest
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from lloss.serve.scoring.scorer import Scorer as Scorer
     from lloss.tasks.attach import attach as attach
     from lloss.tasks.labeled_data import open_labeled as open_labeled
+    from lloss.training.attached_evaluation import ModelEvaluation as ModelEvaluation
+    from lloss.training.attached_evaluation import evaluate as evaluate
     from lloss.training.fit import fit as fit
     from lloss.training.fit_head import HeadFit as HeadFit
     from lloss.training.fit_head import fit_head as fit_head
@@ -41,12 +43,14 @@ _MODULES = {
     "ImageSpec": "lloss.images.decode",
     "LossPredictionHead": "lloss.modeling.head",
     "Manifest": "lloss.manifest",
+    "ModelEvaluation": "lloss.training.attached_evaluation",
     "Scorer": "lloss.serve.scoring.scorer",
     "Scores": "lloss.serve.scoring.result",
     "ScoresFolder": "lloss.scores.scores_folder",
     "Selection": "lloss.selection",
     "SelectionSettings": "lloss.selection",
     "attach": "lloss.tasks.attach",
+    "evaluate": "lloss.training.attached_evaluation",
     "fit": "lloss.training.fit",
     "fit_head": "lloss.training.fit_head",
     "losses": "lloss.modeling.head_losses",
@@ -54,7 +58,7 @@ _MODULES = {
     "open_pool": "lloss.pools",
     "read_manifest": "lloss.manifest",
     "select": "lloss.selection.any_scores",
-    "to_onnx": "lloss.export.attached_export",
+    "to_onnx": "lloss.export.export_model",
     "write_tasks": "lloss.project.labeling_tasks",
 }
 

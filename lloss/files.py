@@ -72,10 +72,28 @@ def sweep(folder: Path) -> None:
 
 @contextlib.contextmanager
 def locked(folder: Path, busy: LlossError | None = None) -> Iterator[None]:
-    """Lock an existing folder for this process, where the system supports it; no file is made.
+    """Lock a folder for this process, where the system supports it; no file is made.
 
-    ``busy`` is raised when another process holds the lock; None waits for it.
+    A missing folder is created, and removed again if the block fails and leaves it empty. ``busy``
+    is raised when another process holds the lock; None waits for it.
     """
+    made = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_error(error, folder) from error
+    try:
+        with _lock(folder, busy):
+            yield
+    except BaseException:
+        if made:
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # where it stayed empty
+        raise
+
+
+@contextlib.contextmanager
+def _lock(folder: Path, busy: LlossError | None) -> Iterator[None]:
     try:
         import fcntl
     except ImportError:  # Windows

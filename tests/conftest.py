@@ -21,6 +21,10 @@ pytest_plugins = ["tests.annotation_files"]
 # Tiny networks gain nothing from threads, and lose much where the cores are shared.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# No test needs a network: what would download trained weights is refused at once, here and in
+# processes that tests start.
+os.environ["https_proxy"] = os.environ["HTTPS_PROXY"] = "http://127.0.0.1:9"
+
 
 def pytest_collection_finish() -> None:
     """Leave what is imported by now out of garbage collections: each would take a second."""
@@ -70,7 +74,8 @@ def make_data() -> Callable[..., Any]:
 
 TINY: dict[str, Any] = {
     "model": "resnet10-cifar-narrow", "size": 8, "hidden": 8, "epochs": 2, "batch_size": 8,
-    "lr": 0.05, "amp": "off",
+    "weights": "none", "optimizer": "sgd", "lr": 0.05, "weight_decay": 5e-4, "amp": "off",
+    "clip": 0.0, "fresh_lr": 1.0,
 }  # fmt: skip
 """Settings that train in a moment."""
 

@@ -121,3 +121,24 @@ def test_a_locked_folder_is_refused_to_others_and_holds_nothing_new(tmp_path: Pa
         child.communicate(b"\n", PATIENCE)
     with locked(tmp_path, busy):
         assert list(tmp_path.iterdir()) == []
+
+
+def test_locking_makes_a_missing_folder_and_removes_it_if_nothing_came_of_it(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "a" / "b"
+    with locked(folder, LlossError("busy")):
+        assert folder.is_dir()
+    assert folder.is_dir()
+    for there in (True, False):
+        with pytest.raises(LlossError, match="failed"), locked(folder):
+            raise LlossError("failed")
+        assert folder.exists() is there  # a folder that was there stays
+        if there:
+            folder.rmdir()
+    with pytest.raises(LlossError, match="failed"), locked(folder):
+        (folder / "kept").touch()
+        raise LlossError("failed")
+    assert _names(folder) == ["kept"]
+    with pytest.raises(LlossError, match="cannot be written"), locked(folder / "kept" / "c"):
+        pass

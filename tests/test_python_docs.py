@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,9 +15,12 @@ import lloss
 from lloss.project.demo_data import digits, write_files
 
 from .outside_networks import DepthNet, TwoStages
+from .outside_yolo import YOLO, DetectionModel, without_the_package
 
 TEXT = (Path(__file__).parents[1] / "docs" / "python.md").read_text(encoding="utf-8")
-TEN_LINES, TASK, LOOP, LIGHTNING, ACCELERATE = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+TEN_LINES, DETECTORS, TASK, FIT, LOOP, LIGHTNING, ACCELERATE = re.findall(
+    r"```python\n(.*?)```", TEXT, re.DOTALL
+)
 
 
 def test_the_ten_lines_run(
@@ -32,6 +36,24 @@ def test_the_ten_lines_run(
     assert "held-out images right" in capsys.readouterr().out
 
 
+def test_the_lines_for_a_detector_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    picture: Any, voc_xml: Any,
+) -> None:  # fmt: skip
+    year, names = tmp_path / "VOCdevkit" / "VOC2007", [f"{n:06}" for n in range(30)]
+    (year / "ImageSets" / "Main").mkdir(parents=True)
+    (year / "ImageSets" / "Main" / "val.txt").write_text("\n".join(names))
+    for number, name in enumerate(names):
+        picture(year / "JPEGImages" / f"{name}.jpg", seed=number)
+        box = (1, 1, 5 + number, 8 + number % 20)
+        voc_xml(year / "Annotations" / f"{name}.xml", [(("cell", "platelet")[number % 2], 0, box)])
+    monkeypatch.chdir(tmp_path)
+    without_the_package(monkeypatch)
+    network = YOLO(DetectionModel())
+    exec(DETECTORS, {"lloss": lloss, "ultralytics": SimpleNamespace(YOLO=lambda path: network)})
+    assert "of 30 held-out images right" in capsys.readouterr().out
+
+
 def test_the_task_of_ones_own_runs() -> None:
     class Maps(DepthNet):
         def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -42,6 +64,19 @@ def test_the_task_of_ones_own_runs() -> None:
     model = lloss.attach(Maps(), task=there["Depth"](), size=8)
     fit = lloss.fit_head(model, torch.randn(30, 3, 8, 8), torch.rand(30, 1, 4, 4))
     assert fit.metric is not None and model.task == "Depth"
+
+
+def test_fit_leaves_a_run_that_is_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = TensorDataset(torch.randn(12, 3, 16, 16), torch.arange(12) % 3)
+    for _ in range(2):
+        model = lloss.attach(TwoStages(), size=16)
+        exec(FIT, {"lloss": lloss, "model": model, "labeled": data, "held_out": data})
+    assert Path("runs/depth/metrics.jsonl").read_text().count("\n") == 30
+    first, measured, second, again = capsys.readouterr().out.splitlines()
+    assert (first, measured) == (second, again) and "of 12 images right" in measured
 
 
 def test_the_loop_of_ones_own_trains_network_and_head() -> None:

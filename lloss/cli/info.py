@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -43,22 +45,28 @@ def _rows(manifest: Manifest) -> dict[str, object]:
         )
     rows: dict[str, object] = {
         "task": manifest.task,
-        "model": manifest.model,
-        "input": f"images uint8 [N, {image.height}, {image.width}, 3], resized by {image.fit}; "
+        "model": " ".join([manifest.model, *provenance.get("settings", {}).get("model_args", [])]),
+        "input": f"images uint8 [N, {image.height}, {image.width}, 3], resized by {image.fit}"
+        f"{f', filled with {image.fill}' if image.fill else ''}; "
         f"white of 16-bit images: {image.white or WHITE_16}",
         "outputs": f"{outputs}; float32 [N, …]",
         "classes": f"{len(manifest.classes)}: {first_names(manifest.classes, 12)}",
         "precision": manifest.precision + calibrated,
         "fidelity": fidelity_text(manifest),
         "reference": str(manifest.reference or "none: lloss serve measures no drift"),
-        "trained on": f"{provenance.get('labeled_images')} images, "
-        f"{provenance.get('epochs')} epochs",
+        "trained on": _training(provenance),
         "checkpoint": provenance.get("checkpoint_sha256"),
         "versions": ", ".join(f"{k} {v}" for k, v in provenance.get("versions", {}).items()),
     }
     if speed := manifest.speed:
         rows["speed"] = f"{speed['times_fp32']:.2g}× fp32 on {speed['cpu']}"
     return rows
+
+
+def _training(provenance: Mapping[str, Any]) -> str:
+    if "labeled_images" in provenance:
+        return f"{provenance['labeled_images']} images, {provenance.get('epochs')} epochs"
+    return f"unknown: a network from outside; its head reads {', '.join(provenance['taps'])}"
 
 
 def fidelity_text(manifest: Manifest) -> str:

@@ -18,7 +18,8 @@ from lloss.cli.options import (
     training_settings,
 )
 from lloss.project.create import create_project
-from lloss.project.project import CycleStrategy
+from lloss.project.project import CyclePrecision, CycleStrategy
+from lloss.training.holdout import AUTOMATIC_SHARE
 
 
 @click.command("init")
@@ -27,11 +28,26 @@ from lloss.project.project import CycleStrategy
 @click.option(
     "--labels", required=True, help="CSV with the columns id and label, or the format of --task."
 )
-@click.option("-k", "k", type=int, required=True, help="Images to select per cycle.")
+@click.option(
+    "-k",
+    "k",
+    type=int,
+    show_default="a quarter of the labels, 10 to 500",
+    help="Images to select per cycle.",
+)
 @click.option("--strategy", type=click.Choice(get_args(CycleStrategy)), default="diverse")
 @subset_option
 @click.option(
-    "--holdout", type=float, show_default="0.1", help="Share of the labels kept for measuring."
+    "--precision",
+    type=click.Choice(get_args(CyclePrecision)),
+    default="fp32",
+    help="auto: score large pools in int8 or fp16, if that is faster and ranks them as fp32 does.",
+)
+@click.option(
+    "--holdout",
+    type=float,
+    show_default="50 labels or a tenth, from 150 labels on",
+    help="Share of the labels kept for measuring.",
 )
 @click.option("--test", default="", help="Labeled images to measure on, instead of --holdout.")
 @click.option(
@@ -43,6 +59,7 @@ from lloss.project.project import CycleStrategy
 @training_settings
 def command(
     project: Path,
+    k: int | None,
     holdout: float | None,
     test: str,
     test_labels: str,
@@ -59,9 +76,11 @@ def command(
     if test or test_labels:
         measured_on: dict[str, Any] = {"test": test, "test_labels": test_labels}
     else:
-        measured_on = {"holdout": 0.1 if holdout is None else holdout}
+        measured_on = {"holdout": AUTOMATIC_SHARE if holdout is None else holdout}
     optional = {**measured_on, "skip_bad": skip_bad, "empty": empty}
     values |= {name: value for name, value in optional.items() if value or name == "holdout"}
+    if k is not None:
+        values["k"] = k
     problems = Problems(skip_bad)
     with problems.explaining():
         created = create_project(project, values, {"preset": preset, **train}, problems)

@@ -21,6 +21,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 PATH = click.Path(path_type=Path)
 ALIASES = {"head_weight": ["--lambda"]}
+REPEATED = {"model_args": ("--model-arg", "KEY=VALUE")}
 
 
 def print_notes(*lines: str) -> None:
@@ -146,6 +147,16 @@ def _setting_option(field: dataclasses.Field[Any], hint: Any) -> Callable[[F], F
     help = f"{field.metadata['help']}  [default: {'none' if default == '' else default}]"
     if hint is bool:
         return click.option(f"{flag}/--no-{flag[2:]}", field.name, default=None, help=help)
+    if field.name in REPEATED:
+        flag, metavar = REPEATED[field.name]
+        return click.option(
+            flag,
+            field.name,
+            multiple=True,
+            metavar=metavar,
+            callback=lambda context, option, value: value or None,
+            help=help,
+        )
     kind = hint
     if typing.get_origin(hint) is Literal:
         kind = click.Choice(typing.get_args(hint))

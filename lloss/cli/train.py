@@ -86,7 +86,10 @@ def command(
         problems=problems,
         say=print_notes,
     )
-    click.echo(f"{checkpoint.path}: {checkpoint.epoch} epochs{_last_metrics(out)}")
+    done = f"{checkpoint.epoch} epochs{_last_metrics(out)}"
+    if settings.freeze:
+        done = "the trained head of a frozen network"
+    click.echo(f"{checkpoint.path}: {done}")
 
 
 def _last_metrics(run: Path) -> str:

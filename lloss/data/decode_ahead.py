@@ -14,13 +14,13 @@ from typing import IO, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from lloss.errors import ImageError, LabelError
 from lloss.files import write_error
 from lloss.images.decode import ImageSpec, Pixels, decode
 from lloss.pools.pool import Item
 from lloss.runtime.cpu_count import usable_cores
+from lloss.text.progress import progress
 
 Decoded: TypeAlias = tuple[str, Pixels | ImageError]
 """An id with its pixels, or with why there are none."""
@@ -107,7 +107,7 @@ def decode_with(
             return error
 
     found = _mapped(fill, range(len(items)), 0)
-    shown = tqdm(found, f"decode {what} images", len(items), disable=None, leave=False)
+    shown = progress(found, f"decode {what} images", len(items), unit="images", leave=False)
     results: list[_Out | None] = []
     for row, result in enumerate(shown):
         if isinstance(result, (ImageError, LabelError)):

@@ -265,6 +265,6 @@ def _fitted(image: Image.Image, spec: ImageSpec) -> Image.Image:
         clipped = (max(box[0], 0), max(box[1], 0), min(box[2], width), min(box[3], height))
         return image.resize(target, Image.Resampling.BILINEAR, box=clipped)
     left, top, inner = padded_inside(image.size, spec)
-    canvas = Image.new("RGB", target)
+    canvas = Image.new("RGB", target, (spec.fill,) * 3)
     canvas.paste(image.resize(inner, Image.Resampling.BILINEAR), (left, top))
     return canvas

@@ -19,8 +19,9 @@ class ImageSpec:
 
     Attributes:
         fit: ``crop`` scales until the input is covered and cuts the middle out; ``pad`` scales
-            until the image fits and fills with black; ``stretch`` ignores the aspect ratio.
+            until the image fits and fills the rest; ``stretch`` ignores the aspect ratio.
         white: the value that is white in grey images of more than 8 bits; 0 for 65535 of 16 bits.
+        fill: the grey around the image by ``pad``, 0 (black) to 255.
 
     Scaling is Pillow's antialiased bilinear filter; an image of the input's size is not resampled.
     """
@@ -29,6 +30,7 @@ class ImageSpec:
     width: int
     fit: Fit = "crop"
     white: int = 0
+    fill: int = 0
 
     def __post_init__(self) -> None:
         if not (1 <= self.height <= 8192 and 1 <= self.width <= 8192):
@@ -39,6 +41,8 @@ class ImageSpec:
             raise SettingsError(f"fit {self.fit!r}: choose one of {', '.join(get_args(Fit))}")
         if not 0 <= self.white < 2**31:
             raise SettingsError(f"white = {self.white}: give the largest value of a pixel, or 0")
+        if not 0 <= self.fill <= 255:
+            raise SettingsError(f"fill = {self.fill}: give a grey from 0 to 255")
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lloss.errors import SettingsError
 from lloss.images.decode import ImageSpec
 from lloss.modeling.network import TappedNetwork
-from lloss.modeling.objective import Objective
+from lloss.modeling.objective import Objective, one_per_image
 from lloss.modeling.taps import Tap
 
 
@@ -84,14 +83,7 @@ class AttachedModel(nn.Module):
         Raises ``SettingsError`` for a task's loss of another shape: one number for the whole batch
         would teach the head nothing.
         """
-        losses = self.objective.loss_per_image(output, targets)
-        if not isinstance(losses, Tensor) or losses.ndim != 1:
-            shape = list(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
-            raise SettingsError(
-                f"loss_per_image of {self.task} gave {shape}: return one loss per image, float "
-                '[N]; losses of torch do so with reduction="none"'
-            )
-        return losses
+        return one_per_image(self.objective.loss_per_image(output, targets), self.task)
 
     def extra_repr(self) -> str:
         """List the taps."""

@@ -10,7 +10,7 @@ from torchvision import models as torchvision_models
 from lloss.errors import SettingsError
 from lloss.modeling import IMAGENET_MEAN, IMAGENET_STD
 from lloss.modeling.networks import resnet_cifar
-from lloss.modeling.pretrained_weights import read_state_dict, start_from
+from lloss.modeling.published_weights import Published, TorchvisionWeights
 
 OWN = {
     "resnet18-cifar": resnet_cifar.resnet18,
@@ -31,26 +31,23 @@ WIDE_START = ("efficientnet_", "mnasnet")
 CLASSIFIER_STD = 0.01  # Of their last layer's weights instead, as of MobileNet's and RegNet's
 
 
-def build_classifier(name: str, classes: int, weights: str = "none") -> nn.Module:
+def build_classifier(name: str, classes: int) -> nn.Module:
     """Build a network of :data:`OWN` or torchvision: float [N, 3, H, W] to logits [N, classes].
 
-    ``weights`` are ``none``, ``imagenet`` (torchvision's default ones, downloaded once) or the path
-    of a state dict; a last layer for another number of classes stays fresh. Raises
-    ``SettingsError`` for an unknown network, or weights that do not fit it.
+    Raises ``SettingsError`` for an unknown network.
     """
-    network: nn.Module
     if name in OWN:
-        network = OWN[name](classes)
-    elif name in torchvision_models.list_models(module=torchvision_models):
-        network = _torchvisions(name, classes)
-    else:
-        known = ", ".join([*OWN, "resnet18", "mobilenet_v3_small", "convnext_tiny", "vit_b_16"])
-        raise SettingsError(f"model {name!r}: unknown; choose {known} or another of torchvision's")
-    if weights != "none":
-        state = _imagenet(name) if weights == "imagenet" else read_state_dict(weights)
-        last = next(reversed(network.state_dict())).rpartition(".")[0]
-        start_from(network, state, weights, name, {last})
-    return network
+        return OWN[name](classes)
+    if name in torchvision_models.list_models(module=torchvision_models):
+        return _torchvisions(name, classes)
+    known = ", ".join([*OWN, "resnet18", "mobilenet_v3_small", "convnext_tiny", "vit_b_16"])
+    raise SettingsError(f"model {name!r}: unknown; choose {known} or another of torchvision's")
+
+
+def published(name: str) -> Published | None:
+    """torchvision's default weights of a network of its own; None for others."""
+    theirs = torchvision_models.list_models(module=torchvision_models)
+    return TorchvisionWeights(name) if name in theirs else None
 
 
 def preparation(name: str) -> dict[str, Any]:
@@ -82,13 +79,3 @@ def _torchvisions(name: str, classes: int) -> nn.Module:
         *_, last = (module for module in network.modules() if isinstance(module, nn.Linear))
         nn.init.normal_(last.weight, std=CLASSIFIER_STD)
     return network
-
-
-def _imagenet(name: str) -> dict[str, Any]:
-    if name in OWN:
-        raise SettingsError(f"model {name!r}: has no ImageNet weights; use --weights none")
-    try:
-        best = torchvision_models.get_model_weights(name).DEFAULT
-        return dict(best.get_state_dict(progress=False, check_hash=True))
-    except (OSError, RuntimeError) as error:
-        raise SettingsError(f"weights of {name}: cannot be downloaded: {error}") from error

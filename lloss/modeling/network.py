@@ -12,7 +12,14 @@ from torch import Tensor, nn
 
 from lloss.modeling.head import LossPredictionHead
 from lloss.modeling.objective import Objective
+from lloss.modeling.pretrained_weights import Start
 from lloss.modeling.taps import Tap
+
+NETWORK = "network."
+"""Precedes the names of the target network's parameters in :class:`TappedNetwork`."""
+
+PRETRAINED = "pretrained."
+"""Precedes those of its copy from before training."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +44,15 @@ class TappedNetwork(nn.Module):
     """A network whose tapped feature maps are pooled as they appear, and the head that reads them.
 
     Pooling happens inside the hook: nothing holds on to a feature map, and a layer that later
-    changes its input in place cannot change what the head sees.
+    changes its input in place cannot change what the head sees. ``start`` is what the network took
+    over of a state dict; None for random weights, or those of a network from outside.
+
+    ``pretrained`` is a copy of the network as it was before training. It stays as it is: training
+    does not run it, its weights are in the state dict, and its embedding is what it was.
     """
+
+    start: Start | None = None
+    pretrained: TappedNetwork | None
 
     def __init__(
         self,
@@ -46,6 +60,7 @@ class TappedNetwork(nn.Module):
         objective: Objective,
         taps: Sequence[Tap],
         head: LossPredictionHead | None,
+        pretrained: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.network = network
@@ -53,6 +68,10 @@ class TappedNetwork(nn.Module):
         self.objective = objective
         self.taps = tuple(taps)
         self.sees_summary = head is not None and len(head.inputs) > len(self.taps)
+        self.pretrained = None
+        if pretrained is not None:
+            frozen = pretrained.requires_grad_(False)
+            self.pretrained = TappedNetwork(frozen, objective, self.taps[-1:], None)
         self._pooled: dict[str, Tensor] | None = None  # of the taps so far, in a forward pass
         for tap in self.taps:
             network.get_submodule(tap.module).register_forward_hook(
@@ -82,7 +101,7 @@ class TappedNetwork(nn.Module):
         """Run the network alone."""
         found: dict[str, Tensor] = {}
         self._pooled = found
-        output = self.network(images)
+        output = self.objective.run(self.network, images)
         self._pooled = None
         for tap in self.taps:
             if tap.module not in found:

@@ -6,9 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from lloss.annotations.prediction import Prediction
+from lloss.errors import SettingsError
 from lloss.modeling.meter import Meter
 
 
@@ -22,6 +23,13 @@ class Objective(ABC):
     summary_size: int = 0
     """Length of :meth:`summary`; 0 without one."""
 
+    own_trainer: str = ""
+    """What trains a network that :func:`lloss.fit` does not; "" where it does."""
+
+    def run(self, network: nn.Module, images: Tensor) -> Any:
+        """Run the network on float [N, 3, H, W]: what ``output`` is."""
+        return network(images)
+
     @abstractmethod
     def loss_per_image(self, output: Any, targets: Any) -> Tensor:
         """Compute the target network's loss on each image, float [N]."""
@@ -34,6 +42,10 @@ class Objective(ABC):
         """Summarize the network's own output for the head, detached, float [N, S]."""
         raise NotImplementedError(f"{type(self).__name__} has no summary")
 
+    def metric(self, output: Any, targets: Any) -> Tensor | None:
+        """Compute how right the network is on each image, float [N]; None without such a number."""
+        return None
+
     def meter(self, labels: Sequence[Any]) -> Meter:
         """Make an empty meter for images of these labels, unknown classes included."""
         raise NotImplementedError(f"{type(self).__name__} has no metric")
@@ -44,3 +56,23 @@ class Objective(ABC):
         Places are shares of the input's width and height. None if the task has no labels to show.
         """
         return None
+
+
+def one_per_image(losses: Any, task: str, images: int | None = None) -> Tensor:
+    """Return losses, float [images], as they are.
+
+    Raises ``SettingsError`` for a task's loss of another shape: one number for the whole batch
+    would teach the head nothing.
+    """
+    if not isinstance(losses, Tensor) or losses.ndim != 1:
+        shape = list(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
+        raise SettingsError(
+            f"loss_per_image of {task} gave {shape}: return one loss per image, float [N]; losses "
+            'of torch do so with reduction="none"'
+        )
+    if images is not None and len(losses) != images:
+        raise SettingsError(
+            f"loss_per_image of {task} gave {len(losses)} losses for {images} images: return one "
+            "loss per image"
+        )
+    return losses

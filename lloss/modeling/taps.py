@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -53,7 +53,10 @@ def feature_map(output: Any) -> Tensor | None:
 
 
 def find_taps(
-    network: nn.Module, image: tuple[int, int], names: Sequence[str] = ()
+    network: nn.Module,
+    image: tuple[int, int],
+    names: Sequence[str] = (),
+    run: Callable[[nn.Module, Tensor], object] = nn.Module.__call__,
 ) -> tuple[Tap, ...]:
     """Choose the modules to tap, by running the network once on images of ``image`` H and W.
 
@@ -61,10 +64,11 @@ def find_taps(
     feature map of each resolution, the four deepest, taken from the outermost level of modules that
     has them (a network's stages, not the layers inside a block); for a network of token maps (a
     vision transformer), the last block of each quarter of its depth.
-    Raises ``SettingsError`` for a name that is not a module with a feature map.
+    ``run`` calls the network. Raises ``SettingsError`` for a name that is not a module with a
+    feature map.
     """
     try:
-        maps = _feature_maps(network, image)
+        maps = _feature_maps(network, image, run)
     except Exception as error:  # a network from outside raises what it likes
         raise SettingsError(
             f"the network cannot take images of {image[0]}×{image[1]} pixels: "
@@ -97,7 +101,9 @@ def _some(maps: Sequence[str] | dict[str, Any], name: str) -> list[str]:
     return list(dict.fromkeys([*difflib.get_close_matches(name, list(maps)), *outermost]))[:SHOWN]
 
 
-def _feature_maps(network: nn.Module, image: tuple[int, int]) -> dict[str, tuple[int, ...]]:
+def _feature_maps(
+    network: nn.Module, image: tuple[int, int], run: Callable[[nn.Module, Tensor], object]
+) -> dict[str, tuple[int, ...]]:
     """Shapes of all [2, ., .] and [2, ., ., .] module outputs, in the order they were last made.
 
     Outputs after the network's global pooling are not feature maps.
@@ -122,7 +128,7 @@ def _feature_maps(network: nn.Module, image: tuple[int, int]) -> dict[str, tuple
     ]
     try:
         with evaluating(network):
-            network(blank_images(network, image))
+            run(network, blank_images(network, image))
     finally:
         for handle in handles:
             handle.remove()

@@ -15,6 +15,9 @@ from lloss.errors import LabelError, ProjectError
 from lloss.files import write_text
 from lloss.pools.uri import PoolUri
 from lloss.project.project import FILE, HOLDOUT, Project, load_project
+from lloss.training.training_data import PAIRS
+
+LEAST, MOST = 10, 500  # Images that a cycle selects where nothing else is asked for
 
 
 def create_project(
@@ -29,7 +32,8 @@ def create_project(
 
     Args:
         root: the project's folder; created if missing.
-        values: keys of :class:`Project`; paths are relative to the working directory.
+        values: keys of :class:`Project`; paths are relative to the working directory. Without
+            ``k`` it is chosen by the number of labels.
         train: ``preset`` and the training settings that differ from it.
         problems: receives broken annotations and notes for the user.
     """
@@ -46,26 +50,44 @@ def create_project(
         if value := written.get(name):
             pool = PoolUri.parse(value) if name in ("pool", "test") else None
             written[name] = pool.relative_to(root) if pool else relative_source(value, root)
+    chosen = written.get("k")  # 0 is refused
     with _restored_on_failure(root):
-        write_text(root / FILE, _toml(written, train))
+        write_text(root / FILE, _toml({**written, "k": 1 if chosen is None else chosen}, train))
         project = load_project(root)
-        _check(project, problems)
+        labels = _check(project, problems)
+        if chosen is None:
+            k = _k(project, labels, problems)
+            write_text(root / FILE, _toml({**written, "k": k}, train))
+            project = load_project(root)
     return project
 
 
-def _check(project: Project, problems: Problems) -> None:
+def _k(project: Project, labels: int, problems: Problems) -> int:
+    """Choose how many images a cycle selects: each adds a quarter to the labels."""
+    k, why = min(max(labels // 4, LEAST), MOST), f"a quarter of the {labels} labels"
+    if k != labels // 4:
+        why += f", {'at least' if k == LEAST else 'at most'} {k}"
+    pool = project.open_pool()
+    if pool.counted:
+        left = pool.count() - labels
+        if k > left // 2:
+            k, why = max(left // 2, 1), f"half of the {left} images that are not labeled"
+    problems.note(f"k = {k} images to label per cycle: {why}; -k sets it")
+    return k
+
+
+def _check(project: Project, problems: Problems) -> int:
+    """Refuse what no cycle could use; return the number of labels."""
     task = project.task
     task.check_empty(project.empty)
     labeled = project.open_labels(problems=problems)
     training, _ = project.split(labeled, problems)
     for labels in (labeled.labels, training.labels):  # without images that are in the test set too
         task.check(labels, task.classes(labels))
-    if len(training) < project.train.batch_size:
-        raise LabelError(
-            f"{labeled.origin}: {len(training)} images to train on are fewer than a batch of "
-            f"{project.train.batch_size}: label more, or pass --batch-size {len(training)}"
-        )
+    if len(training) < 2:
+        raise LabelError(f"{labeled.origin}: {len(training)} image to train on: {PAIRS}")
     task.note_classes(labeled.labels, problems)
+    return len(labeled)
 
 
 @contextlib.contextmanager

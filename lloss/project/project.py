@@ -34,11 +34,19 @@ from lloss.tasks import get_task
 from lloss.tasks.presets import PRESETS, resolve_settings
 from lloss.tasks.task import Task
 from lloss.tasks.train_settings import TrainSettings, check_kind
-from lloss.training.holdout import draw_holdout, holdout_ids, refuse_unknown, uncovered
+from lloss.training.holdout import (
+    AUTOMATIC_SHARE,
+    draw_holdout,
+    holdout_ids,
+    refuse_unknown,
+    too_few_note,
+    uncovered,
+)
 
 FILE = "lloss.toml"
 HOLDOUT = "holdout.csv"
 CycleStrategy = Literal["diverse", "top"]
+CyclePrecision = Literal["fp32", "auto"]
 
 
 def _key(comment: str, default: Any = MISSING) -> Any:
@@ -59,9 +67,13 @@ class Project:
     )
     subset: int = _key("select from so many random images only; 0: all", 0)
     seed: int = _key("random seed of sub-pool and hold-out", 0)
-    holdout: float = _key("share of the first labels kept for measuring, if there is no test", 0.1)
+    holdout: float = _key("share of the labels kept for measuring; -1: 50 or a tenth, from 150", -1)
     test: str = _key("labeled images to measure on", "")
     test_labels: str = _key("their labels, or those of test images in the pool", "")
+    precision: CyclePrecision = _key(
+        "of the network that scores; auto: int8 or fp16 for large pools, where faster and faithful",
+        "fp32",
+    )
     warm_start: bool = _key(
         "start each cycle from the previous weights; default: from scratch", False
     )
@@ -87,8 +99,10 @@ class Project:
                     f"{name} = {public}: contains credentials, which do not belong in {FILE}; "
                     "leave them to the environment"
                 )
-        if not 0 <= self.holdout < 1:
-            raise SettingsError(f"holdout = {self.holdout}: give a share of the labels below 1")
+        if not (0 <= self.holdout < 1 or self.holdout == AUTOMATIC_SHARE):
+            raise SettingsError(
+                f"holdout = {self.holdout}: give a share of the labels below 1, or -1 for automatic"
+            )
         if "yolo" in self.formats:
             check_yolo(self.train.task)
         self.selection(1, False)
@@ -156,8 +170,9 @@ class Project:
     ) -> tuple[LabeledSet, LabeledSet | None]:
         """Split the labels into images to train on and images to measure on.
 
-        Without a test set a share of the first labels is held out once, for all cycles: images
-        selected later are not a fair sample, and a learning curve needs one test set. Labeled
+        Without a test set a share of the labels is held out once, as soon as they are enough, for
+        all cycles: images selected later are not a fair sample, and a learning curve needs one test
+        set. Labeled
         images that the test set contains too, by path or content, are left out with a note.
 
         Raises:
@@ -191,6 +206,8 @@ class Project:
         if not path.exists():
             drawn = draw_holdout(self.task, labeled, self.holdout, self.seed)
             if not drawn:
+                if self.holdout == AUTOMATIC_SHARE:
+                    problems.note(too_few_note(len(labeled)))
                 return labeled, None
             write_text(path, labels_text(drawn))
             if any(self.cycles.glob("*/summary.json")):
@@ -234,8 +251,7 @@ def load_project(root: Path) -> Project:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ProjectError(
-            f"{root}: contains no {FILE}; start with lloss init {root} --pool POOL --labels CSV "
-            "-k K"
+            f"{root}: contains no {FILE}; start with lloss init {root} --pool POOL --labels CSV"
         ) from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ProjectError(f"{path}: cannot be read: {error}") from error

@@ -8,16 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
+from lloss.data.labeled_set import LabeledSet
+from lloss.manifest import EMBEDDING, PRETRAINED_EMBEDDING
+from lloss.pools import Item
 from lloss.scores.score_source import TableScores
+from lloss.scores.scores_folder import scores_table
 from lloss.selection import SelectionSettings, select
 from lloss.selection.hashing import draw_ids
 from lloss.statistics.ranking_metrics import RankingFigures
+from lloss.tasks import get_task
 from lloss.tasks.train_settings import TrainSettings
+from lloss.training.decisions import decide
 from lloss.training.evaluation import measure
 from lloss.training.trainer import Trainer, predict
 from lloss.training.training_data import TrainingData
@@ -75,15 +81,23 @@ def simulate(
     results = []
     for cycle in range(experiment.cycles):
         rows = np.array(sorted(map(int, labeled)))
-        trainer = Trainer(settings, experiment.pool.take(rows))
+        data = experiment.pool.take(rows)
+        trainer = Trainer(_decided(settings, data), data)
         while not trainer.finished:
             trainer.advance()
-        found = measure(trainer.model, settings, experiment.test)
+        found = measure(trainer.model, trainer.settings, experiment.test)
         results.append(CycleResult(cycle, len(labeled), found.metric, found.head, found.entropy))
         progress(results[-1])
         if cycle + 1 < experiment.cycles:  # the pool is not scored after the last training
             labeled += _pick(trainer, experiment, method, labeled, cycle)
     return results
+
+
+def _decided(settings: TrainSettings, data: TrainingData) -> TrainSettings:
+    rows = range(len(data.images))
+    items = [Item(str(row), partial(data.images.__getitem__, row)) for row in rows]
+    labeled = LabeledSet(items, list(data.targets), "labeled images")
+    return decide(get_task(settings.task), settings, labeled).settings
 
 
 def _pick(
@@ -95,11 +109,7 @@ def _pick(
     if method.how == "random":
         return draw_ids(map(str, rest), experiment.k, seed)
     columns = scores_of(trainer, experiment.pool.images[rest])
-    embedding = columns["embedding"]
-    vectors = pa.FixedSizeListArray.from_arrays(embedding.ravel(), embedding.shape[1])
-    table = pa.table(
-        {"id": [str(row) for row in rest], method.by: columns[method.by], "embedding": vectors}
-    )
+    table = scores_table([str(row) for row in rest], columns)
     how = SelectionSettings(
         k=experiment.k,
         strategy=method.how,
@@ -111,12 +121,15 @@ def _pick(
 
 
 def scores_of(trainer: Trainer, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
-    """Compute what the exported graph would give for these images: loss, entropy, embedding."""
+    """Compute what the exported graph would give for these images: loss, entropy, embeddings."""
     parts: dict[str, list[NDArray[np.float32]]] = {}
     for _, forward in predict(trainer.model, trainer.settings, images):
         entropy = trainer.model.objective.outputs(forward.output)["entropy"]
-        found = {"entropy": entropy, "embedding": forward.embedding, "loss": forward.loss}
+        found = {"entropy": entropy, EMBEDDING: forward.embedding, "loss": forward.loss}
         for name, value in found.items():
             if value is not None:
                 parts.setdefault(name, []).append(value.float().cpu().numpy())
+    if trainer.model.pretrained is not None:
+        forwards = predict(trainer.model.pretrained, trainer.settings, images)
+        parts[PRETRAINED_EMBEDDING] = [f.embedding.cpu().numpy() for _, f in forwards]
     return {name: np.concatenate(part) for name, part in parts.items()}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import copy
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from lloss.errors import SettingsError
@@ -13,16 +15,20 @@ from lloss.modeling import IMAGENET_MEAN, IMAGENET_STD
 from lloss.modeling.attached_model import AttachedModel, Preparation, release_taps
 from lloss.modeling.head import LossPredictionHead
 from lloss.modeling.network import TappedNetwork
+from lloss.modeling.network_source import build_network
 from lloss.modeling.objective import Objective
-from lloss.modeling.taps import blank_images, evaluating, find_taps
-from lloss.tasks import TASKS, get_task
-from lloss.tasks.outside_objective import NamedObjective, OwnObjective, prediction_of
+from lloss.modeling.prediction import described, prediction_of
+from lloss.modeling.taps import Tap, blank_images, evaluating, find_taps
+from lloss.tasks import get_task, task_names
+from lloss.tasks.adapters import detector_of
+from lloss.tasks.adapters.detector import Detector, Input
+from lloss.tasks.outside_objective import NamedObjective, OwnObjective
 from lloss.tasks.task import Task
-from lloss.tasks.train_settings import TrainSettings
+from lloss.tasks.train_settings import Embedding, TrainSettings, check_kind
 
 
 def attach(
-    network: nn.Module,
+    network: nn.Module | str,
     *,
     task: Any = "classification",
     classes: Sequence[str] = (),
@@ -30,9 +36,10 @@ def attach(
     taps: Sequence[str] = (),
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
-    fit: Fit = "crop",
+    fit: Fit | None = None,
     summary: bool = True,
     hidden: int = 128,
+    keep_embedding: Embedding = "trained",
 ) -> AttachedModel:
     """Attach a fresh head to a network: ``out, predicted = model(images)``.
 
@@ -41,36 +48,46 @@ def attach(
 
     Args:
         network: takes float [N, 3, H, W]; its output is a tensor, a tuple, a dict, or an output
-            class of Hugging Face.
+            class of Hugging Face. Or a detector: torchvision's RetinaNet, FCOS, SSD or FasterRCNN,
+            or Ultralytics' YOLO, whose output is then its predictions before they are decoded. Or
+            ``timm:NAME`` or ``package.module:factory``: that network, with random weights.
         task: ``classification``, ``segmentation``, ``pose`` or ``detection``, where the network's
             output is what that task of lloss takes; or an object with ``loss_per_image(output,
             targets) -> float [N]`` and optionally ``outputs(output)``, a dict of tensors [N, ...]
             to export, ``summary(output) -> float [N, S]``, which the head sees too, and
             ``metric(output, targets) -> float [N]``. Its ``output`` is the network's own.
-        classes: their names, in the order of the outputs; of a classifier by default 0, 1, 2, …
+        classes: their names, in the order of the outputs; of a classifier by default 0, 1, 2, …, of
+            YOLO its own.
         size: of the input in pixels, a side or (height, width); by default that of timm's
-            ``pretrained_cfg`` or of Hugging Face's ``config.image_size``.
+            ``pretrained_cfg``, of Hugging Face's ``config.image_size`` or of the detector.
         taps: names of modules to read; by default found, see ``model.taps``.
-        mean: of the channels in 0..1; by default of timm's ``pretrained_cfg``, or ImageNet's.
+        mean: of the channels in 0..1; by default of timm's ``pretrained_cfg``, of the detector, or
+            ImageNet's.
         std: likewise.
-        fit: resize mode, see :class:`lloss.ImageSpec`.
+        fit: resize mode, see :class:`lloss.ImageSpec`; by default the detector's, or ``crop``.
         summary: whether the head sees a summary of the network's output too.
         hidden: units of the head for each input.
+        keep_embedding: ``pretrained`` keeps a copy of the network as it is now, whose features an
+            export gives as ``pretrained_embedding``, to select by diversity.
 
     Raises:
         SettingsError: the network cannot take such images, a tap is not a module with a feature
             map, or the network's output does not fit the task.
     """
-    defaults = _defaults(network)
-    height, width = _sides(size or defaults["size"])
+    check_kind("keep_embedding", keep_embedding, Embedding)
     known = get_task(task) if isinstance(task, str) else None
-    found = find_taps(network, (height, width), taps)
-    images = blank_images(network, (height, width))
-    with evaluating(network):
-        output = network(images)
-    if known:
+    network = _built(network, classes) if isinstance(network, str) else network
+    detector = _detector(network, known, classes)
+    network = detector.network if detector else network  # the one inside Ultralytics' YOLO
+    usual = detector.input() if detector else _usual_input(network)
+    height, width = _sides(size or usual.size)
+    found, output = _tapped(network, (height, width), taps, detector)
+    objective: Objective
+    if detector:
+        names, objective = _names(detector.classes), detector
+    elif known:
         names = _class_names(known.name, classes, output)
-        objective: Objective = NamedObjective(_objective(known, names, height))
+        objective = NamedObjective(_objective(known, names, height))
     else:
         names, objective = _names(classes), OwnObjective(task)
     name = known.name if known else _name_of(task)
@@ -78,29 +95,58 @@ def attach(
     channels = [tap.channels for tap in found]
     head = LossPredictionHead(channels, objective.summary_size if summary else 0, hidden)
     release_taps(network)
-    tapped = TappedNetwork(network, objective, found, head.to(images.device))
+    device = next(network.parameters(), torch.empty(0)).device
+    pretrained = copy.deepcopy(network) if keep_embedding == "pretrained" else None
+    tapped = TappedNetwork(network, objective, found, head.to(device), pretrained)
     preparation = Preparation(
-        image=ImageSpec(height, width, fit),
-        mean=_three("mean", mean or defaults["mean"]),
-        std=_three("std", std or defaults["std"]),
+        image=ImageSpec(height, width, fit or usual.fit, fill=usual.fill),
+        mean=_three("mean", mean or usual.mean),
+        std=_three("std", std or usual.std),
     )
     model = AttachedModel(tapped, name, names, preparation)
     model.training = tapped.training = head.training = network.training
     return model
 
 
-def _defaults(network: nn.Module) -> dict[str, Any]:
+def _built(model: str, classes: Sequence[str]) -> nn.Module:
+    if not classes:
+        raise SettingsError(f"network {model!r}: name the classes that it is to be built for")
+    return build_network(model, len(classes))
+
+
+def _detector(network: nn.Module, known: Task | None, classes: Sequence[str]) -> Detector | None:
+    """Make the detector that a network of a known library is; None for other networks."""
+    make = detector_of(network) if known else None
+    if make is None or known is None:
+        return None
+    if known.name != "detection":
+        raise SettingsError(
+            f'task {known.name!r}: a {type(network).__name__} finds objects; pass task="detection"'
+        )
+    return make(classes)
+
+
+def _tapped(
+    network: nn.Module, image: tuple[int, int], taps: Sequence[str], detector: Detector | None
+) -> tuple[tuple[Tap, ...], Any]:
+    """Choose the taps, and run the network on two images."""
+    run: Callable[[nn.Module, Tensor], Any] = nn.Module.__call__
+    if detector:
+        detector.check_size(*image)
+        taps, run = taps or detector.taps(image), detector.run
+    found = find_taps(network, image, taps, run)
+    with evaluating(network):
+        return found, run(network, blank_images(network, image))
+
+
+def _usual_input(network: nn.Module) -> Input:
     """The preparation of images that the network names itself, as timm's and Hugging Face's do."""
     timm = getattr(network, "pretrained_cfg", None)
     found = dict(timm) if isinstance(timm, Mapping) else {}
     size = found.get("input_size", (0,))[-2:]  # (3, H, W)
     if not any(size):
         size = getattr(getattr(network, "config", None), "image_size", 0)
-    return {
-        "size": size,
-        "mean": found.get("mean", IMAGENET_MEAN),
-        "std": found.get("std", IMAGENET_STD),
-    }
+    return Input(size, "crop", found.get("mean", IMAGENET_MEAN), found.get("std", IMAGENET_STD))
 
 
 def _sides(size: Any) -> tuple[int, int]:
@@ -137,7 +183,7 @@ def _class_names(task: str, classes: Sequence[str], output: Any) -> tuple[str, .
     if not isinstance(logits, Tensor) or logits.ndim != dims or len(logits) != 2:
         wanted = "[N, classes]" if dims == 2 else "[N, classes, H, W]"
         raise SettingsError(
-            f"task {task!r}: needs logits {wanted}, the network gives {_described(logits)} for two "
+            f"task {task!r}: needs logits {wanted}, the network gives {described(logits)} for two "
             "images; give an object with loss_per_image(output, targets) as task"
         )
     if names and len(names) != logits.shape[1]:
@@ -147,13 +193,6 @@ def _class_names(task: str, classes: Sequence[str], output: Any) -> tuple[str, .
     return names or tuple(map(str, range(logits.shape[1])))
 
 
-def _described(value: Any) -> str:
-    if isinstance(value, Tensor):
-        return str(list(value.shape))
-    keys = f" with {', '.join(map(str, value))}" if isinstance(value, Mapping) else ""
-    return f"a {type(value).__name__}{keys}"
-
-
 def _objective(task: Task, names: Sequence[str], size: int) -> Objective:
     settings = TrainSettings(task=task.name, model=task.defaults("")["model"], size=size)
     return task.objective(settings, names)
@@ -161,7 +200,7 @@ def _objective(task: Task, names: Sequence[str], size: int) -> Objective:
 
 def _name_of(task: Any) -> str:
     name = str(getattr(task, "name", "") or type(task).__name__)
-    return type(task).__name__ if name in TASKS else name
+    return type(task).__name__ if name in task_names() else name
 
 
 def _check_output(objective: Objective, output: Any, name: str) -> None:
@@ -175,5 +214,5 @@ def _check_output(objective: Objective, output: Any, name: str) -> None:
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise SettingsError(
-            f"task {name!r}: does not fit the network's output, {_described(output)}: {reason}"
+            f"task {name!r}: does not fit the network's output, {described(output)}: {reason}"
         ) from error

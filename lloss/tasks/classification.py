@@ -20,10 +20,12 @@ from lloss.data.labeled_set import LabeledSet
 from lloss.errors import LabelError
 from lloss.files import write_text
 from lloss.images.decode import Pixels, decode_into, size_of
-from lloss.modeling.classifiers import build_classifier, preparation
+from lloss.modeling.classifiers import OWN, build_classifier, preparation, published
 from lloss.modeling.head import LOG_FLOOR
 from lloss.modeling.meter import Meter
 from lloss.modeling.objective import Objective
+from lloss.modeling.prediction import prediction_of
+from lloss.modeling.published_weights import Published
 from lloss.pools import Item
 from lloss.statistics.confidence_intervals import Floats, Interval, wilson
 from lloss.tasks.task import Decoding, Task
@@ -32,16 +34,11 @@ from lloss.tasks.train_settings import TrainSettings
 SUMMARY_CLASSES = 10
 """The head sees at most so many of the sorted log-probabilities: the rest decides little."""
 
-_ADAM = {"optimizer": "adam", "lr": 1e-3, "weight_decay": 0.0}
-RECIPES: dict[str, dict[str, Any]] = {
-    "resnet18-cifar": {"lr": 0.1},
-    "resnet10-cifar-narrow": {"lr": 0.1},
-    "convnext": _ADAM,
-    "maxvit": _ADAM,
-    "swin": {**_ADAM, "lr": 3e-4},
-    "vit": {**_ADAM, "lr": 3e-4},
-}
-"""Settings by the start of a network's name; most networks diverge at the CIFAR networks' rate."""
+FIXED = ("vit_", "maxvit_")
+"""Starts of names of networks that take one size only."""
+
+LEAST = {**dict.fromkeys(OWN, 8), "inception_v3": 96}
+"""The smallest sides in pixels of networks that do not take 32, or less."""
 
 
 class ClassificationObjective(Objective):
@@ -71,6 +68,10 @@ class ClassificationObjective(Objective):
             "confidence": top[:, 0],
             "prediction": output.argmax(1).float(),
         }
+
+    def metric(self, output: Tensor, targets: Tensor) -> Tensor:
+        """1 where the largest logit is the target's, 0 elsewhere."""
+        return (output.argmax(1) == targets).float()
 
     def predictions(self, output: Tensor) -> list[Prediction]:
         """The most probable class; its score is the probability."""
@@ -111,19 +112,34 @@ class _Classification(Task):
     labels_file = "labels.csv"
     files_among_images = CLASS_FILES
     cut_effect = "is not looked at"
+    keeps_pretrained = True
 
     def defaults(self, model: str) -> dict[str, Any]:
-        """How images were prepared for the network's ImageNet weights, and its recipe."""
+        """How images were prepared for the network's ImageNet weights."""
         model = model or TrainSettings.model
-        recipe = next((r for start, r in RECIPES.items() if model.startswith(start)), {})
-        return {"model": model, **preparation(model), **recipe}
+        found = preparation(model)
+        del found["size"]
+        return {"model": model, **found}
+
+    def input_sizes(self, settings: TrainSettings) -> tuple[int, int]:
+        own = preparation(settings.model)["size"]
+        return own if settings.model.startswith(FIXED) else LEAST.get(settings.model, 32), own
 
     def build(self, settings: TrainSettings, classes: Sequence[str]) -> nn.Module:
-        return build_classifier(settings.model, len(classes), settings.weights)
+        return build_classifier(settings.model, len(classes))
+
+    def published(self, settings: TrainSettings, weights: str) -> Published | None:
+        return published(settings.model)
 
     def class_layers(self, names: Sequence[str]) -> tuple[str, ...]:
         last = names[-1].rpartition(".")[0] + "."
         return tuple(name for name in names if name.startswith(last))
+
+    def prediction(self, output: Any, images: Tensor) -> Any:
+        return prediction_of(output)
+
+    def prediction_shape(self, settings: TrainSettings, classes: Sequence[str]) -> tuple[int, ...]:
+        return (len(classes),)
 
     def objective(self, settings: TrainSettings, classes: Sequence[str]) -> Objective:
         return ClassificationObjective(classes)

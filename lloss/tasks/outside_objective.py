@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,28 +9,12 @@ from torch import Tensor
 
 from lloss.annotations.prediction import Prediction
 from lloss.errors import SettingsError
+from lloss.manifest import EMBEDDING, PRETRAINED_EMBEDDING
 from lloss.modeling.objective import Objective
-from lloss.tasks.classification import ClassificationObjective
+from lloss.modeling.prediction import prediction_of
 
-KEYS = ("logits", "out")
-"""Where Hugging Face and torchvision's segmentation networks keep their prediction."""
-
-RESERVED = ("id", "loss", "embedding")
+RESERVED = ("id", "loss", EMBEDDING, PRETRAINED_EMBEDDING)
 """Outputs of every graph, which a task cannot have under the same name."""
-
-
-def prediction_of(output: Any) -> Any:
-    """Return the prediction in an output: ``logits`` or ``out`` of it, or the first of a tuple."""
-    if isinstance(output, Tensor):
-        return output
-    for key in KEYS:
-        found = output.get(key) if isinstance(output, Mapping) else getattr(output, key, None)
-        if isinstance(found, Tensor):
-            return found
-    if isinstance(output, Mapping):
-        only = list(output.values())
-        return only[0] if len(only) == 1 else output
-    return output[0] if isinstance(output, (tuple, list)) and output else output
 
 
 class NamedObjective(Objective):
@@ -54,11 +37,7 @@ class NamedObjective(Objective):
         return self.inner.predictions(prediction_of(output))
 
     def metric(self, output: Any, targets: Any) -> Tensor | None:
-        """Whether each image's class is right, 0 or 1, float [N]; None for other tasks."""
-        if not isinstance(self.inner, ClassificationObjective):
-            return None
-        right: Tensor = prediction_of(output).argmax(1) == targets
-        return right.float()
+        return self.inner.metric(prediction_of(output), targets)
 
 
 class OwnObjective(Objective):

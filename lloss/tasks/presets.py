@@ -14,6 +14,8 @@ _PAPER = {
     "hidden": 128,
     "xi": 1.0,
     "schedule": "step",
+    "clip": 0.0,
+    "fresh_lr": 1.0,
 }
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
@@ -22,6 +24,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         **_PAPER,
         "task": "classification",
         "model": "resnet18-cifar",
+        "weights": "none",
         "size": 32,
         "head_weight": 1.0,
         "gradient_stop": 120,
@@ -87,9 +90,10 @@ PRESETS: dict[str, dict[str, Any]] = {
 def resolve_settings(preset: str, where: str = "settings", **given: Any) -> TrainSettings:
     """Return the task's defaults, a preset's settings over them, and over both what is given.
 
-    None counts as not given; ``where`` names the source of what is given in messages. Raises
-    ``SettingsError`` for an unknown preset or task, a preset of another task or (where it has taps)
-    another model, or a value that the task cannot use.
+    Automatic values stay so, see :data:`.AUTOMATIC`. None counts as not given; ``where`` names the
+    source of what is given in messages. Raises ``SettingsError`` for an unknown preset or task, a
+    preset of another task or (where it has taps) another model, or a value that the task cannot
+    use.
     """
     if preset not in PRESETS:
         raise SettingsError(f"preset {preset!r}: choose one of {', '.join(PRESETS)}")
@@ -103,7 +107,8 @@ def resolve_settings(preset: str, where: str = "settings", **given: Any) -> Trai
                 f"leave the {name} out, or the preset"
             )
     task = get_task(values.get("task", TrainSettings.task))
-    defaults = task.defaults(values.get("model", ""))
-    settings = task.sized(TrainSettings.from_dict({**defaults, **values}, where))
+    model, args = values.get("model", ""), values.get("model_args", ())
+    defaults = task.networks(model, args).defaults(model)
+    settings = TrainSettings.from_dict({**defaults, **values}, where)
     task.check_settings(settings)
     return settings

@@ -5,15 +5,16 @@ The model side is :mod:`lloss.modeling.objective`; ``lloss/tasks/__init__.py`` l
 
 from __future__ import annotations
 
+import copy
 import dataclasses
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
 from lloss.annotations import Problems
 from lloss.data.annotation_folders import file_among
@@ -25,11 +26,15 @@ from lloss.images.decode import ImageSpec, Pixels
 from lloss.modeling.head import LossPredictionHead
 from lloss.modeling.head_losses import HEAD_LOSSES
 from lloss.modeling.network import TappedNetwork
+from lloss.modeling.network_factory import read_arguments
+from lloss.modeling.network_source import is_outside
 from lloss.modeling.objective import Objective
 from lloss.modeling.taps import find_taps
 from lloss.pools import Item, Pool
 from lloss.pools.uri import is_fiftyone
-from lloss.tasks.train_settings import NAMED_WEIGHTS, STATE_DICT, TrainSettings
+from lloss.tasks.networks import Networks
+from lloss.tasks.outside_networks import OutsideNetworks
+from lloss.tasks.train_settings import AUTOMATIC, NAMED_WEIGHTS, STATE_DICT, TrainSettings
 from lloss.text.similar_names import lone_classes, similar_note
 
 
@@ -43,7 +48,7 @@ class Decoding:
     cut: CroppedShare | None = None  # counts what the network's input cuts off
 
 
-class Task(ABC):
+class Task(Networks):
     """What differs from task to task, except the loss of the output: see :class:`.Objective`.
 
     A *label* is what a person gave an image (a class name, boxes, joints); a *target* is what
@@ -67,49 +72,68 @@ class Task(ABC):
     # is not its image's
     masks: bool = False
     loss_norms: bool = False  # whether the setting `loss_norm` has an effect
+    keeps_pretrained: bool = False  # whether the setting `keep_embedding` has a choice
     names_are_free: bool = True  # whether class names are the user's, and may be misspelled
     may_be_empty: bool = False  # whether a label may show nothing, see `lloss.data.empty_labels`
 
     # Networks
 
-    @abstractmethod
-    def defaults(self, model: str) -> dict[str, Any]:
-        """Return settings for a model ("": the usual one); ``SettingsError`` for an unknown one."""
+    def networks(self, model: str, args: Sequence[str] = ()) -> Networks:
+        """Return what knows a network of this name: the task, or :class:`.OutsideNetworks`."""
+        return OutsideNetworks(self, model, args) if is_outside(model) else self
 
-    def sized(self, settings: TrainSettings) -> TrainSettings:
-        """Replace a size of 0 by the model's own."""
-        size = settings.size or self.defaults(settings.model)["size"]
-        return dataclasses.replace(settings, size=size)
+    def prediction(self, output: Any, images: Tensor) -> Any:
+        """Return what the objective takes of what a network from outside returns for images."""
+        return output
+
+    def prediction_shape(
+        self, settings: TrainSettings, classes: Sequence[str]
+    ) -> tuple[int, ...] | None:
+        """Return the shape after N of what the objective takes; None where it is not one tensor."""
+        return None
 
     def check_settings(self, settings: TrainSettings) -> None:
         """Refuse settings that training would ignore or fail at, with a ``SettingsError``."""
         augment, start = settings.augment, settings.weights
+        if read_arguments(settings.model_args) and not is_outside(settings.model):
+            raise SettingsError(
+                f"model_args: {settings.model} takes none; they are for timm:NAME and factories"
+            )
         if settings.head_loss not in HEAD_LOSSES:
             choices = ", ".join(HEAD_LOSSES)
             raise SettingsError(f"head_loss = {settings.head_loss!r}: choose one of {choices}")
+        if settings.freeze and not settings.head:
+            raise SettingsError("freeze = True: trains the head alone; leave head = False out")
         if augment not in self.augments:
             raise SettingsError(
                 f"augment = {augment!r}: {self.name} has {', '.join(self.augments)}"
             )
-        if start not in self.weights and (start in NAMED_WEIGHTS or STATE_DICT not in self.weights):
+        known = start in ("auto", *self.weights)
+        if not known and (start in NAMED_WEIGHTS or STATE_DICT not in self.weights):
             choices = " or ".join(self.weights)
             raise SettingsError(f"weights {start!r}: {self.name} starts from {choices}")
+        if settings.keep_embedding == "pretrained":
+            self._check_pretrained(settings)
         if settings.loss_norm != TrainSettings.loss_norm and not self.loss_norms:
             raise SettingsError(
                 f"loss_norm = {settings.loss_norm!r}: {self.name} has no such choice; leave it out"
             )
 
-    @abstractmethod
-    def build(self, settings: TrainSettings, classes: Sequence[str]) -> nn.Module:
-        """Build the network without head: float [N, 3, H, W] to its output."""
-
-    def taps(self, settings: TrainSettings) -> tuple[str, ...]:
-        """Name the modules that the head reads; () to have them found."""
-        return ()
-
-    @abstractmethod
-    def class_layers(self, names: Sequence[str]) -> tuple[str, ...]:
-        """Name the network's parameters and buffers that depend on the classes."""
+    def _check_pretrained(self, settings: TrainSettings) -> None:
+        if not self.keeps_pretrained:
+            raise SettingsError(
+                f"keep_embedding = 'pretrained': {self.name} has no such choice; leave it out"
+            )
+        if settings.freeze:
+            raise SettingsError(
+                "keep_embedding = 'pretrained': freeze leaves the network, and its embedding, as "
+                "they were; leave one of the two out"
+            )
+        if settings.weights == "none":
+            raise SettingsError(
+                "keep_embedding = 'pretrained': weights = 'none' are random, and so would the "
+                "embeddings be; choose weights imagenet or a state dict's path, or leave it out"
+            )
 
     @abstractmethod
     def objective(self, settings: TrainSettings, classes: Sequence[str]) -> Objective:
@@ -119,16 +143,31 @@ class Task(ABC):
         """Build a fresh network with head, for settings whose ``size`` is not 0.
 
         The network's weights are drawn before the head's: without one it starts as the same.
+        Undecided weights are random ones.
         """
+        if settings.weights == AUTOMATIC["weights"]:
+            settings = dataclasses.replace(settings, weights="none")
         self.check_settings(settings)
-        network, objective = self.build(settings, classes), self.objective(settings, classes)
+        return self.unchecked_network(settings, classes)
+
+    def unchecked_network(self, settings: TrainSettings, classes: Sequence[str]) -> TappedNetwork:
+        """Build it for settings that may be those of an earlier version."""
+        made = self.networks(settings.model, settings.model_args)
+        network = made.build(settings, classes)
+        objective = self.objective(made.objective_settings(settings), classes)
+        start = made.start(network, settings, classes)
+        keeps = settings.keep_embedding == "pretrained"
+        pretrained = copy.deepcopy(network) if keeps else None
         image = settings.size, settings.size
-        taps = find_taps(network, image, settings.taps or self.taps(settings))
+        taps = find_taps(network, image, settings.taps or made.taps(settings))
+        made.check_output(network, objective, settings, classes)
         head = None
         if settings.head:
             summary = objective.summary_size if settings.head_summary else 0
             head = LossPredictionHead([tap.channels for tap in taps], summary, settings.hidden)
-        return TappedNetwork(network, objective, taps, head)
+        tapped = TappedNetwork(network, objective, taps, head, pretrained)
+        tapped.start = start
+        return tapped
 
     # Labels
 

@@ -11,16 +11,30 @@ from typing import Any, Literal
 from lloss.errors import SettingsError
 from lloss.images.decode import Fit, ImageSpec
 from lloss.modeling import IMAGENET_MEAN, IMAGENET_STD
-from lloss.tasks import TASKS
+from lloss.tasks import task_names
 
 Augment = Literal["none", "flip", "crop", "flip-crop", "ssd", "pose"]
-Optimizer = Literal["sgd", "rmsprop", "adam"]
+Optimizer = Literal["auto", "sgd", "rmsprop", "adam", "adamw"]
 LossNorm = Literal["positives", "none"]
 Schedule = Literal["onecycle", "step"]
 Amp = Literal["auto", "off", "bf16"]
+Embedding = Literal["trained", "pretrained"]
 
 STATE_DICT = "the path of a state dict"
 NAMED_WEIGHTS = ("none", "imagenet", "coco")
+
+AUTOMATIC: dict[str, Any] = {
+    "weights": "auto",
+    "size": 0,
+    "epochs": 0,
+    "batch_size": 0,
+    "optimizer": "auto",
+    "lr": 0.0,
+    "weight_decay": -1.0,
+    "clip": -1.0,
+    "fresh_lr": 0.0,
+}
+"""Values that leave a setting to :func:`lloss.training.decisions.decide`."""
 
 ENDED = [("flip_test", False)]  # Of files of earlier versions: without effect
 
@@ -36,12 +50,18 @@ class TrainSettings:
     The defaults are those of classification; :func:`.resolve_settings` fills in a task's own.
     """
 
-    task: str = _setting("classification", f"{', '.join(TASKS)}; brings its defaults.")
-    model: str = _setting("resnet18", "The network: torchvision's name, or one of lloss's own.")
-    weights: str = _setting("none", "First weights: none, imagenet, coco, or a state dict's path.")
-    size: int = _setting(0, "Side of the square input in pixels; 0 for the model's own.")
+    task: str = _setting("classification", f"{', '.join(task_names())}; brings its defaults.")
+    model: str = _setting(
+        "resnet18", "The network: of torchvision or lloss, timm:NAME, or package.module:factory."
+    )
+    model_args: tuple[str, ...] = _setting((), "key=value for timm or the factory. Repeatable.")
+    weights: str = _setting("auto", "First weights: none, imagenet, coco, or a state dict's path.")
+    size: int = _setting(0, "Side of the square input in pixels; 0: automatic.")
     fit: Fit = _setting("crop", "Resize mode.")
     white: int = _setting(0, "White level of images of over 8 bits, as 4095; 0: 65535 of 16 bits.")
+    keep_embedding: Embedding = _setting(
+        "trained", "pretrained: also export features of the first weights, to select by diversity."
+    )
     taps: tuple[str, ...] = _setting((), "Modules that the head reads; none: found automatically.")
     head: bool = _setting(True, "Train a loss prediction head; without one it is a baseline.")
     head_loss: str = _setting(
@@ -52,12 +72,16 @@ class TrainSettings:
     xi: float = _setting(1.0, "Margin of the margin loss.")
     head_weight: float = _setting(1.0, "Lambda: weight of the head's loss in the total.")
     gradient_stop: int = _setting(0, "Epochs whose head gradient reaches the network; -1: all.")
-    epochs: int = _setting(60, "Passes over the labeled images.")
-    batch_size: int = _setting(64, "Images per step; an epoch is cut into nearly equal batches.")
-    optimizer: Optimizer = _setting("sgd", "Optimizer.")
-    lr: float = _setting(0.01, "Peak learning rate; 0.1 for resnet*-cifar, less for transformers.")
+    epochs: int = _setting(0, "Passes over the labeled images; 0: automatic.")
+    batch_size: int = _setting(0, "Most images per step; 0: automatic.")
+    optimizer: Optimizer = _setting("auto", "Optimizer.")
+    lr: float = _setting(0.0, "Peak learning rate; 0: automatic.")
     momentum: float = _setting(0.9, "Momentum of sgd and rmsprop.")
-    weight_decay: float = _setting(5e-4, "Weight decay.")
+    weight_decay: float = _setting(-1.0, "Weight decay; -1: automatic.")
+    clip: float = _setting(-1.0, "Largest norm of a gradient; 0: none, -1: automatic.")
+    fresh_lr: float = _setting(
+        0.0, "Learning rate of layers without trained weights, as a multiple of lr; 0: automatic."
+    )
     schedule: Schedule = _setting("onecycle", "Rise and cosine fall, or times 0.1 at milestones.")
     milestones: tuple[int, ...] = _setting((), "Epochs at which `step` lowers the learning rate.")
     augment: Augment = _setting("flip-crop", "Random changes of the training images.")
@@ -67,6 +91,9 @@ class TrainSettings:
     std: tuple[float, float, float] = _setting(IMAGENET_STD, "The channels are divided by it.")
     seed: int = _setting(0, "Random seed of weights, order of images and augmentation.")
     amp: Amp = _setting("auto", "Mixed precision; auto: bf16 where the hardware computes in it.")
+    freeze: bool = _setting(
+        False, "Leave the network as --weights has it; train the head, and a last layer if fresh."
+    )
     compile: bool = _setting(False, "Run the network through torch.compile.")
 
     def __post_init__(self) -> None:
@@ -74,19 +101,33 @@ class TrainSettings:
         for field in dataclasses.fields(self):
             check_kind(field.name, getattr(self, field.name), hints[field.name])
         at_least = {
-            "epochs": 1, "batch_size": 2, "hidden": 1, "size": 0, "seed": 0,
+            "epochs": 0, "batch_size": 0, "hidden": 1, "size": 0, "seed": 0,
             "gradient_stop": -1, "crop_padding": -1, "white": 0,
-            "momentum": 0, "weight_decay": 0, "head_weight": 0, "xi": 0,
+            "momentum": 0, "lr": 0, "head_weight": 0, "xi": 0, "fresh_lr": 0,
         }  # fmt: skip
         for name, low in at_least.items():
             if not low <= getattr(self, name) < math.inf:
                 raise SettingsError(f"{name} = {getattr(self, name)}: must be {low} or more")
         if min(self.milestones, default=0) < 0:
             raise SettingsError(f"milestones = {self.milestones}: epochs are counted from 0")
-        if not 0 < self.lr < math.inf:
-            raise SettingsError(f"lr = {self.lr}: must be above 0")
+        if self.batch_size == 1:
+            raise SettingsError("batch_size = 1: must be 2 or more, or 0 for automatic")
+        for name in ("weight_decay", "clip"):
+            value = getattr(self, name)
+            if not (value == -1 or 0 <= value < math.inf):
+                raise SettingsError(f"{name} = {value}: must be 0 or more, or -1 for automatic")
         if not all(0 < value < math.inf for value in self.std):
             raise SettingsError(f"std = {self.std}: must be above 0")
+
+    @property
+    def undecided(self) -> tuple[str, ...]:
+        """The names of the settings that are left to :func:`.decide`."""
+        return tuple(name for name, value in AUTOMATIC.items() if getattr(self, name) == value)
+
+    def filled_from(self, other: TrainSettings) -> TrainSettings:
+        """Take the values of another run for all that is undecided here."""
+        values: dict[str, Any] = {name: getattr(other, name) for name in self.undecided}
+        return dataclasses.replace(self, **values)
 
     @property
     def padding(self) -> int:

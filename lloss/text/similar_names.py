@@ -28,9 +28,16 @@ def nearest(name: str, known: Iterable[str], resembles: float = 0) -> str:
 
     ``resembles`` is the least similarity, 0 to 1; see :mod:`difflib`.
     """
+    return next(iter(nearest_few(name, known, 1, resembles)), "")
+
+
+def nearest_few(
+    name: str, known: Iterable[str], count: int = _SHOWN, resembles: float = 0
+) -> list[str]:
+    """The known names most similar to an unknown one, as :func:`nearest`; the best is first."""
     short = {other[:COMPARED].casefold(): other for other in known}
-    found = get_close_matches(name[:COMPARED].casefold(), short, 1, cutoff=resembles)
-    return short[found[0]][:COMPARED] if found else ""
+    found = get_close_matches(name[:COMPARED].casefold(), short, count, cutoff=resembles)
+    return [short[each][:COMPARED] for each in found]
 
 
 def similar_note(

@@ -16,6 +16,7 @@ from lloss.files import atomic_write, sha256_of
 from lloss.modeling import IMAGENET_MEAN, IMAGENET_STD
 from lloss.modeling.classifiers import HALVES
 from lloss.modeling.network import TappedNetwork
+from lloss.modeling.network_source import TIMM, is_outside
 from lloss.tasks import get_task
 from lloss.tasks.train_settings import TrainSettings
 
@@ -41,6 +42,8 @@ class Checkpoint:
     traces: NDArray[np.int64]
     state: dict[str, Any]  # of the `lloss.training.trainer.Trainer`
     path: Path | None = None  # the file it was read from
+    # Whether the network was given to `lloss.fit`: then the settings' model is its class's name
+    outside: bool = False
 
     @property
     def epoch(self) -> int:
@@ -79,22 +82,33 @@ class Checkpoint:
                 raise
 
     def network(self) -> TappedNetwork:
-        """Build the trained network with its head, ready to predict, on the CPU."""
-        # Weights come from the checkpoint: nothing is downloaded again. Earlier versions knew
-        # another loss of the head, which it was trained by and does not contain.
-        settings = dataclasses.replace(
-            self.settings, weights="none", head_loss=TrainSettings.head_loss
-        )
+        """Build the trained network with its head, ready to predict, on the CPU.
+
+        Raises ``CheckpointError`` where the settings do not name the network.
+        """
+        if self.outside:
+            raise CheckpointError(
+                f"{self.path}: is of a network given to lloss.fit, {self.settings.model!r}, which "
+                "only its own code can build; attach it in Python and call lloss.fit with the same "
+                "settings, run= and resume=True: it gets these weights"
+            )
+        # Weights come from the checkpoint: nothing is downloaded again.
+        settings = dataclasses.replace(self.settings, weights="none")
         with torch.random.fork_rng(devices=[]):  # it is built on the CPU
-            model = get_task(settings.task).network(settings, self.classes)
+            model = get_task(settings.task).unchecked_network(settings, self.classes)
         try:
             model.load_state_dict(self.state["model"])
         except RuntimeError as error:
-            raise CheckpointError(
-                f"{self.path}: does not fit the network {settings.model!r}; it was written by "
-                "another version of lloss or torchvision: train again"
-            ) from error
+            raise CheckpointError(self._unfit()) from error
         return model.eval()
+
+    def _unfit(self) -> str:
+        model = self.settings.model
+        line = f"{self.path}: its weights do not fit the network {model!r}"
+        if is_outside(model):
+            what = "another version of timm" if model.startswith(TIMM) else "other code of it"
+            return f"{line} as it is built here: it was trained with {what}; restore that"
+        return f"{line}; it was written by another version of lloss or torchvision: train again"
 
 
 def load_checkpoint(run: Path) -> Checkpoint:
@@ -120,6 +134,7 @@ def load_checkpoint(run: Path) -> Checkpoint:
             content["traces"].numpy(),
             state,
             path,
+            bool(content.get("outside", False)),
         )
     except CheckpointError:
         raise
@@ -130,7 +145,8 @@ def load_checkpoint(run: Path) -> Checkpoint:
 def _settings(values: dict[str, Any], state: dict[str, Any], path: Path) -> TrainSettings:
     """Read settings; those of earlier versions may leave the normalisation to the network."""
     values.pop("flip_test", None)
-    settings = TrainSettings.from_dict(values, str(path))
+    before = {"clip": 0.0, "fresh_lr": 1.0}  # how earlier versions trained
+    settings = TrainSettings.from_dict({**before, **values}, str(path))
     if not state.pop("transform_input", False):
         return settings
     if (settings.mean, settings.std) != (IMAGENET_MEAN, IMAGENET_STD):

@@ -5,18 +5,32 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
 from lloss.tasks.train_settings import TrainSettings
 
+FEW_STEPS = 100  # With a momentum of 0.1 statistics of the first steps are forgotten by then
 ROSE = 1.25  # Training failed where the last epoch's loss is this many times the first one's
 
 
 def remedy(settings: TrainSettings) -> str:
     """Say what to do about a learning rate that is too high."""
-    other = [] if settings.optimizer == "adam" else ["--optimizer adam with --lr 0.001"]
+    other = [] if settings.optimizer in ("adam", "adamw") else ["--optimizer adamw with --lr 0.001"]
     other += ["trained --weights"] if settings.weights == "none" else []
     other += ["--amp off"] if settings.amp != "off" else []
     also = f", or try {' or '.join(other)}" if other else ""
     return f"lower --lr (it is {settings.lr:g}; try {settings.lr / 10:g}){also}"
+
+
+def few_steps_note(model: nn.Module, steps: int) -> str:
+    """Say that a network with batch norm gets few steps; "" where that is not so."""
+    if steps >= FEW_STEPS or not any(isinstance(m, _BatchNorm) for m in model.modules()):
+        return ""
+    return (
+        f"{steps} steps are few for a network with batch norm: its running statistics follow "
+        f"slowly; more epochs, or a smaller batch, for {FEW_STEPS} or more"
+    )
 
 
 def doubts(settings: TrainSettings, metrics: Path) -> list[str]:

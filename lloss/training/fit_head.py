@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,35 +9,33 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from lloss.errors import LabelError, SettingsError
 from lloss.modeling.attached_model import AttachedModel
-from lloss.modeling.head import LossPredictionHead
-from lloss.modeling.head_losses import HEAD_LOSSES
-from lloss.modeling.taps import evaluating
+from lloss.modeling.head_losses import HEAD_LOSSES, HeadLoss
 from lloss.statistics.confidence_intervals import (
     Interval,
     in_percent,
     range_in_percent,
     wilson,
 )
-from lloss.statistics.ranking_metrics import RankingFigures, ranking_figures, ranking_intervals
-from lloss.tasks.outside_objective import NamedObjective, OwnObjective
-from lloss.training.labeled_batches import labeled_batches
+from lloss.statistics.ranking_metrics import RankingFigures, accuracy_interval, ranking_figures
+from lloss.training.feature_cache import FeatureCache, run_network
+from lloss.training.head_training import folds_of, held_out_predictions, train_head
+from lloss.training.labeled_batches import LabeledImages
 
-HEAD_BATCH = 64
-STEPS = (600, 3000)  # At least and at most
-LEARNING_RATE, WEIGHT_DECAY = 1e-3, 1e-2
+LEAST = 20  # Images: of fewer, no figure says anything
 
-LEAST = 20  # Images: of fewer, a fifth says nothing
+FEW = 250
+"""Below so many images, of which a fifth is fewer than 50, all are held out in turn."""
+
+FOLDS = 5
+HOLDOUT = 0.2
 
 LEARNED, MOST = 0.02, 0.9
 """Where :data:`MOST` of the losses are below this share of the largest, the network may have been
 trained on the images."""
-
-FLAT = 0.01
-"""Channels that vary less than this share of the mean deviation are scaled no further."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +51,8 @@ class HeadFit:
         metric: the mean of the task's ``metric`` on all images, of a classifier its accuracy; None
             without one.
         notes: reasons not to rely on the figures, a line each.
+        folds: 1 where a part was held out once; above it, all images were held out in so many
+            parts, each ranked by a head of its own (cross-validation).
     """
 
     images: int
@@ -64,32 +62,16 @@ class HeadFit:
     mean_loss: float
     metric: float | None = None
     notes: list[str] = field(default_factory=list)
+    folds: int = 1
 
     def __str__(self) -> str:
         share = in_percent(self.ranking.ranking_accuracy, self.interval)
+        how = f" ({self.folds}-fold cross-validation)" if self.folds > 1 else ""
         lines = [
-            f"the head orders {share} of the pairs of {self.held_out} held-out images right, 95 % "
-            f"interval {range_in_percent(self.interval)} (chance 50%)"
+            f"the head orders {share} of the pairs of {self.held_out} held-out images right{how}, "
+            f"95 % interval {range_in_percent(self.interval)} (chance 50%)"
         ]
         return "\n".join([*lines, *(f"note: {line}" for line in self.notes)])
-
-
-@dataclass
-class _Cache:
-    """What the network made of the images: inputs of the head, float [R, C_k], and losses [R].
-
-    The first ``images`` rows are the images, the others augmented views in the same order.
-    """
-
-    inputs: list[Tensor]
-    losses: Tensor
-    images: int
-    metric: float | None
-
-    def rows(self, images: NDArray[np.int64]) -> Tensor:
-        """The rows of these images and of their views."""
-        starts = range(0, len(self.losses), self.images)
-        return torch.from_numpy(np.concatenate([images + start for start in starts]))
 
 
 def fit_head(
@@ -98,7 +80,7 @@ def fit_head(
     targets: Any = None,
     *,
     views: int = 0,
-    holdout: float = 0.2,
+    holdout: float = 0,
     loss: str | Callable[[Tensor, Tensor], Tensor] = "soft-pairs",
     seed: int = 0,
 ) -> HeadFit:
@@ -113,11 +95,13 @@ def fit_head(
         model: from :func:`lloss.attach`, on the device to compute on.
         data: a :class:`.LabeledSet` (see :func:`lloss.open_labeled`); images as
             :meth:`lloss.Scorer.score` takes them, with ``targets``; a tensor float [N, 3, H, W],
-            normalized already, with ``targets``; or batches (images float [B, 3, H, W], targets),
-            such as a DataLoader's.
+            normalized already, with ``targets``; a dataset of pairs (image float [3, H, W],
+            target); or batches (images float [B, 3, H, W], targets), such as a DataLoader's.
         targets: one per image: what ``loss_per_image`` takes, or class names or numbers.
-        views: augmented copies of each image, which classification makes of images uint8.
-        holdout: share of the images to measure the ranking on.
+        views: augmented copies of each image uint8, which classification makes, or the ``augment``
+            of a task of one's own.
+        holdout: share of the images to measure the ranking on; by default a fifth, and below 250
+            images all of them by cross-validation in five parts.
         loss: a name of :data:`.HEAD_LOSSES`, or a function of (predicted [B], losses [B]).
         seed: of the hold-out, the head's weights and the order of images.
 
@@ -128,72 +112,50 @@ def fit_head(
     compare = HEAD_LOSSES.get(loss) if isinstance(loss, str) else loss
     if compare is None:
         raise SettingsError(f"loss {loss!r}: choose one of {', '.join(HEAD_LOSSES)}")
-    if not 0 < holdout <= 0.5:
+    if not 0 <= holdout <= 0.5:
         raise SettingsError(f"holdout = {holdout}: give a share above 0, of at most 0.5")
-    cache = _cached(model, data, targets, views, seed)
-    _check(cache, loss)
-    order = np.random.default_rng(seed).permutation(cache.images)
-    held = order[: max(2, round(holdout * cache.images))]
+    cache = run_network(model, LabeledImages.of(model, data, targets), views, seed)
+    return fit_cached_head(model, cache, compare, holdout, seed)
+
+
+def fit_cached_head(
+    model: AttachedModel, cache: FeatureCache, compare: HeadLoss, holdout: float = 0, seed: int = 0
+) -> HeadFit:
+    """Train the head on cached features; see :func:`fit_head`."""
+    _check(cache, compare)
+    folds = folds_of(cache.images, FOLDS, seed)
+    if holdout or cache.images >= FEW:
+        order = np.random.default_rng(seed).permutation(cache.images)
+        folds = np.full(cache.images, -1)
+        folds[order[: max(2, round((holdout or HOLDOUT) * cache.images))]] = 0
     head = model.tapped.head
     assert head is not None, "attached models have a head"
-    predicted = _predicted(
-        _trained(head, cache, cache.rows(order[len(held) :]), compare, seed), cache, held
-    )
-    whole = _trained(head, cache, torch.arange(len(cache.losses)), compare, seed)
+    predicted = held_out_predictions(head, cache, compare, seed, folds)
+    whole = train_head(head, cache, torch.arange(len(cache.losses)), compare, seed)
     head.load_state_dict(whole.state_dict())
-    losses = cache.losses.cpu().numpy()
-    true = losses[held]
+    held, losses = folds >= 0, cache.image_losses
+    figures = predicted[held], losses[held]
     return HeadFit(
         images=cache.images,
-        held_out=len(held),
-        ranking=ranking_figures(predicted, true),
-        interval=ranking_intervals(predicted, true)["ranking_accuracy"],
-        mean_loss=float(losses[: cache.images].mean()),
+        held_out=int(held.sum()),
+        ranking=ranking_figures(*figures, folds=folds[held]),
+        interval=accuracy_interval(*figures, folds=folds[held]),
+        mean_loss=float(losses.mean()),
         metric=cache.metric,
-        notes=_notes(model, losses[: cache.images], cache.metric),
+        notes=_notes(model, losses, cache.metric),
+        folds=int(folds.max()) + 1,
     )
 
 
-def _cached(model: AttachedModel, data: Any, targets: Any, views: int, seed: int) -> _Cache:
-    """Run the network once over the images and their views."""
-    inputs: list[list[Tensor]] = []
-    losses: list[Tensor] = []
-    metrics: list[Tensor] = []
-    images = 0
-    objective = model.objective
-    assert isinstance(objective, (NamedObjective, OwnObjective)), "attach made it"
-    batches = labeled_batches(model, data, targets, views, seed)
-    with evaluating(model):
-        for batch, some, view in batches:
-            features = model.tapped.features(batch)
-            loss = model.loss_per_image(features.output, some).float()
-            if len(loss) != len(batch):
-                raise SettingsError(
-                    f"loss_per_image of {model.task} gave {len(loss)} losses for {len(batch)} "
-                    "images: return one loss per image"
-                )
-            seen = [*features.pooled, *([] if features.summary is None else [features.summary])]
-            inputs.append(seen)
-            losses.append(loss)
-            images += 0 if view else len(batch)
-            metric = None if view else objective.metric(features.output, some)
-            metrics += [] if metric is None else [metric]
-    if not losses:
-        raise LabelError("no labeled image: give some to train the head on")
-    return _Cache(
-        [torch.cat(columns) for columns in zip(*inputs)],
-        torch.cat(losses),
-        images,
-        float(torch.cat(metrics).mean()) if metrics else None,
-    )
+def refuse_few(images: int) -> None:
+    """Refuse to train a head on so few images."""
+    if images < LEAST:
+        raise LabelError(f"{images} labeled images are too few for a head: give {LEAST} or more")
 
 
-def _check(cache: _Cache, loss: object) -> None:
+def _check(cache: FeatureCache, compare: HeadLoss) -> None:
     losses = cache.losses
-    if cache.images < LEAST:
-        raise LabelError(
-            f"{cache.images} labeled images are too few for a head: give {LEAST} or more"
-        )
+    refuse_few(cache.images)
     finite = torch.isfinite(losses)
     for values in cache.inputs:
         finite &= torch.isfinite(values).all(1)
@@ -207,80 +169,11 @@ def _check(cache: _Cache, loss: object) -> None:
             f"the network has the same loss, {float(losses[0]):.3g}, on all {cache.images} images: "
             "that orders nothing; check the labels"
         )
-    if loss == "soft-pairs" and losses.min() < 0:
+    if compare is HEAD_LOSSES["soft-pairs"] and losses.min() < 0:
         raise SettingsError(
             f"a loss of {float(losses.min()):.3g}: soft-pairs takes losses from 0 on; pass "
             'loss="margin"'
         )
-
-
-def _trained(
-    head: LossPredictionHead,
-    cache: _Cache,
-    rows: Tensor,
-    compare: Callable[..., Tensor],
-    seed: int,
-) -> LossPredictionHead:
-    """Train a fresh head on some rows of the cache, standardized; it then takes them as they are.
-
-    Maps differ in scale by a factor of a hundred from network to network.
-    """
-    rows = rows.to(cache.losses.device)
-    inputs, losses = [values[rows] for values in cache.inputs], cache.losses[rows]
-    scales = [_scale(values) for values in inputs]
-    inputs = [(values - mean) / std for values, (mean, std) in zip(inputs, scales)]
-    steps_per_epoch = math.ceil(len(rows) / HEAD_BATCH)
-    steps = min(max(STEPS[0], 60 * steps_per_epoch), STEPS[1])
-    generator = torch.Generator().manual_seed(seed)
-    fresh = _fresh(head, seed)
-    optimizer = torch.optim.AdamW(fresh.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps + 1)
-    chunks: list[Tensor] = []
-    for _ in range(steps):
-        if not chunks:
-            order = torch.randperm(len(rows), generator=generator)
-            chunks = list(order.tensor_split(steps_per_epoch))
-        some = chunks.pop().to(rows.device)
-        with torch.enable_grad():
-            compared = compare(fresh([values[some] for values in inputs]), losses[some])
-        optimizer.zero_grad(set_to_none=True)
-        compared.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        schedule.step()
-    with torch.no_grad():
-        for layer, (mean, std) in zip(fresh.inputs, scales):
-            assert isinstance(layer, nn.Linear)
-            layer.weight.div_(std)
-            layer.bias.sub_(layer.weight @ mean)
-    return fresh
-
-
-def _fresh(head: LossPredictionHead, seed: int) -> LossPredictionHead:
-    """A head of the same shape and device with weights of the seed."""
-    fresh = copy.deepcopy(head).requires_grad_(True)
-    device = fresh.output.weight.device
-    with torch.random.fork_rng([]):
-        torch.default_generator.manual_seed(seed)
-        for layer in fresh.cpu().modules():
-            if isinstance(layer, nn.Linear):
-                layer.reset_parameters()
-    return fresh.to(device)
-
-
-def _scale(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of each channel; one that hardly varies gets the smallest that counts."""
-    std = values.std(0, correction=0)
-    floor = std.mean() * FLAT
-    return values.mean(0), std.clamp(min=float(floor) or 1.0)
-
-
-def _predicted(
-    head: LossPredictionHead, cache: _Cache, images: NDArray[np.int64]
-) -> NDArray[np.float32]:
-    rows = cache.rows(images)[: len(images)].to(cache.losses.device)
-    with torch.no_grad():
-        predicted: Tensor = head([values[rows] for values in cache.inputs])
-    return predicted.cpu().numpy()
 
 
 def _notes(model: AttachedModel, losses: NDArray[np.float32], metric: float | None) -> list[str]:

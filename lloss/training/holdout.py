@@ -15,13 +15,35 @@ from lloss.selection.hashing import draw_ids
 from lloss.tasks.task import Task
 from lloss.text.first_names import first_names
 
+AUTOMATIC_SHARE = -1.0
+"""Stands for a share that depends on how many labels there are, see :func:`automatic_share`."""
+
+MEASURABLE = 50  # Held-out images that place a share within about 0.14 of the truth
+
+LABELS = 3 * MEASURABLE
+"""From so many labels on some are held out: two thirds at least are trained on."""
+
+
+def automatic_share(images: int) -> float:
+    """Return a tenth, or the share of :data:`MEASURABLE` images; 0 below :data:`LABELS`."""
+    return max(0.1, MEASURABLE / images) if images >= LABELS else 0.0
+
+
+def too_few_note(images: int) -> str:
+    """Say that so few labels leave nothing to measure on."""
+    return (
+        f"{images} labels are too few to hold some out, so nothing is measured: from {LABELS} "
+        f"labeled images on {MEASURABLE} or more are held out; to measure now, give a test set"
+    )
+
 
 def draw_holdout(task: Task, labeled: LabeledSet, share: float, seed: int) -> dict[str, str]:
     """Draw a share of the labeled images, 0 to 1, spread over the strata: each one's by its id.
 
-    Items of one image are held out together: the model has seen an image that it is trained on.
-    Each stratum keeps one to train on; what rounding leaves over goes to those that lose the most
-    by it. Fewer than two images measure nothing: then the answer is empty.
+    A share of :data:`AUTOMATIC_SHARE` is that of :func:`automatic_share`. Items of one image are
+    held out together: the model has seen an image that it is trained on. Each stratum keeps one to
+    train on; what rounding leaves over goes to those that lose the most by it. Fewer than two
+    images measure nothing: then the answer is empty.
     """
     strata: dict[str, str] = {}
     together: dict[str, list[str]] = {}
@@ -29,6 +51,8 @@ def draw_holdout(task: Task, labeled: LabeledSet, share: float, seed: int) -> di
         image = task.image_of(item, label)
         strata.setdefault(image, task.stratum(label))
         together.setdefault(image, []).append(item.id)
+    if share == AUTOMATIC_SHARE:
+        share = automatic_share(len(strata))
     total = round(len(strata) * share)
     members: dict[str, list[str]] = {name: [] for name in class_names(strata.values())}
     for image, name in strata.items():

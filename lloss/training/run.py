@@ -2,50 +2,47 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import json
-import signal
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from lloss.annotations import Problems
 from lloss.data.image_overlap import traces
 from lloss.data.labeled_set import LabeledSet
 from lloss.errors import (
     CheckpointError,
-    DivergedError,
-    InterruptedRunError,
     LabelError,
-    LlossError,
+    SettingsError,
 )
-from lloss.files import locked, sweep, write_error, write_text
+from lloss.files import sweep, write_text
 from lloss.tasks import get_task
 from lloss.tasks.task import Task
 from lloss.tasks.train_settings import TrainSettings
 from lloss.text.first_names import first_names
 from lloss.training.checkpoint import FILE, Checkpoint, load_checkpoint
-from lloss.training.divergence import doubts
-from lloss.training.trainer import Trainer
+from lloss.training.decisions import decide
+from lloss.training.divergence import doubts, few_steps_note
+from lloss.training.frozen import settings_of_frozen, train_frozen
+from lloss.training.run_folder import (
+    METRICS,
+    continue_run,
+    earlier_run,
+    training_folder,
+    with_taps,
+)
+from lloss.training.trainer import Trainer, finished_state
 from lloss.training.training_data import TrainingData, load_examples
 from lloss.training.warm_start import take_weights
 
-METRICS = "metrics.jsonl"
 SAMPLE = 64
 """Images kept in the checkpoint, as many as the largest batch that an export is checked at."""
 
 SAMPLE_BYTES = 4 << 20  # They take no more: a checkpoint is written often
-
-CHECKPOINT_SECONDS = 60.0  # between two: a large one takes seconds to write
 
 
 def train(
@@ -69,22 +66,10 @@ def train(
     ``LabelError``, ``DivergedError`` (the checkpoint before stays), or ``InterruptedRunError`` on
     Ctrl-C.
     """
-    new = not run.exists()
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise write_error(error, run) from error
-    busy = CheckpointError(f"{run}: another training is at work in this folder; wait for it")
-    try:
-        with locked(run, busy):
-            return _train(
-                labeled, settings, run, resume, warm_start, device, problems or Problems(), say
-            )
-    except LlossError:
-        if new:
-            with contextlib.suppress(OSError):
-                run.rmdir()  # where it stayed empty
-        raise
+    with training_folder(run):
+        return _train(
+            labeled, settings, run, resume, warm_start, device, problems or Problems(), say
+        )
 
 
 def _train(
@@ -98,10 +83,21 @@ def _train(
     say: Callable[[str], None],
 ) -> Checkpoint:
     task = get_task(settings.task)
-    settings = task.sized(settings)
+    if settings.freeze and warm_start:
+        raise SettingsError("freeze: the network is that of --weights; leave the warm start out")
+    settings = settings_of_frozen(settings) if settings.freeze else settings
     labeled = _with_loss(task, labeled.ordered(), problems)
+    task.check(labeled.labels, task.classes(labeled.labels))
     start = load_checkpoint(warm_start) if warm_start else None
-    before = _earlier_run(run, labeled, settings, resume, start)
+    start_sha256 = start.sha256 if start else ""
+    before = earlier_run(run, settings, labeled.sha256, len(labeled), start_sha256, resume)
+    if before is not None:
+        settings = settings.filled_from(before.settings)
+    else:
+        decided = decide(task, settings, labeled, start.settings if start else None)
+        settings = decided.settings
+        for line in decided.lines:
+            say(line)
     data, sample = _decoded(task, labeled, settings, run, problems)
     for line in problems.lines():
         say(line)
@@ -115,34 +111,48 @@ def _train(
     if before is not None and before.finished:
         _note_doubts(run, settings, problems, say)
         return before
-    trainer = Trainer(settings, data, device)
-    if before is not None:
-        trainer.load_state(before.state)
-    elif start is not None:
-        say(take_weights(trainer.model, start, settings, data.classes))
-    _keep_epochs(run / METRICS, trainer.epoch)
     own = traces(labeled.items)
     checkpoint = Checkpoint(
-        dataclasses.replace(settings, taps=tuple(tap.module for tap in trainer.model.taps)),
+        settings,
         data.classes,
         len(data.images),
         data.sha256,
         sample.images,
         images,
-        start.sha256 if start else "",
+        start_sha256,
         np.append(start.traces, own) if start else own,
         {},
     )
-    writer = RunWriter(run, trainer, checkpoint)
-    with _interruptible() as interrupted:
-        try:
-            _loop(trainer, writer, interrupted)
-        except DivergedError as error:
-            kept = "No checkpoint was written"
-            if (run / FILE).exists():
-                kept = f"{run / FILE} keeps a state before that"
-            raise DivergedError(f"{error}. {kept}") from None
+    if settings.freeze:
+        return _freeze(run, checkpoint, data, device, say)
+    trainer = Trainer(settings, data, device)
+    if before is not None:
+        trainer.load_state(before.state)
+    elif start is not None:
+        say(take_weights(trainer.model, start, settings, data.classes))
+    elif trainer.model.start is not None:
+        say(trainer.model.start.line)
+    if note := few_steps_note(trainer.model, settings.epochs * trainer.steps):
+        problems.note(note)
+        say(note)
+    done = continue_run(run, trainer, checkpoint, say=say)
     _note_doubts(run, settings, problems, say)
+    return done
+
+
+def _freeze(
+    run: Path, checkpoint: Checkpoint, data: TrainingData, device: str, say: Callable[[str], None]
+) -> Checkpoint:
+    """Train the head alone, and write it as a run that is finished."""
+    fitted = train_frozen(checkpoint.settings, data, device)
+    for line in fitted.lines:
+        say(line)
+    write_text(run / METRICS, json.dumps({"epoch": 1, "loss": fitted.head.mean_loss}) + "\n")
+    dataclasses.replace(
+        checkpoint,
+        settings=with_taps(checkpoint.settings, fitted.network),
+        state=finished_state(fitted.network),
+    ).save(run / FILE)
     return load_checkpoint(run)
 
 
@@ -181,9 +191,10 @@ def _decoded(
 ) -> tuple[TrainingData, TrainingData]:
     """Decode the images to train on, and a few of them as a scorer decodes them."""
     classes = task.classes(labeled.labels)
-    task.check(labeled.labels, classes)
     sweep(run)
-    data, rows = load_examples(labeled, classes, settings, problems, for_training=True, scratch=run)
+    data, rows = load_examples(
+        labeled, classes, settings, problems, for_training=not settings.freeze, scratch=run
+    )
     _check_left(task, labeled.take(rows), classes, problems)
     if data.cut and (line := data.cut.line("labeled", "is not learned")):
         problems.note(line)
@@ -206,118 +217,3 @@ def _check_left(
         task.check(usable.labels, left)
     except LabelError as error:
         raise LabelError(f"{line}; {error}") from error
-
-
-def _earlier_run(
-    run: Path,
-    labeled: LabeledSet,
-    settings: TrainSettings,
-    resume: bool,
-    start: Checkpoint | None,
-) -> Checkpoint | None:
-    """Load the run to resume, if there is one, and refuse one of other settings or labels."""
-    if not (run / FILE).exists():
-        return None
-    if not resume:
-        raise CheckpointError(
-            f"{run}: holds a training run already; go on with --resume, or choose another -o"
-        )
-    before = load_checkpoint(run)
-    old, new = before.settings.as_dict(), settings.as_dict()
-    if not settings.taps:
-        new["taps"] = old["taps"]  # found automatically then as now
-    for name in old:
-        if old[name] != new[name]:
-            raise CheckpointError(
-                f"{run}: was trained with {name} = {old[name]!r}, now it is {new[name]!r}; "
-                "resume with the old value, or choose another -o"
-            )
-    if before.labels_sha256 != labeled.sha256:
-        raise CheckpointError(
-            f"{run}: was trained on other labels ({before.labeled} images, now {len(labeled)}); "
-            "choose another -o"
-        )
-    if before.start_sha256 != (start.sha256 if start else ""):
-        raise CheckpointError(
-            f"{run}: was begun with {'another' if before.start_sha256 else 'no'} warm start; "
-            "resume with the same --warm-start, or choose another -o"
-        )
-    return before
-
-
-class RunWriter:
-    """Writes a run's checkpoint, which lacks only the trainer's state, and its metrics."""
-
-    def __init__(self, run: Path, trainer: Trainer, checkpoint: Checkpoint) -> None:
-        self.run, self.trainer, self.checkpoint = run, trainer, checkpoint
-        self.saved = time.monotonic()
-
-    def save(self) -> None:
-        """Write the checkpoint of this very step."""
-        dataclasses.replace(self.checkpoint, state=self.trainer.state()).save(self.run / FILE)
-        self.saved = time.monotonic()
-
-    def save_if_due(self) -> None:
-        """Write it when the last one is old, so that a killed run loses little."""
-        if time.monotonic() - self.saved > CHECKPOINT_SECONDS:
-            self.save()
-
-    def log(self, figures: dict[str, float]) -> None:
-        """Append an epoch's figures."""
-        path = self.run / METRICS
-        try:
-            with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(figures) + "\n")
-        except OSError as error:
-            raise write_error(error, path) from error
-
-
-def _loop(trainer: Trainer, writer: RunWriter, interrupted: threading.Event) -> None:
-    epochs, images = trainer.settings.epochs, len(trainer.data.images)
-    done = trainer.epoch * images + trainer.totals["images"]
-    with tqdm(total=epochs * images, initial=done, unit="img", disable=None, desc="train") as bar:
-        while not trainer.finished:
-            figures = trainer.advance()
-            if figures is not None:
-                writer.log(figures)
-                names = [n for n in ("loss", "ranking_accuracy") if n in figures]
-                bar.set_description(f"train {trainer.epoch}/{epochs}", refresh=False)
-                bar.set_postfix({name: figures[name] for name in names}, refresh=False)
-            bar.update(trainer.epoch * images + trainer.totals["images"] - bar.n)
-            if interrupted.is_set():
-                writer.save()
-                raise InterruptedRunError(
-                    f"stopped after {trainer.epoch} of {epochs} epochs; {writer.run / FILE} holds "
-                    "the state: run it again with --resume to go on"
-                )
-            writer.save_if_due()
-    writer.save()
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[threading.Event]:
-    """Let the first Ctrl-C or SIGTERM finish the step; a second one acts as ever."""
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked  # only the main thread may set handlers
-        return
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        asked.set()
-        signal.signal(number, before[number])
-
-    before: dict[int, Any] = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        for number in before:
-            signal.signal(number, ask)
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _keep_epochs(path: Path, epochs: int) -> None:
-    """Drop the metrics of epochs that the checkpoint does not hold."""
-    if path.exists():
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        write_text(path, "".join(lines[:epochs]))

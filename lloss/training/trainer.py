@@ -16,16 +16,24 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.optim import lr_scheduler
 
-from lloss.errors import CheckpointError, DivergedError, LabelError, SettingsError
+from lloss.errors import CheckpointError, DivergedError, SettingsError
 from lloss.modeling.head_losses import HEAD_LOSSES
 from lloss.modeling.network import Forward, Normalize, TappedNetwork
+from lloss.modeling.objective import one_per_image
 from lloss.statistics.ranking_metrics import pair_counts
 from lloss.tasks import get_task
 from lloss.tasks.train_settings import TrainSettings
 from lloss.training.divergence import remedy
-from lloss.training.training_data import Batches, TrainingData, seed_of, workers_for
+from lloss.training.optimizers import make_optimizer, make_schedule
+from lloss.training.training_data import (
+    Batches,
+    BatchSource,
+    TrainingData,
+    moved,
+    seed_of,
+    workers_for,
+)
 
 _PIXELS = 256 * 64 * 64
 """Pixels per batch of a prediction: the feature maps must fit into a small memory."""
@@ -39,13 +47,13 @@ SUMS = ("images", "loss", "head_loss", "pairs", "ordered", "seconds")
 class Trainer:
     """Trains one network on one labeled set, of images of ``settings.size``.
 
-    ``device`` is ``cpu``, ``cuda``, or empty for CUDA where available; ``network`` is one from
-    outside, instead of a fresh one that the settings name. Raises ``LabelError`` for fewer images
-    than a batch.
+    ``data`` are the images, or a ``network``'s own batches of them; ``device`` is ``cpu``,
+    ``cuda``, or empty for CUDA where available; ``network`` is one from outside, instead of a fresh
+    one that the settings name.
     """
 
     settings: TrainSettings
-    data: TrainingData
+    data: TrainingData | BatchSource
     device: str = ""
     network: TappedNetwork | None = None
     epoch: int = field(default=0, init=False)
@@ -53,23 +61,26 @@ class Trainer:
     totals: dict[str, float] = field(default_factory=lambda: dict.fromkeys(SUMS, 0), init=False)
 
     def __post_init__(self) -> None:
-        settings, count = self.settings, len(self.data.images)
-        if count < settings.batch_size:
-            raise LabelError(
-                f"{count} labeled images are fewer than a batch of {settings.batch_size}: "
-                f"label more, or set --batch-size to {count} or less"
-            )
+        settings, data = self.settings, self.data
+        if settings.freeze:
+            raise SettingsError("freeze = True: takes no training step; leave it out here")
+        if settings.undecided:
+            raise SettingsError(f"{settings.undecided[0]}: is automatic; decide it before training")
         self._device = device_of(self.device)
-        self.task = get_task(settings.task)
+        self.batches: BatchSource
+        if isinstance(data, TrainingData):
+            self.batches = Batches(get_task(settings.task), settings, data)
+            classes = data.classes
+        else:
+            self.batches, classes = data, ()
         with _seeded(self._device, settings.seed):
-            self.model = self.network or self.task.network(settings, self.data.classes)
+            self.model = self.network or get_task(settings.task).network(settings, classes)
         self.model.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.normalize = Normalize(settings.mean, settings.std).to(self._device)
-        self._batches = Batches(self.task, settings, self.data)
         self._stream: Iterator[tuple[Tensor, Any]] | None = None
-        self.steps = self._batches.steps
-        self.optimizer = _optimizer(self.model, settings)
-        self.schedule = _schedule(self.optimizer, settings, self.steps)
+        self.steps = self.batches.steps
+        self.optimizer = make_optimizer(self.model, settings)
+        self.schedule = make_schedule(self.optimizer, settings, self.steps)
         self._run: nn.Module = torch.compile(self.model) if settings.compile else self.model  # type: ignore[assignment]
 
     @property
@@ -87,13 +98,13 @@ class Trainer:
         began = time.perf_counter()
         if self._stream is None:
             cuda = self._device.type == "cuda"
-            self._stream = self._batches.stream(
+            self._stream = self.batches.stream(
                 self.epoch, self.step, workers=workers_for(self._device), pinned=cuda
             )
         images, targets = next(self._stream)
         rate = self.optimizer.param_groups[0]["lr"]  # _learn sets the next step's
         with _seeded(self._device, self.settings.seed, 1, self.epoch, self.step):
-            self._learn(images.to(self._device, non_blocking=True), targets.to(self._device))
+            self._learn(images.to(self._device, non_blocking=True), moved(targets, self._device))
         self.totals["seconds"] += time.perf_counter() - began
         self.step += 1
         return self._close_epoch(rate) if self.step == self.steps else None
@@ -113,9 +124,12 @@ class Trainer:
     def _learn(self, images: Tensor, targets: Any) -> None:
         self.model.train()
         with self._autocast():
-            normalised = self.normalize(images).contiguous(memory_format=torch.channels_last)
+            normalised = images if images.is_floating_point() else self.normalize(images)
+            normalised = normalised.contiguous(memory_format=torch.channels_last)
             forward: Forward = self._run(normalised, stop_gradient=self.gradient_stopped)
-        losses = self.model.objective.loss_per_image(forward.output, targets)
+        losses = self._checked(
+            self.model.objective.loss_per_image(forward.output, targets), len(images)
+        )
         total = losses.mean()
         head_loss = torch.zeros(())
         if forward.loss is not None:
@@ -125,12 +139,31 @@ class Trainer:
         self._refuse_infinite("loss", total)
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        # It may overflow where the loss does not.
-        self._refuse_infinite("gradient", torch.nn.utils.get_total_norm(gradients))
+        self._clip()
         self.optimizer.step()
         self.schedule.step()
         self._count(forward, losses.detach(), float(head_loss.detach()))
+
+    def _clip(self) -> None:
+        """Shorten gradients that are too long: the network's and the head's do not mix."""
+        for part in filter(None, (self.model.network, self.model.head)):
+            parameters = [p for p in part.parameters() if p.grad is not None]
+            gradients = [p.grad for p in parameters if p.grad is not None]
+            norm = torch.nn.utils.get_total_norm(gradients)
+            # It may overflow where the loss does not.
+            self._refuse_infinite("gradient", norm)
+            if self.settings.clip > 0:
+                torch.nn.utils.clip_grads_with_norm_(parameters, self.settings.clip, norm)
+
+    def _checked(self, found: Any, images: int) -> Tensor:
+        """Refuse losses of a user's task that the head cannot learn."""
+        losses, settings = one_per_image(found, self.settings.task, images), self.settings
+        if self.network and settings.head_loss == "soft-pairs" and losses.detach().min() < 0:
+            raise SettingsError(
+                f"a loss of {float(losses.detach().min()):.3g}: soft-pairs takes losses from 0 on; "
+                'pass head_loss="margin"'
+            )
+        return losses
 
     def _refuse_infinite(self, what: str, value: Tensor) -> None:
         if not torch.isfinite(value):
@@ -190,6 +223,15 @@ class Trainer:
         self._stream = None
 
 
+def finished_state(model: TappedNetwork) -> dict[str, Any]:
+    """Return the state of a run of one epoch that is done, without an optimizer to go on with."""
+    sums = dict.fromkeys(SUMS, 0)
+    model_state = model.state_dict()
+    return {
+        "epoch": 1, "step": 0, "totals": sums, "model": model_state, "optimizer": {}, "schedule": {}
+    }  # fmt: skip
+
+
 def predict(
     model: TappedNetwork, settings: TrainSettings, images: NDArray[np.uint8], batch: int = 0
 ) -> Iterator[tuple[slice, Forward]]:
@@ -225,29 +267,6 @@ def device_of(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise SettingsError("device 'cuda': torch sees no GPU here; use cpu")
     return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-
-
-def _optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
-    common: dict[str, Any] = {"lr": settings.lr, "weight_decay": settings.weight_decay}
-    match settings.optimizer:
-        case "adam":
-            return torch.optim.Adam(model.parameters(), **common)
-        case "rmsprop":
-            return torch.optim.RMSprop(model.parameters(), momentum=settings.momentum, **common)
-        case "sgd":
-            return torch.optim.SGD(model.parameters(), momentum=settings.momentum, **common)
-
-
-def _schedule(
-    optimizer: torch.optim.Optimizer, settings: TrainSettings, steps: int
-) -> lr_scheduler.LRScheduler:
-    """Make the schedule, to be stepped once after each optimizer step."""
-    total = settings.epochs * steps + 1
-    match settings.schedule:
-        case "step":
-            return lr_scheduler.MultiStepLR(optimizer, [at * steps for at in settings.milestones])
-        case "onecycle":
-            return lr_scheduler.OneCycleLR(optimizer, settings.lr, total, cycle_momentum=False)
 
 
 @contextlib.contextmanager

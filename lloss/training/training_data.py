@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -18,15 +18,52 @@ from lloss.data.decode_ahead import decode_with
 from lloss.data.labeled_set import LabeledSet
 from lloss.errors import ImageError, LabelError
 from lloss.images.cropped_share import CroppedShare
-from lloss.images.decode import Pixels, largest_of_16_bits
+from lloss.images.decode import ImageSpec, Pixels, largest_of_16_bits
 from lloss.runtime.cpu_count import usable_cores
 from lloss.tasks import get_task
-from lloss.tasks.task import Decoding, Task
+from lloss.tasks.task import Decoding
 from lloss.tasks.train_settings import TrainSettings
 
 CHECKED = 64  # Images whose brightness is checked, spread over the set
 DARK = 63  # The white of 14 bits in a file of 16, as of 255. Sensors have 10 to 14 bits
 WORKERS = 8  # Processes, at most, that augment for a GPU
+
+
+class Examples(Protocol):
+    """Labeled images by their rows."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, rows: NDArray[np.int64]) -> tuple[torch.Tensor, list[Any]]:
+        """Return images, uint8 [B, H, W, 3] or normalized float [B, 3, H, W], and their targets."""
+
+
+class Batching(Protocol):
+    """What makes a batch of examples: a :class:`.Task`, or the functions of a user's object."""
+
+    def augment(
+        self,
+        images: torch.Tensor,
+        targets: list[Any],
+        settings: TrainSettings,
+        generator: torch.Generator,
+    ) -> tuple[torch.Tensor, list[Any]]:
+        """Change images and their targets at random."""
+
+    def collate(self, targets: Sequence[Any]) -> Any:
+        """Return what :meth:`.Objective.loss_per_image` takes."""
+
+
+class BatchSource(Protocol):
+    """Batches by epoch and step: the same after any resume."""
+
+    images: int  # in an epoch
+    steps: int  # in an epoch
+
+    def stream(
+        self, epoch: int, step: int, *, workers: int = 0, pinned: bool = False
+    ) -> Iterator[tuple[torch.Tensor, Any]]:
+        """Yield the batches from this epoch and step on; ``workers`` processes augment ahead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +78,13 @@ class TrainingData:
     # What the network's input cuts off of the images, where that was counted
     cut: CroppedShare | None = None
 
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def batch(self, rows: NDArray[np.int64]) -> tuple[torch.Tensor, list[Any]]:
+        """Return the images uint8 [B, H, W, 3] and the targets of these rows."""
+        return torch.from_numpy(self.images[rows]), [self.targets[row] for row in rows]
+
     def take(self, rows: NDArray[np.int64]) -> TrainingData:
         """Return the data of these rows alone."""
         targets = [self.targets[row] for row in rows]
@@ -52,33 +96,59 @@ def seed_of(*words: int) -> int:
     return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1)
 
 
+def moved(targets: Any, device: torch.device) -> Any:
+    """Return collated targets on a device, whatever they are made of."""
+    if hasattr(targets, "to"):
+        return targets.to(device)
+    if isinstance(targets, Mapping):
+        return {key: moved(value, device) for key, value in targets.items()}
+    if isinstance(targets, (tuple, list)):
+        return type(targets)([moved(value, device) for value in targets])
+    return targets
+
+
+PAIRS = "the head learns from pairs of images; label a second one"
+
+
+def steps_of(images: int, batch_size: int) -> int:
+    """Return the steps of an epoch, none of them with a single image.
+
+    Of an odd number of images in batches of 2 one has 3.
+    """
+    return min(-(-images // batch_size), images // 2)
+
+
 class Batches(Dataset[tuple[torch.Tensor, Any]]):
     """Augmented batches by epoch and step.
 
     All draws of a batch come from (seed, epoch, step), so it is the same in any process and after
-    any resume. No image of an epoch is dropped, and none is alone in its batch.
+    any resume. No image of an epoch is dropped, and none is alone in its batch. Raises
+    ``LabelError`` for fewer than two images.
     """
 
-    def __init__(self, task: Task, settings: TrainSettings, data: TrainingData) -> None:
+    def __init__(self, task: Batching, settings: TrainSettings, data: Examples) -> None:
         self.task, self.settings, self.data = task, settings, data
-        count = len(data.images)
-        # Batches of 2 in an odd epoch: one of 3 rather than one of a single image.
-        self.steps = min(-(-count // settings.batch_size), count // 2)
+        self.images = count = len(data)
+        if count < 2:
+            raise LabelError(f"{count} labeled image: {PAIRS}")
+        self.steps = steps_of(count, settings.batch_size)
         self._order: tuple[int, list[NDArray[np.int64]]] = -1, []
 
     def __getitem__(self, place: tuple[int, int]) -> tuple[torch.Tensor, Any]:
-        """Return images, uint8 [B, H, W, 3], and collated targets of an epoch and step."""
+        """Return the images and collated targets of an epoch and step."""
         epoch, step = place
         if self._order[0] != epoch:
             random = np.random.default_rng([self.settings.seed, 2, epoch])
-            order = random.permutation(len(self.data.images))
+            order = random.permutation(self.images)
             self._order = epoch, np.array_split(order, self.steps)
         rows = self._order[1][step]
-        generator = torch.Generator().manual_seed(seed_of(self.settings.seed, 3, epoch, step))
-        images = torch.from_numpy(self.data.images[rows])
-        targets = [self.data.targets[row] for row in rows]
-        images, targets = self.task.augment(images, targets, self.settings, generator)
-        return images, self.task.collate(targets)
+        seed = seed_of(self.settings.seed, 3, epoch, step)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)  # for a user's dataset and augment
+            images, targets = self.data.batch(rows)
+            generator = torch.Generator().manual_seed(seed)
+            images, targets = self.task.augment(images, targets, self.settings, generator)
+            return images, self.task.collate(targets)
 
     def stream(
         self, epoch: int, step: int, *, workers: int = 0, pinned: bool = False
@@ -113,19 +183,22 @@ def load_examples(
     for_training: bool = False,
     scratch: Path | None = None,
     what: str = "labeled",
+    image: ImageSpec | None = None,
 ) -> tuple[TrainingData, list[int]]:
     """Decode labeled images and make their targets.
 
-    ``for_training`` they are as the task keeps them to augment, otherwise as a scorer decodes them.
-    ``scratch`` is a folder for what does not fit into memory.
+    ``for_training`` they are as the task keeps them to augment, otherwise as a scorer decodes them:
+    as ``image`` says, by default the settings. ``scratch`` is a folder for what does not fit into
+    memory.
 
     Returns the data, and the rows of ``labeled`` that they are of. Raises ``LabelError`` where one
     cannot be used and is not to be left out, or none can.
     """
     task = get_task(settings.task)
-    spec = task.training_spec(settings) if for_training else settings.image_spec()
+    image = image or settings.image_spec()
+    spec = task.training_spec(settings) if for_training else image
     classes = tuple(classes)
-    cut = CroppedShare(settings.image_spec(), task.unit)
+    cut = CroppedShare(image, task.unit)
     how = Decoding(classes, spec, for_training, cut)
 
     def example(row: int, out: Pixels) -> Any:

@@ -8,13 +8,11 @@ import torch
 from torch import Tensor
 
 from lloss.errors import CheckpointError
-from lloss.modeling.network import TappedNetwork
+from lloss.modeling.network import NETWORK, PRETRAINED, TappedNetwork
 from lloss.tasks import get_task
 from lloss.tasks.train_settings import TrainSettings
 from lloss.text.first_names import first_names
 from lloss.training.checkpoint import Checkpoint
-
-_NETWORK = "network."  # Before the names of the target network's weights
 
 
 def take_weights(
@@ -25,7 +23,7 @@ def take_weights(
     Layers of other classes, and a head that reads other modules, stay fresh. Raises
     ``CheckpointError`` for weights of another network.
     """
-    for name in ("task", "model"):
+    for name in ("task", "model", "model_args"):
         theirs, ours = getattr(start.settings, name), getattr(settings, name)
         if theirs != ours:
             raise CheckpointError(
@@ -38,12 +36,15 @@ def take_weights(
         raise CheckpointError(
             f"{start.path}: its weights {broken!r} are infinite or NaN; give another warm start"
         )
-    own, fresh = model.state_dict(), set[str]()
+    # Features of before the training stay those of this run's own first weights.
+    own = {k: v for k, v in model.state_dict().items() if not k.startswith(PRETRAINED)}
+    fresh = set[str]()
     if start.classes != tuple(classes):
-        names = [name.removeprefix(_NETWORK) for name in own if name.startswith(_NETWORK)]
-        fresh = {_NETWORK + name for name in get_task(settings.task).class_layers(names)}
+        names = [name.removeprefix(NETWORK) for name in own if name.startswith(NETWORK)]
+        made = get_task(settings.task).networks(settings.model, settings.model_args)
+        fresh = {NETWORK + name for name in made.class_layers(names)}
     if tuple(tap.module for tap in model.taps) != start.settings.taps:
-        fresh |= {name for name in own if not name.startswith(_NETWORK)}
+        fresh |= {name for name in own if not name.startswith(NETWORK)}
     fitting = {
         name: value
         for name, value in weights.items()

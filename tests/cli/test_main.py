@@ -103,7 +103,7 @@ def test_select_asks_for_no_more_than_there_is(
 def test_info_as_json_is_the_manifest(onnx_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result = json.loads(call(capsys, "info", onnx_file, "--json").out)
     assert result["classes"] == ["bright", "dark", "red"]
-    assert result["image"] == {"height": 8, "width": 8, "fit": "crop", "white": 0}
+    assert result["image"] == {"height": 8, "width": 8, "fit": "crop", "white": 0, "fill": 0}
 
 
 def test_show_prints_the_preset_and_needs_nothing(capsys: pytest.CaptureFixture[str]) -> None:
@@ -150,7 +150,6 @@ def mistakes(
         ("holds no label yet",
          ["train", photos, "--labels", tmp / "none.csv", "-o", run, *small]),
         ("all 20 labels are 'dark'", ["train", tmp / "one", "-o", run, *small]),
-        ("60 labeled images are fewer than a batch of 64", ["train", photos, "-o", run, *small]),
         ("holds no image", ["train", tmp / "empty", "-o", run, *small]),
         ("no such labeled data", ["train", tmp / "nothing", "-o", run, *small]),
         ("model 'resnet19': unknown",
@@ -203,7 +202,9 @@ def test_each_mistake_is_one_line_and_leaves_nothing(
         result = call(capsys, *words)
         shown = f"{words}: exit {result.code}, {result.err!r}"
         assert result.code == 2, shown
-        assert result.err.count("\n") == 1 and result.err.startswith("lloss: "), shown
+        *decided, line = result.err.splitlines()
+        assert all(one.startswith("automatic: ") for one in decided), shown
+        assert line.startswith("lloss: "), shown
         assert expected in result.err, shown
         assert not (tmp_path / "out").exists(), shown
         assert not (tmp_path / "run" / "checkpoint.pt").exists(), shown

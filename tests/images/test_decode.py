@@ -161,6 +161,8 @@ def test_pad_keeps_the_whole_image_between_black_bars(encoded: Encode) -> None:
     assert (found[:5] == 0).all()
     assert (found[15:] == 0).all()
     assert np.array_equal(found[5:15], np.asarray(inner))
+    grey = decode(encoded(picture), ImageSpec(20, 20, "pad", fill=114))
+    assert (grey[:5] == 114).all() and np.array_equal(grey[5:15], found[5:15])
 
 
 def test_arrays_are_read_as_they_are() -> None:

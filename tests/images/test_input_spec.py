@@ -15,6 +15,7 @@ from lloss.images.decode import Fit, Frame, ImageSpec, decode
         *(((*size,), "pixels") for size in [(0, 8), (8, 0), (8193, 8), (8, -1)]),
         ((8, 8, "squeeze"), r"squeeze.*crop, pad, stretch"),
         ((8, 8, "crop", -1), "white = -1"),
+        ((8, 8, "pad", 0, 256), "fill = 256: give a grey from 0 to 255"),
     ],
 )
 def test_a_wrong_spec_is_refused(fields: tuple[int, ...], reason: str) -> None:

@@ -10,7 +10,7 @@ from torchvision.models.resnet import BasicBlock
 
 from lloss.errors import CheckpointError, SettingsError
 from lloss.modeling import IMAGENET_MEAN, IMAGENET_STD
-from lloss.modeling.classifiers import HALVES, SCALED, build_classifier
+from lloss.modeling.classifiers import HALVES, SCALED, build_classifier, preparation
 from lloss.modeling.network import Normalize
 from lloss.modeling.networks.resnet_cifar import resnet18
 from lloss.tasks.presets import resolve_settings
@@ -50,36 +50,11 @@ def test_an_unknown_model_is_refused_with_some_known_ones() -> None:
             build_classifier(name, 2)
 
 
-def test_a_last_layer_for_other_classes_starts_new_and_nothing_else(tmp_path: Path) -> None:
-    saved = build_classifier(NARROW, 3).state_dict()
-    torch.save(saved, tmp_path / "w.pt")
-    loaded = build_classifier(NARROW, 5, str(tmp_path / "w.pt")).state_dict()
-    assert loaded["classifier.weight"].shape[0] == 5
-    body = [key for key in saved if not key.startswith("classifier")]
-    assert all(torch.equal(loaded[key], saved[key]) for key in body)
-
-
-def test_weights_that_do_not_fit_or_do_not_exist_are_refused(tmp_path: Path) -> None:
-    grey = build_classifier(NARROW, 3).state_dict()
-    grey["stem.0.weight"] = grey["stem.0.weight"][:, :1]  # only the last layer may start fresh
-    for name, content in (("grey", grey), ("list", [1, 2]), ("number", {"stem.0.weight": 3})):
-        torch.save(content, tmp_path / f"{name}.pt")
-    (tmp_path / "text.pt").write_text("no weights")
-    for name, message in {
-        "grey.pt": r"stem\.0", "list.pt": r"list\.pt", "number.pt": r"number\.pt",
-        "text.pt": r"text\.pt", "none.pt": "no such file",
-    }.items():  # fmt: skip
-        with pytest.raises(SettingsError, match=message):
-            build_classifier(NARROW, 3, str(tmp_path / name))
-    with pytest.raises(SettingsError, match="no ImageNet weights"):
-        build_classifier(NARROW, 3, "imagenet")
-
-
 def test_images_are_prepared_as_those_of_the_weights() -> None:
     sizes = {"inception_v3": 299, "googlenet": 224, "swin_v2_t": 256, "vit_h_14": 518, NARROW: 32}
-    assert {name: resolve_settings("default", model=name).size for name in sizes} == sizes
+    assert {name: preparation(name)["size"] for name in sizes} == sizes
     large = resolve_settings("default", model="efficientnet_v2_l")
-    assert (large.size, large.mean, large.std) == (480, HALVES, HALVES)
+    assert (large.mean, large.std) == (HALVES, HALVES)
     assert resolve_settings("default", model="resnet18").mean == IMAGENET_MEAN
 
 
@@ -98,11 +73,13 @@ def test_a_checkpoint_of_an_earlier_version_scales_its_input_as_before(
 ) -> None:
     content = torch.load(trained / "checkpoint.pt", weights_only=True)
     content["settings"] |= {"flip_test": True, "head_loss": "ranknet"}
+    del content["settings"]["clip"], content["settings"]["fresh_lr"]
     content["state"]["totals"]["hits"] = 3.0
     for scaled, mean in ((False, IMAGENET_MEAN), (True, HALVES)):
         content["state"]["transform_input"] = scaled
         torch.save(content, tmp_path / "checkpoint.pt")
         assert load_checkpoint(tmp_path).settings.mean == mean
+        assert not load_checkpoint(tmp_path).settings.undecided
         assert load_checkpoint(tmp_path).network().head is not None
     content["settings"]["mean"] = [0.1, 0.1, 0.1]
     torch.save(content, tmp_path / "checkpoint.pt")

@@ -7,24 +7,28 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+import torch
+from lloss.export import automatic_precision
 
 from lloss.annotations import Problems
 from lloss.annotations.label_csv import read_labels
 from lloss.errors import LabelError
-from lloss.manifest import read_manifest
+from lloss.manifest import Manifest, read_manifest
 from lloss.project import cycle as cycle_module
 from lloss.project.create import create_project
 from lloss.project.cycle import next_cycle
 from lloss.project.project import Project
 from lloss.scores.scores_folder import ScoresFolder
 from lloss.statistics.loss_distribution import LossReference
+from lloss.training import head_training
 from lloss.training.checkpoint import load_checkpoint
 from lloss.training.evaluation import evaluate_checkpoint
 
-from .cycle_steps import TRAIN, add, selected, undo, unlabeled
+from .cycle_steps import TRAIN, add, change, selected, undo, unlabeled
 
 
 @pytest.mark.parametrize(("better", "column"), [(False, "number"), (True, "rank"), (None, "rank")])
@@ -51,6 +55,31 @@ def test_images_that_could_not_be_selected_are_counted_in_the_summary(
     warnings = next_cycle(done, said.append).summary.warnings
     (line,) = [line for line in warnings if "could not be selected" in line]
     assert line.endswith("2 without a finite score") and f"warning: {line}" in said
+
+
+def test_a_frozen_network_stays_and_each_cycle_trains_the_head_again(
+    done: Project, labels: Path, pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(head_training, "STEPS", (100, 100))
+    network = load_checkpoint(done.cycles / "001").network().network
+    torch.save(network.state_dict(), tmp_path / "network.pt")
+    train = {**TRAIN, "freeze": True, "weights": str(tmp_path / "network.pt")}
+    values = {"pool": str(pool), "labels": str(labels), "k": 5, "holdout": 0.2}
+    project, said, states = create_project(tmp_path / "frozen", values, train), list[str](), []
+    for _ in range(2):
+        outcome = next_cycle(project, said.append)
+        add(labels, selected(outcome.folder))
+        states.append(load_checkpoint(outcome.folder).state["model"])
+        assert outcome.summary.evaluation and "the head alone" in (
+            outcome.folder / "report.html"
+        ).read_text(encoding="utf-8")
+    changed = {name for name in states[0] if not torch.equal(states[0][name], states[1][name])}
+    assert changed == {name for name in states[0] if name.startswith("head.")}
+    assert all(
+        torch.equal(states[0][f"network.{name}"], value)
+        for name, value in network.state_dict().items()
+    )
+    assert sum("held-out images right (5-fold cross-validation)" in line for line in said) == 2
 
 
 def test_a_second_cycle_selects_other_images_and_writes_every_file(
@@ -146,3 +175,66 @@ def test_a_pool_all_labeled_has_nothing_to_select(done: Project, pool: Path, lab
         (pool / name).unlink()
     with pytest.raises(LabelError, match="every image is labeled"):
         next_cycle(done)
+
+
+class _Int8:
+    """What AutomaticPrecision does where int8 is faster, without its minutes."""
+
+    given: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, **given: Any) -> None:
+        self.given.update(given)
+
+    def prepare(self) -> None:
+        pass
+
+    def run(self, path: Path, manifest: Manifest, trained: object, log: Any) -> Manifest:
+        log("precision: int8, 2.00× as fast as fp32")
+        return dataclasses.replace(manifest, precision="int8")
+
+
+def test_a_cycle_chooses_its_precision_on_unlabeled_images_and_records_it(
+    done: Project, pool: Path, labels: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert json.loads((done.cycles / "001/summary.json").read_text())["precision"] == "fp32"
+    changed = change(done, "k = 5", 'precision = "auto"\nk = 5')
+    add(labels, selected(done.cycles / "001"))
+    monkeypatch.setattr(cycle_module, "AutomaticPrecision", _Int8)
+    said: list[str] = []
+    outcome = next_cycle(changed, said.append)
+    assert outcome.summary.precision == "int8" and "precision: int8, 2.00× as fast as fp32" in said
+    assert set(_Int8.given["pool"].ids()) == {*unlabeled(pool, labels), "broken.png"}
+    run = json.loads((outcome.folder / "scores/run.json").read_text())
+    assert run["precision"] == "int8" and "int8" in (outcome.folder / "report.html").read_text()
+
+
+def test_a_small_pool_is_scored_in_fp32_with_a_line(
+    done: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undo(done, "export_onnx")
+    start = done.cycles / "001/cycle.json"
+    content = json.loads(start.read_text())
+    content["project"]["precision"] = "auto"
+    start.write_text(json.dumps(content))
+    monkeypatch.setattr(automatic_precision, "fastest_precision", lambda: ("int8", ""))
+    said: list[str] = []
+    assert next_cycle(done, said.append).summary.precision == "fp32"
+    (line,) = [line for line in said if line.startswith("precision")]
+    assert line == (
+        "precision: fp32; 31 images are scored before int8 could be judged, from 20,000 on it is "
+        "tried"
+    )
+
+
+def test_each_cycle_decides_for_its_own_labels_and_shows_it(done: Project, labels: Path) -> None:
+    changed = change(done, "batch_size = 8\n", "")
+    add(labels, selected(done.cycles / "001"))
+    said: list[str] = []
+    second = next_cycle(changed, said.append)
+    assert "automatic: batch_size = 29 (all images)" in said
+    assert second.summary.training["batch_size"] == 29
+    assert second.summary.training == load_checkpoint(second.folder).settings.as_dict()
+    start = json.loads((second.folder / "cycle.json").read_text())
+    assert start["train"]["batch_size"] == 0  # still open, as in lloss.toml
+    page = (second.folder / "report.html").read_text()
+    assert "2 epochs of batches of 29, sgd at 0.05, 8 pixels, first weights none, seed 0" in page

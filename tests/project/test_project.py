@@ -67,7 +67,7 @@ def test_credentials_are_not_written_into_the_projects_file(
 
 
 @pytest.mark.parametrize(
-    ("wrong", "train"), [({"k": 0}, 4), ({"labels": "none.csv"}, 4), ({}, 64), ({"subset": "x"}, 4)]
+    ("wrong", "train"), [({"k": 0}, 4), ({"labels": "none.csv"}, 4), ({}, 1), ({"subset": "x"}, 4)]
 )
 def test_a_creation_that_fails_leaves_everything_as_it_was(
     values: dict[str, Any], tmp_path: Path, wrong: dict[str, Any], train: int
@@ -207,3 +207,35 @@ def test_a_project_can_be_inside_its_pool(tmp_path: Path) -> None:
     pq.write_table(pa.table({"id": names}), scores / "part-00000.parquet")
     Image.new("RGB", (4, 4)).save(project.cycles / "001" / "evaluation.png")
     assert list(project.open_pool().ids()) == names
+
+
+@pytest.mark.parametrize(
+    ("labeled", "pool", "k", "why"),
+    [
+        (8, 200, 10, "a quarter of the 8 labels, at least 10"),
+        (60, 200, 15, "a quarter of the 60 labels"),
+        (30, 40, 5, "half of the 10 images that are not labeled"),
+        (40, 40, 1, "half of the 0 images"),
+    ],
+)
+def test_k_is_chosen_by_the_number_of_labels(
+    tmp_path: Path, labeled: int, pool: int, k: int, why: str
+) -> None:
+    names = images(tmp_path / "pool", [f"{number:03d}.png" for number in range(pool)])
+    labels = write_labels(tmp_path / "labels.csv", names[:labeled])
+    values = {"pool": str(tmp_path / "pool"), "labels": str(labels)}
+    problems = Problems()
+    project = create_project(tmp_path / "project", values, {}, problems)
+    assert project.k == k and load_project(project.root).k == k
+    assert any(line.startswith(f"k = {k} ") and why in line for line in problems.notes)
+
+
+def test_k_has_an_upper_end(
+    tmp_path: Path, values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lloss.project.create.MOST", 2)
+    monkeypatch.setattr("lloss.project.create.LEAST", 1)
+    names = images(tmp_path / "many", [f"{number:03d}.png" for number in range(40)])
+    labels = write_labels(tmp_path / "labels.csv", names[:20])
+    given = {"pool": str(tmp_path / "many"), "labels": str(labels)}
+    assert create_project(tmp_path / "project", given, {}).k == 2

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from lloss.statistics.ranking_metrics import (
     _kendall_variance,
+    accuracy_interval,
     pair_counts,
     ranking_figures,
     ranking_intervals,
@@ -108,3 +109,28 @@ def test_the_interval_covers_the_truth() -> None:
             low, high = ranking_intervals(x, y)["ranking_accuracy"]
             held += low <= truth <= high
         assert held / 300 > 0.92, (r, count)
+
+
+def test_only_pairs_within_a_fold_are_compared() -> None:
+    score, loss = _with_ties(30, 0)
+    folds = np.random.default_rng(1).permutation(30) % 3
+    counts = [pair_counts(score[folds == fold], loss[folds == fold]) for fold in range(3)]
+    right, pairs = np.sum(counts, 0)
+    figures = ranking_figures(score, loss, folds=folds)
+    assert figures.ranking_accuracy == right / pairs
+    # The level of a fold's scores does not count, nor their scale.
+    moved = score * (1 + folds) + 100 * folds
+    assert ranking_figures(moved, loss, folds=folds) == figures
+    assert accuracy_interval(moved, loss, folds) == accuracy_interval(score, loss, folds)
+    assert ranking_figures(score, loss, folds=np.zeros(30)) == ranking_figures(score, loss)
+    perfect = ranking_figures(loss + 100 * folds, loss, folds=folds)
+    assert perfect.ranking_accuracy == 1
+
+
+def test_the_interval_of_folds_holds_chance_in_95_of_100_cases() -> None:
+    random, held = np.random.default_rng(0), 0
+    for _ in range(400):
+        score, loss = random.random((2, 25))
+        low, high = accuracy_interval(score, loss, np.arange(25) % 5)
+        held += low <= 0.5 <= high
+    assert 0.92 <= held / 400 <= 0.98

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from ..outside_networks import (
     TwoStages,
     ViTForImageClassification,
 )
+from ..packages import here
 
 TARGETS = torch.tensor([0, 2, 1, 1])
 
@@ -175,6 +177,11 @@ class _Reserved(_Whole):
         (TwoStages(), {"task": object()}, r"loss_per_image\(output, targets\)"),
         (TwoStages(), {"task": _Reserved()}, "the output 'loss': every graph has one"),
         (TwoStages(), {"std": (1, 0, 1)}, "three numbers, each above 0"),
+        (
+            TwoStages(),
+            {"keep_embedding": "all"},
+            "keep_embedding = 'all': choose one of trained, pr",
+        ),
         (DepthNet(), {}, "gives a dict with depth, scale for two images; give an object"),
         (nn.Linear(3, 3), {"size": 8}, "cannot take images of 8×8 pixels.*; give a size that"),
     ],
@@ -189,6 +196,21 @@ def test_one_loss_for_the_whole_batch_is_refused() -> None:
     out, _ = model(_images(16))
     with pytest.raises(SettingsError, match=r"gave \[\]: return one loss per image"):
         model.loss_per_image(out, TARGETS)
+
+
+def test_a_network_by_name_is_built_for_the_classes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = (
+        "from tests.outside_networks import TwoStages as Two\ndef own(classes): return Two(classes)"
+    )
+    here(tmp_path, monkeypatch, "nets", code)
+    model = lloss.attach("nets:own", classes=["a", "b"], size=16)
+    assert isinstance(model.network, TwoStages)
+    assert model(_images(16))[0].shape == (4, 2) and model.classes == ("a", "b")
+    for network, message in (("nets:own", "name the classes"), ("resnet18", "write timm:NAME")):
+        with pytest.raises(SettingsError, match=message):
+            lloss.attach(network, classes=() if network == "nets:own" else ["a", "b"])
 
 
 @pytest.mark.parametrize(

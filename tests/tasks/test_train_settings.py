@@ -10,7 +10,7 @@ import pytest
 from lloss.errors import SettingsError
 from lloss.tasks import get_task
 from lloss.tasks.presets import PRESETS, resolve_settings
-from lloss.tasks.train_settings import TrainSettings
+from lloss.tasks.train_settings import AUTOMATIC, TrainSettings
 
 PAPER = """
 preset        model          batch epochs optimizer lr      lambda stop milestone decay  side
@@ -33,8 +33,18 @@ def test_a_preset_has_the_values_of_the_papers_table(line: str) -> None:
 
 
 def test_the_default_preset_is_the_defaults() -> None:
-    assert resolve_settings("default") == TrainSettings(size=224)
-    assert resolve_settings("default", size=0) == TrainSettings(size=224)
+    assert resolve_settings("default") == TrainSettings()
+    assert resolve_settings("default").undecided == tuple(AUTOMATIC)
+    assert resolve_settings("default", size=0, epochs=0) == TrainSettings()
+
+
+def test_the_settings_of_another_run_fill_what_is_open() -> None:
+    other = resolve_settings("paper-cifar10")
+    filled = TrainSettings(epochs=3, lr=0.5).filled_from(other)
+    assert (filled.epochs, filled.lr) == (3, 0.5)
+    assert (filled.size, filled.batch_size, filled.weights) == (32, 128, "none")
+    assert filled.undecided == other.undecided == ()
+    assert filled.head_loss == TrainSettings.head_loss
 
 
 @pytest.mark.parametrize(
@@ -42,14 +52,13 @@ def test_the_default_preset_is_the_defaults() -> None:
     [
         ("resnet18", ("sgd", 0.01)),
         ("resnet18-cifar", ("sgd", 0.1)),
-        ("convnext_tiny", ("adam", 1e-3)),
-        ("swin_v2_t", ("adam", 3e-4)),
+        ("convnext_tiny", ("adamw", 1e-3)),
+        ("swin_v2_t", ("adamw", 3e-4)),
     ],
 )
 def test_a_network_is_trained_as_it_bears(model: str, wanted: tuple[str, float]) -> None:
-    settings = resolve_settings("default", model=model)
-    assert (settings.optimizer, settings.lr) == wanted
-    assert resolve_settings("default", model=model, lr=0.3).lr == 0.3
+    recipe = get_task("classification").recipe(TrainSettings(model=model), False)
+    assert (recipe["optimizer"], recipe["lr"]) == wanted
 
 
 def test_given_options_win_over_a_preset_and_absent_ones_do_not() -> None:
@@ -100,12 +109,12 @@ def test_an_unknown_key_is_named_with_where_it_stood_and_the_known_ones() -> Non
 @pytest.mark.parametrize(
     ("name", "values"),
     [
-        ("epochs", ["3", True, None, 0]),
-        ("batch_size", [1]),
+        ("epochs", ["3", True, None, -1]),
+        ("batch_size", [1, -1]),
         ("hidden", [0]),
         ("size", [-1]),
         ("seed", [-1]),
-        ("lr", ["fast", 0, -0.1, math.nan, math.inf]),
+        ("lr", ["fast", -0.1, math.nan, math.inf]),
         ("head_weight", [-1.0]),
         ("xi", [-1.0]),
         ("gradient_stop", [-2, 1.0, True]),
@@ -119,7 +128,7 @@ def test_an_unknown_key_is_named_with_where_it_stood_and_the_known_ones() -> Non
         ("taps", [[1], "layer1"]),
         ("milestones", [["x"], [-1], 160]),
         ("momentum", [-0.9]),
-        ("weight_decay", [-1.0]),
+        ("weight_decay", [-0.5, math.nan]),
         ("mean", [["a", "b", "c"], [0.5, 0.5]]),
         ("std", [[math.nan, 1.0, 1.0], [0.5, 0.5, 0.0]]),
     ],
@@ -159,7 +168,6 @@ def test_a_model_of_another_task_is_refused(task: str, model: str, message: str)
         ("detection", "augment", "pose", "detection has none, flip, crop, flip-crop, ssd"),
         ("pose", "augment", "ssd", "augment = 'ssd': pose has none, pose"),
         ("classification", "weights", "coco", "classification starts from none or imagenet or the"),
-        ("segmentation", "weights", "w.pt", r"weights 'w\.pt': segmentation starts from none or"),
         (
             "classification",
             "loss_norm",
@@ -167,6 +175,7 @@ def test_a_model_of_another_task_is_refused(task: str, model: str, message: str)
             "loss_norm = 'none': classification has no such choice",
         ),
         ("pose", "weights", "imagenet", "weights 'imagenet': pose starts from none or the path of"),
+        ("detection", "keep_embedding", "pretrained", "detection has no such choice; leave it out"),
         ("pose", "size", 100, "size = 100: an hourglass takes multiples of 64 pixels; use 128"),
         ("detection", "size", 8, "size = 8: ssdlite320_mobilenet_v3_large needs"),
     ],
@@ -179,3 +188,20 @@ def test_settings_that_a_task_cannot_use_are_refused(
     settings = resolve_settings("default", task=task)
     with pytest.raises(SettingsError, match=message):
         get_task(task).network(replace(settings, **{name: value}), ("a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"weights": "none"}, "weights = 'none' are random, and so would"),
+        ({"weights": "w.pt", "freeze": True}, "freeze leaves the network, and its embedding, as"),
+    ],
+)
+def test_features_of_before_training_are_those_of_trained_weights(
+    given: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(SettingsError, match=f"keep_embedding = 'pretrained': {message}"):
+        resolve_settings("default", keep_embedding="pretrained", **given)
+    undecided = replace(TrainSettings(size=8), keep_embedding="pretrained")
+    with pytest.raises(SettingsError, match="weights = 'none' are random"):
+        get_task("classification").network(undecided, ("a", "b"))

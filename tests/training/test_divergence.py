@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import nn
 
 from lloss.annotations import Problems
 from lloss.data.class_labels import open_labeled
@@ -15,8 +16,9 @@ from lloss.errors import DivergedError
 from lloss.tasks.train_settings import TrainSettings
 from lloss.training import divergence
 from lloss.training.checkpoint import load_checkpoint
-from lloss.training.divergence import doubts, remedy
-from lloss.training.run import METRICS, train
+from lloss.training.divergence import doubts, few_steps_note, remedy
+from lloss.training.run import train
+from lloss.training.run_folder import METRICS
 from lloss.training.trainer import Trainer
 
 
@@ -35,7 +37,7 @@ def test_a_loss_that_rises_is_doubted(
 @pytest.mark.parametrize(
     ("changes", "wanted"),
     [
-        ({}, "lower --lr (it is 0.05; try 0.005), or try --optimizer adam with --lr 0.001 or "
+        ({}, "lower --lr (it is 0.05; try 0.005), or try --optimizer adamw with --lr 0.001 or "
              "trained --weights"),
         ({"optimizer": "adam", "weights": "w.pt"}, "lower --lr (it is 0.05; try 0.005)"),
     ],
@@ -49,7 +51,9 @@ def test_the_remedy_is_one_that_is_not_in_use(
 def test_a_run_that_diverges_keeps_the_checkpoint_before(
     photos: Path, tiny: TrainSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lloss.training.run.RunWriter.save_if_due", lambda keeper: keeper.save())
+    monkeypatch.setattr(
+        "lloss.training.run_folder.RunWriter.save_if_due", lambda keeper: keeper.save()
+    )
     labeled, run = open_labeled(str(photos)), tmp_path / "run"
     advance, steps = Trainer.advance, 0
 
@@ -93,3 +97,16 @@ def test_doubts_are_said(
     train(labeled, tiny, tmp_path / "run", resume=True, problems=again)
     assert len(again.warnings) == 1  # also where the run was finished before
     assert again.warnings == problems.warnings
+
+
+def test_few_steps_are_noted_for_networks_with_batch_norm(
+    photos: Path, tiny: TrainSettings, tmp_path: Path
+) -> None:
+    normed = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3))
+    assert few_steps_note(normed, 99).startswith("99 steps are few for a network with batch norm")
+    assert few_steps_note(normed, 100) == few_steps_note(nn.Linear(1, 1), 1) == ""
+    said, problems = list[str](), Problems()
+    labeled = open_labeled(str(photos))
+    train(labeled, tiny, tmp_path / "run", problems=problems, say=said.append)
+    (line,) = [line for line in said if "batch norm" in line]
+    assert line.startswith("16 steps are few") and line in problems.notes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,19 @@ from torch.utils.data import DataLoader, TensorDataset
 import lloss
 from lloss.errors import LabelError, SettingsError
 from lloss.modeling.attached_model import AttachedModel
+from lloss.training import head_training
+from lloss.training.feature_cache import run_network
 from lloss.training.fit_head import HeadFit
+from lloss.training.head_training import folds_of, train_head
+from lloss.training.labeled_batches import LabeledImages
 
 from ..outside_networks import DepthLoss, DepthNet, TwoStages
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train heads in fewer steps."""
+    monkeypatch.setattr(head_training, "STEPS", (150, 150))
 
 
 class _Bright(nn.Module):
@@ -58,9 +69,9 @@ def test_the_head_learns_the_order_of_the_losses_and_the_network_stays() -> None
     model.train()
     before = {name: value.clone() for name, value in model.network.state_dict().items()}
     fit = lloss.fit_head(model, _images(), ["dark"] * 80)
-    assert isinstance(fit, HeadFit) and (fit.images, fit.held_out) == (80, 16)
+    assert isinstance(fit, HeadFit) and (fit.images, fit.held_out, fit.folds) == (80, 80, 5)
     assert fit.ranking.ranking_accuracy > 0.9 and fit.interval[0] > 0.5
-    assert "of the pairs of 16 held-out images right" in str(fit)
+    assert "pairs of 80 held-out images right (5-fold cross-validation)" in str(fit)
     after = model.network.state_dict()
     assert all(torch.equal(value, after[name]) for name, value in before.items())
     assert model.training and all(p.requires_grad for p in model.parameters())
@@ -87,6 +98,7 @@ def test_every_form_of_the_same_images_gives_the_same_head() -> None:
         (torch.from_numpy(images), torch.from_numpy(targets)),
         (_normalized(_model(), images), list(targets)),
         (DataLoader(rows, 40), None),
+        (rows, None),
     ]
     unseen = _normalized(_model(), _images(20, 1))
     found = []
@@ -100,6 +112,34 @@ def test_every_form_of_the_same_images_gives_the_same_head() -> None:
         assert torch.allclose(other, found[0], atol=1e-2)
 
 
+def test_figures_are_those_of_heads_that_were_not_trained_on_the_image() -> None:
+    torch.manual_seed(0)
+    model = lloss.attach(TwoStages(), size=8)
+    images, targets = _images(40), np.arange(40) % 3
+    fit = lloss.fit_head(model, images, targets, seed=5)
+    cache = run_network(model, LabeledImages.of(model, images, targets))
+    assert model.tapped.head is not None
+    right = pairs = 0.0
+    for fold in range(5):
+        folds = folds_of(40, 5, 5)
+        held, rest = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
+        head = train_head(
+            model.tapped.head, cache, torch.from_numpy(rest), lloss.losses.soft_pairs, 5
+        )
+        with torch.no_grad():
+            predicted = head([values[held] for values in cache.inputs]).numpy()
+        for one, other in itertools.permutations(range(len(held)), 2):
+            if cache.losses[held[one]] > cache.losses[held[other]]:
+                pairs += 1
+                right += predicted[one] > predicted[other]
+    assert fit.ranking.ranking_accuracy == pytest.approx(right / pairs)
+
+
+def test_enough_images_are_held_out_once() -> None:
+    fit = lloss.fit_head(_model(), _images(250), np.arange(250) % 2)
+    assert (fit.held_out, fit.folds) == (50, 1) and "cross" not in str(fit)
+
+
 def test_a_labeled_set_of_a_pool_teaches_the_head(photos: Path) -> None:
     labeled = lloss.open_labeled(photos)
     torch.manual_seed(0)
@@ -109,7 +149,7 @@ def test_a_labeled_set_of_a_pool_teaches_the_head(photos: Path) -> None:
     with torch.no_grad():
         out = model.eval().network(_normalized(model, np.stack(pixels)))
     places = torch.tensor([model.classes.index(label) for label in labeled.labels])
-    assert fit.held_out == 30
+    assert (fit.held_out, fit.folds) == (30, 1)
     assert fit.mean_loss == pytest.approx(float(F.cross_entropy(out, places)), abs=1e-5)
     other = lloss.attach(TwoStages(), classes=["bright", "dark", "blue"], size=8)
     with pytest.raises(LabelError, match=r"20 of 60 labels show no class.*'red'"):
@@ -140,6 +180,22 @@ def test_a_task_of_ones_own_with_a_summary_and_a_metric() -> None:
     errors = (out["depth"].mean((1, 2)) - targets).abs()
     assert fit.metric == pytest.approx(float((errors < 0.1).float().mean()))
     assert fit.mean_loss == pytest.approx(float(errors.mean()), abs=1e-6)
+
+
+def test_views_are_made_by_the_augment_of_a_task_of_ones_own() -> None:
+    class Brighter(DepthLoss):
+        seen = 0
+
+        def augment(self, images: Tensor, targets: Any, generator: Any) -> Any:
+            Brighter.seen += len(images)
+            return images + 1, targets
+
+    model = lloss.attach(DepthNet(), task=Brighter(), size=8)
+    fit = lloss.fit_head(model, _images(30), torch.rand(30), views=2)
+    assert (fit.images, Brighter.seen) == (30, 60)
+    plain = lloss.attach(DepthNet(), task=DepthLoss(), size=8)
+    with pytest.raises(SettingsError, match="views: are made for classification"):
+        lloss.fit_head(plain, _images(30), torch.rand(30), views=2)
 
 
 def test_images_with_hardly_a_loss_are_suspected_to_be_those_of_training() -> None:

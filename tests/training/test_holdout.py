@@ -8,9 +8,13 @@ import pytest
 from PIL import Image
 
 from lloss.annotations import Problems
+from lloss.data.labeled_set import LabeledSet
 from lloss.errors import LabelError
+from lloss.pools import Item
 from lloss.project.create import create_project
 from lloss.project.project import Project
+from lloss.tasks import get_task
+from lloss.training.holdout import AUTOMATIC_SHARE, draw_holdout
 
 
 def test_the_hold_out_names_the_classes_that_it_does_not_show(tmp_path: Path) -> None:
@@ -39,7 +43,9 @@ def _project(folder: Path, count: int, **more: object) -> Project:
     for number in range(40):
         Image.new("RGB", (8, 8), (number, 0, 0)).save(folder / "pool" / f"{number:02d}.png")
     write_rows(folder / "labels.csv", range(count), "ab")
-    values = {"pool": str(folder / "pool"), "labels": str(folder / "labels.csv"), "k": 2, **more}
+    own = {} if "test_labels" in more else {"holdout": 0.1}
+    values = {"pool": str(folder / "pool"), "labels": str(folder / "labels.csv"), "k": 2}
+    values |= {**own, **more}
     return create_project(folder / "project", values, {"batch_size": 4})
 
 
@@ -95,3 +101,24 @@ def test_persons_on_one_image_are_held_out_together(tmp_path: Path) -> None:
     assert held is not None and (len(training), len(held)) == (24, 6)
     images = [{item.id.partition("@")[0] for item in one.items} for one in (training, held)]
     assert (len(images[0]), len(images[1])) == (8, 2) and not images[0] & images[1]
+
+
+@pytest.mark.parametrize(
+    ("count", "held"), [(60, 0), (149, 0), (150, 50), (300, 50), (500, 50), (1000, 100)]
+)
+def test_fifty_images_or_a_tenth_are_held_out_of_enough_labels(count: int, held: int) -> None:
+    items = [Item(f"{number:04d}.png", bytes) for number in range(count)]
+    labeled = LabeledSet(items, ["abc"[number % 3] for number in range(count)], "made up")
+    drawn = draw_holdout(get_task("classification"), labeled, AUTOMATIC_SHARE, 0)
+    assert len(drawn) == held
+
+
+def test_few_labels_are_all_trained_on_and_a_note_says_that_nothing_is_measured(
+    tmp_path: Path,
+) -> None:
+    project = _project(tmp_path, 30, holdout=AUTOMATIC_SHARE)
+    problems = Problems()
+    training, held = project.split(project.open_labels(), problems)
+    assert (len(training), held) == (30, None)
+    (note,) = problems.notes
+    assert note.startswith("30 labels are too few") and "from 150 labeled images on 50" in note

@@ -6,29 +6,28 @@ put together so that a batch's output is tensors and the source maps can be tapp
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models import get_model, get_model_weights
+from torchvision.models import get_model
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.ssd import SSD, SSDFeatureExtractorVGG
 
 from lloss.errors import SettingsError
-from lloss.modeling.pretrained_weights import read_state_dict, start_from
+from lloss.modeling.published_weights import TorchvisionWeights
 
 MODELS = ("ssdlite320_mobilenet_v3_large", "ssd300_vgg16")
 
-IMAGENET = {
-    "ssdlite320_mobilenet_v3_large": "IMAGENET1K_V1",
-    "ssd300_vgg16": "IMAGENET1K_FEATURES",
+BACKBONES = {
+    "ssdlite320_mobilenet_v3_large": ("mobilenet_v3_large", "IMAGENET1K_V1"),
+    "ssd300_vgg16": ("vgg16", "IMAGENET1K_FEATURES"),
 }
-"""The weights of the backbone that torchvision itself starts each from."""
+"""The backbone of each, and the weights that torchvision itself starts it from."""
 
 SOURCES = 6  # Feature maps that the heads read
 SMALLEST = 32  # Side in pixels below which the first source map would have a single position
@@ -109,25 +108,32 @@ class SsdNetwork(nn.Module):
         return self
 
 
-def build_detector(model: str, classes: int, weights: str = "none", size: int = 0) -> SsdNetwork:
+def build_detector(model: str, classes: int, size: int = 0) -> SsdNetwork:
     """Build one of :data:`MODELS` for so many classes, without the background.
 
-    ``weights`` are ``none``; ``imagenet`` for torchvision's weights of the backbone; ``coco`` for
-    its weights of the whole detector; or the path of a state dict of torchvision's detector or of
-    :class:`SsdNetwork`. A class head for other classes stays fresh, and so do the narrow last
-    blocks of SSDLite, which have no ImageNet weights. Raises ``SettingsError`` for an unknown
-    model, a size (0: its own) that it cannot take, or weights that do not fit it.
+    Raises ``SettingsError`` for an unknown model, or a size (0: its own) that it cannot take.
     """
     anchors = anchors_of(model, size or own_size(model))
-    ssd = _fresh(model, classes)
-    if weights == "imagenet":
-        _take_imagenet(ssd, model)
-    elif weights != "none":
-        state = _coco(model) if weights == "coco" else read_state_dict(weights)
-        state = {name.removeprefix("ssd."): value for name, value in state.items()}
-        fresh = {name.rpartition(".")[0] for name in ssd.state_dict() if is_class_layer(name)}
-        start_from(ssd, state, weights, model, fresh)
-    return SsdNetwork(ssd, anchors)
+    return SsdNetwork(_fresh(model, classes), anchors)
+
+
+def published(model: str, weights: str) -> TorchvisionWeights:
+    """torchvision's weights: ``imagenet`` of the backbone, ``coco`` of the whole detector.
+
+    The narrow last blocks of SSDLite, and what follows the backbone, have none of ImageNet.
+    """
+    if weights == "coco":
+        return TorchvisionWeights(model, "COCO_V1", part="ssd")
+    donor, of = BACKBONES[model]
+    return TorchvisionWeights(
+        donor,
+        of,
+        part="ssd.backbone",
+        donor={"name": model, "weights": None, "weights_backbone": of, "num_classes": 2},
+        donor_part="backbone",
+        drawn=("extra.", "scale_weight"),
+        fresh=("extra.", "scale_weight", "features.1."),
+    )
 
 
 @functools.cache
@@ -173,28 +179,3 @@ def _fresh(model: str, classes: int) -> SSD:
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = BN_MOMENTUM
     return made
-
-
-def _take_imagenet(ssd: SSD, model: str) -> None:
-    """Take over what fits of a backbone that torchvision made with its weights."""
-    with _downloading(model):
-        donor = get_model(model, weights=None, weights_backbone=IMAGENET[model], num_classes=2)
-    own = ssd.backbone.state_dict()
-    state = donor.backbone.state_dict()
-    fitting = {name: value for name, value in state.items() if value.shape == own[name].shape}
-    ssd.backbone.load_state_dict(fitting, strict=False)
-
-
-def _coco(model: str) -> dict[str, Tensor]:
-    with _downloading(model):
-        weights = get_model_weights(model)["COCO_V1"]
-        state: dict[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True)
-    return state
-
-
-@contextlib.contextmanager
-def _downloading(model: str) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, RuntimeError) as error:
-        raise SettingsError(f"weights of {model}: cannot be downloaded: {error}") from error

@@ -17,6 +17,7 @@ from lloss.data.labeled_set import LabeledSet, class_names
 from lloss.data.object_labels import join_objects, open_objects, read_objects
 from lloss.errors import LabelError
 from lloss.images.decode import Frame, ImageSpec, Pixels, decode_into, size_of
+from lloss.modeling.network_source import is_outside
 from lloss.modeling.networks.ssd import (
     MODELS,
     SOURCES,
@@ -25,38 +26,41 @@ from lloss.modeling.networks.ssd import (
     build_detector,
     is_class_layer,
     own_size,
+    published,
     reference,
 )
 from lloss.modeling.objective import Objective
+from lloss.modeling.published_weights import Published
 from lloss.pools import Item
 from lloss.tasks.detection import image_scores
 from lloss.tasks.detection.average_precision import DetectionMeter, detect
 from lloss.tasks.detection.box_augmentation import KINDS, STORED_SCALE, augment_boxes
 from lloss.tasks.detection.box_targets import ObjectBatch, Objects
 from lloss.tasks.detection.multibox_loss import multibox_loss
+from lloss.tasks.recipes import BUDGET, fine_tuning
 from lloss.tasks.task import Decoding, Task
 from lloss.tasks.train_settings import NAMED_WEIGHTS, STATE_DICT, TrainSettings
 
 RECIPES: dict[str, dict[str, Any]] = {
-    # As torchvision trains it, without zooming out: its smallest anchor is a fifth of the image.
     "ssdlite320_mobilenet_v3_large": {
-        "augment": "flip-crop",
         "optimizer": "adam",
         "lr": 2e-3,
         "weight_decay": 0.0,
         "batch_size": 16,
-        "epochs": 60,
+        "steps": 1000,
     },
     "ssd300_vgg16": {
-        "augment": "ssd",
         "optimizer": "sgd",
         "lr": 1e-3,
         "weight_decay": 5e-4,
         "batch_size": 32,
-        "epochs": 120,
+        "steps": 1200,
     },
 }
 """How each is trained where nothing else is asked for."""
+
+# As torchvision trains them, but SSDLite's smallest anchor is a fifth of the image: no zooming out.
+AUGMENT = {"ssdlite320_mobilenet_v3_large": "flip-crop", "ssd300_vgg16": "ssd"}
 
 
 class DetectionObjective(Objective):
@@ -72,10 +76,10 @@ class DetectionObjective(Objective):
         return multibox_loss(output, targets, reference(self.model), self.divided)
 
     def summary(self, output: SsdOutput) -> Tensor:
-        return image_scores.summary(output)
+        return image_scores.summary(image_scores.of_softmax(output.logits))
 
     def outputs(self, output: SsdOutput) -> dict[str, Tensor]:
-        return image_scores.scores(output)
+        return image_scores.scores(image_scores.of_softmax(output.logits))
 
     def meter(self, labels: Sequence[ObjectLabel]) -> DetectionMeter:
         return DetectionMeter(labels, self.classes, self.model, self.size)
@@ -98,6 +102,8 @@ class _Detection(Task):
     may_be_empty = True
     augments = KINDS
     weights = (*NAMED_WEIGHTS, STATE_DICT)
+    pretrained = "coco"
+    part = "ssd"
     files_among_images = OBJECT_FILES
     read_labels = staticmethod(read_objects)
     write_labels = staticmethod(write_labels)
@@ -107,27 +113,40 @@ class _Detection(Task):
     collate = staticmethod(ObjectBatch.of)
 
     def defaults(self, model: str) -> dict[str, Any]:
-        """Size and normalisation of torchvision's detector, and how it is usually trained."""
+        """Normalisation of torchvision's detector, and how it is usually augmented."""
         model = model or MODELS[0]
         normalize = reference(model).transform
         return {
             "model": model,
-            "size": own_size(model),
             "fit": "stretch",
+            "augment": AUGMENT[model],
             "mean": list(normalize.image_mean),
             "std": list(normalize.image_std),
-            **RECIPES[model],
         }
+
+    def recipe(self, settings: TrainSettings, pretrained: bool) -> dict[str, Any]:
+        recipe = {**BUDGET, **RECIPES[settings.model], "clip": 0.0}
+        # SSD300's is of a trained backbone already.
+        lower = pretrained and recipe["optimizer"] == "adam"
+        return fine_tuning(recipe) if lower else recipe
+
+    def input_sizes(self, settings: TrainSettings) -> tuple[int, int]:
+        """Its own alone: objects are smaller than images, and anchors fit one size."""
+        return own_size(settings.model), own_size(settings.model)
 
     def open_labeled(self, data: str, data_root: Path, problems: Problems) -> LabeledSet:
         return open_objects(data, problems)
 
     def check_settings(self, settings: TrainSettings) -> None:
         super().check_settings(settings)
-        anchors_of(settings.model, settings.size or own_size(settings.model))
+        if not is_outside(settings.model):
+            anchors_of(settings.model, settings.size or own_size(settings.model))
 
     def build(self, settings: TrainSettings, classes: Sequence[str]) -> nn.Module:
-        return build_detector(settings.model, len(classes), settings.weights, settings.size)
+        return build_detector(settings.model, len(classes), settings.size)
+
+    def published(self, settings: TrainSettings, weights: str) -> Published:
+        return published(settings.model, weights)
 
     def taps(self, settings: TrainSettings) -> tuple[str, ...]:
         return tuple(f"sources.{number}" for number in range(SOURCES))

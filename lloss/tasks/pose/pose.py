@@ -18,18 +18,21 @@ from lloss.data.labeled_set import LabeledSet
 from lloss.data.pose_labels import join_persons, open_persons, read_persons
 from lloss.errors import LabelError, SettingsError
 from lloss.images.decode import ImageSpec
+from lloss.modeling.network_source import is_outside
 from lloss.modeling.networks import hourglass
 from lloss.modeling.objective import Objective
-from lloss.modeling.pretrained_weights import read_state_dict, start_from
+from lloss.modeling.prediction import prediction_of
 from lloss.pools import Item
 from lloss.tasks.pose.heatmaps import decode, heatmap_loss
 from lloss.tasks.pose.joint_targets import PersonTarget, PoseTargets
 from lloss.tasks.pose.pck import LEFT_OUT, Pck, annotated_names, group_of, heads_known
 from lloss.tasks.pose.person_examples import read_person
 from lloss.tasks.pose.pose_augmentation import STORED_SCALE, View, draw_views, show
+from lloss.tasks.recipes import BUDGET
 from lloss.tasks.task import Task
 from lloss.tasks.train_settings import STATE_DICT, TrainSettings
 
+NARROW = "-narrow"  # End of the names of networks for a CPU
 ENERGY = math.pi  # Sum of the squares of a Gaussian of height 1 and sigma 1
 
 
@@ -104,43 +107,40 @@ class _Pose(Task):
     collate = staticmethod(PoseTargets.of)
 
     def defaults(self, model: str) -> dict[str, Any]:
-        """What learns from few persons; a narrow network does from images of half the size."""
+        """How persons are cut out and augmented."""
         model = model or "hourglass2"
         hourglass.stacks_of(model)
-        narrow = model.endswith("-narrow")
-        return {
-            "model": model,
-            "size": 128 if narrow else 256,
-            "fit": "pad",
-            "augment": "pose",
-            "optimizer": "rmsprop" if narrow else "adam",
-            "momentum": 0.0,
-            "lr": 1e-3,
-            "weight_decay": 0.0,
-            "batch_size": 8,
-        }
+        return {"model": model, "fit": "pad", "augment": "pose", "momentum": 0.0}
+
+    def recipe(self, settings: TrainSettings, pretrained: bool) -> dict[str, Any]:
+        """What learns from few persons."""
+        optimizer = "rmsprop" if settings.model.endswith(NARROW) else "adam"
+        own = {"optimizer": optimizer, "lr": 1e-3, "weight_decay": 0.0, "clip": 0.0}
+        return {**BUDGET, **own, "batch_size": 8, "steps": 1500}
+
+    def input_sizes(self, settings: TrainSettings) -> tuple[int, int]:
+        """A narrow network learns from images of half the size."""
+        size = 128 if settings.model.endswith(NARROW) else 256
+        return size, size
 
     def check_settings(self, settings: TrainSettings) -> None:
         super().check_settings(settings)
         if settings.white:  # persons are cut out of images that are decoded before
             raise SettingsError(f"white = {settings.white}: pose has no such option; leave it out")
-        if settings.size:
+        if settings.size and not is_outside(settings.model):
             hourglass.check_size(settings.size)
 
     def build(self, settings: TrainSettings, classes: Sequence[str]) -> nn.Module:
-        network = hourglass.build_hourglass(settings.model, len(classes))
-        if settings.weights != "none":
-            state = read_state_dict(settings.weights)
-            layers = self.class_layers(list(network.state_dict()))
-            fresh = {name.rpartition(".")[0] for name in layers}
-            start_from(network, state, settings.weights, settings.model, fresh)
-        return network
+        return hourglass.build_hourglass(settings.model, len(classes))
 
     def taps(self, settings: TrainSettings) -> tuple[str, ...]:
         return tuple(f"maps.{number}" for number in range(hourglass.stacks_of(settings.model)))
 
     def class_layers(self, names: Sequence[str]) -> tuple[str, ...]:
         return tuple(name for name in names if name.startswith(("heatmaps.", "heatmap_remaps.")))
+
+    def prediction(self, output: Any, images: Tensor) -> Any:
+        return prediction_of(output)
 
     def open_labeled(self, data: str, data_root: Path, problems: Problems) -> LabeledSet:
         return open_persons(data, problems)

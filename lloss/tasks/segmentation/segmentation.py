@@ -32,12 +32,15 @@ from lloss.errors import ImageError, LabelError, SettingsError
 from lloss.files import write_json
 from lloss.images.decode import Pixels, decode_into, decode_mask, size_of
 from lloss.modeling.objective import Objective
+from lloss.modeling.prediction import prediction_of
+from lloss.modeling.published_weights import Published, TorchvisionWeights
 from lloss.pools import Item
 from lloss.pools.image_files import read_file
 from lloss.tasks.classification import ClassificationObjective, flip_crop
+from lloss.tasks.recipes import BUDGET, SGD, fine_tuning
 from lloss.tasks.segmentation.mean_iou import UNKNOWN, Mask, MaskTarget, MeanIoU
 from lloss.tasks.task import Decoding, Task
-from lloss.tasks.train_settings import TrainSettings
+from lloss.tasks.train_settings import NAMED_WEIGHTS, STATE_DICT, TrainSettings
 
 MODELS = ("deeplabv3_mobilenet_v3_large", "deeplabv3_resnet50", "fcn_resnet50", "fcn_resnet101")
 STAGES = ("3", "6", "12", "16")  # of MobileNetV3: each resolution's last block, its last layer
@@ -118,24 +121,40 @@ class _Segmentation(Task):
     metric = "miou"
     metric_title = "mIoU"
     counted = "Images with a pixel of each class"
-    weights = ("none", "imagenet")
+    weights = (*NAMED_WEIGHTS, STATE_DICT)
+    pretrained = "coco"
+    part = "network"
     masks = True
     may_be_empty = True
 
     def defaults(self, model: str) -> dict[str, Any]:
-        """Inputs of 256 pixels that show all of an image, and smaller steps than a classifier's."""
+        """Inputs that show all of an image."""
         if model and model not in MODELS:
             raise SettingsError(f"model {model!r}: unknown; choose one of {', '.join(MODELS)}")
-        own = {"size": 256, "fit": "stretch", "batch_size": 8, "lr": 0.02}
-        return {"model": model or MODELS[0], **own}
+        return {"model": model or MODELS[0], "fit": "stretch"}
+
+    def recipe(self, settings: TrainSettings, pretrained: bool) -> dict[str, Any]:
+        """Smaller batches than a classifier's, and larger steps."""
+        recipe = {**BUDGET, **SGD, "batch_size": 8, "lr": 0.02}
+        return fine_tuning(recipe) if pretrained else recipe
+
+    def input_sizes(self, settings: TrainSettings) -> tuple[int, int]:
+        return 32, 256
 
     def build(self, settings: TrainSettings, classes: Names) -> nn.Module:
-        backbone = "DEFAULT" if settings.weights == "imagenet" else None
-        try:
-            made = get_model(settings.model, weights_backbone=backbone, num_classes=len(classes))
-        except OSError as error:
-            raise SettingsError(f"weights: cannot be downloaded: {error}") from error
+        made = get_model(settings.model, weights_backbone=None, num_classes=len(classes))
         return _Network(made)
+
+    def published(self, settings: TrainSettings, weights: str) -> Published:
+        """torchvision's weights: of the backbone, or of the whole network of COCO's images."""
+        if weights == "coco":
+            return TorchvisionWeights(settings.model, part="network")
+        return TorchvisionWeights(
+            settings.model.partition("_")[2],
+            part="network.backbone",
+            donor={"name": settings.model, "weights_backbone": "DEFAULT", "num_classes": 2},
+            donor_part="backbone",
+        )
 
     def taps(self, settings: TrainSettings) -> tuple[str, ...]:
         """The backbone's stages: the classifier has too few channels."""
@@ -143,7 +162,19 @@ class _Segmentation(Task):
         return tuple(f"network.backbone.{name}" for name in of)
 
     def class_layers(self, names: Names) -> tuple[str, ...]:
-        return tuple(name for name in names if ".classifier." in name)
+        return tuple(name for name in names if ".classifier.4." in name)
+
+    def prediction(self, output: Any, images: Tensor) -> Any:
+        """Logits at the images' size; SegFormer and others give a quarter of it."""
+        logits = prediction_of(output)
+        if not isinstance(logits, Tensor) or logits.ndim != 4:
+            return logits
+        if logits.shape[2:] == images.shape[2:]:
+            return logits
+        return F.interpolate(logits, size=images.shape[2:], mode="bilinear", align_corners=False)
+
+    def prediction_shape(self, settings: TrainSettings, classes: Names) -> tuple[int, ...]:
+        return (len(classes), settings.size, settings.size)
 
     def objective(self, settings: TrainSettings, classes: Names) -> Objective:
         return SegmentationObjective(classes)

@@ -8,7 +8,6 @@ import importlib.metadata
 import itertools
 import json
 import os
-import sys
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,13 +16,13 @@ from typing import Any, Protocol
 
 from lloss.serve.scoring.result import Scores, concatenate
 from lloss.serve.scoring.scorer import Scorer
-from tqdm import tqdm
 
-from lloss.errors import InterruptedRunError, LlossError, OtherRunError, ScoresError, SettingsError
-from lloss.files import locked, sweep, write_error
+from lloss.errors import InterruptedRunError, OtherRunError, ScoresError, SettingsError
+from lloss.files import locked, sweep
 from lloss.pools import Pool, SubsetPool, refuse_duplicates
 from lloss.scores.scores_folder import POOL_IDS, ScoresFolder
 from lloss.scores.shard_spec import Shard
+from lloss.text.progress import progress
 
 PART = 10_000
 """Items a part: a killed run repeats no more, and no more outputs are in memory."""
@@ -91,18 +90,9 @@ def score_pool(
     images = SubsetPool(pool, exclude) if exclude else pool
     run = _Run(scorer, images, exclude, folder, part_size, batch_size, shard, progress)
     folder.run()  # raises where the folder is damaged, before anything is made
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise write_error(error, out) from error
     busy = ScoresError(f"{out}: another lloss score is at work in this folder; wait for it")
-    try:
-        with locked(out, busy):
-            return run.score()
-    except LlossError:
-        with contextlib.suppress(OSError):
-            out.rmdir()  # where it stayed empty
-        raise
+    with locked(out, busy):
+        return run.score()
 
 
 def _changed(folder: ScoresFolder, what: str) -> ScoresError:
@@ -269,14 +259,17 @@ class _Run:
 
     def _batches(self, before: ScoreReport) -> Generator[Scores]:
         """Score the missing parts, and report the progress, by default as a bar in a terminal."""
-        silent = True if self.progress else None  # None: silent without a terminal
-        total = self._total() if sys.stderr.isatty() and not silent else None
+        total = None if self.progress else self._total()
         if self.progress:
             self.progress.begin(before, self._total)
         ranges = self._ranges(self.folder.missing_parts())
         with (
-            tqdm(
-                total=total, initial=before.resumed, unit="img", desc="score", disable=silent
+            progress(
+                total=total,
+                initial=before.resumed,
+                unit="images",
+                desc="score",
+                disable=bool(self.progress),
             ) as bar,
             contextlib.closing(self.scorer.ranges(self.pool, ranges)) as batches,
         ):

@@ -1,17 +1,12 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from torchvision.models import get_model, mobilenet_v3_large
-from torchvision.models._api import WeightsEnum
 from torchvision.models.detection.image_list import ImageList
 
-from lloss.errors import SettingsError
 from lloss.modeling.networks.ssd import (
     MODELS,
     SsdNetwork,
@@ -134,62 +129,3 @@ def test_the_class_layers_are_those_whose_shape_the_classes_decide(name: str) ->
     changed = {key for key in two if two[key].shape != three[key].shape}
     assert {key for key in two if is_class_layer(key)} == changed
     assert len(changed) == 12
-
-
-def test_a_class_head_for_other_classes_starts_new_and_nothing_else(
-    lite: SsdNetwork, tmp_path: Path
-) -> None:
-    torch.save(lite.state_dict(), tmp_path / "w.pt")
-    loaded = build_detector(LITE, 5, str(tmp_path / "w.pt"), SIDE).state_dict()
-    saved = lite.state_dict()
-    same = {key for key in saved if torch.equal(loaded[key], saved[key])}
-    assert saved.keys() - same == {key for key in saved if is_class_layer(key)}
-
-
-def test_weights_of_another_network_are_refused(vgg: SsdNetwork, tmp_path: Path) -> None:
-    torch.save(vgg.state_dict(), tmp_path / "w.pt")
-    with pytest.raises(SettingsError, match=r"w\.pt: do not fit ssdlite320"):
-        build_detector(LITE, 2, str(tmp_path / "w.pt"))
-    with pytest.raises(SettingsError, match="no such file"):
-        build_detector(LITE, 2, str(tmp_path / "none.pt"))
-
-
-def _served(monkeypatch: pytest.MonkeyPatch, state: dict[str, Tensor]) -> None:
-    monkeypatch.setattr(WeightsEnum, "get_state_dict", lambda self, *a, **k: state)
-
-
-def test_coco_weights_are_torchvisions_with_a_fresh_class_head(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    theirs = get_model(LITE, weights=None, weights_backbone=None, num_classes=91).state_dict()
-    _served(monkeypatch, theirs)
-    ours = build_detector(LITE, 2, "coco", SIDE).ssd.state_dict()
-    different = {key for key in ours if not torch.equal(ours[key], theirs[key])}
-    assert different == {key for key in ours if is_class_layer(key)}
-
-
-def test_imagenet_weights_go_into_the_backbone_and_change_no_shape(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """A checkpoint is rebuilt without them, so the network must be the same."""
-    theirs = mobilenet_v3_large(weights=None).state_dict()
-    _served(monkeypatch, theirs)
-    network = build_detector(LITE, 2, "imagenet", SIDE)
-    fresh = build_detector(LITE, 2, "none", SIDE)
-    shapes = [{k: v.shape for k, v in n.state_dict().items()} for n in (network, fresh)]
-    assert shapes[0] == shapes[1]
-    own = network.ssd.backbone.state_dict()
-    assert torch.equal(own["features.0.0.0.weight"], theirs["features.0.0.weight"])
-    # The expansion of the block that the first source map comes from.
-    assert torch.equal(own["features.0.13.0.weight"], theirs["features.13.block.0.0.weight"])
-
-
-@pytest.mark.parametrize("weights", ["imagenet", "coco"])
-def test_a_failed_download_is_one_line(weights: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*arguments: Any, **options: Any) -> dict[str, Tensor]:
-        raise OSError("no route to host")
-
-    monkeypatch.setattr(WeightsEnum, "get_state_dict", fail)
-    with pytest.raises(SettingsError, match=r"weights of ssdlite.*no route to host") as caught:
-        build_detector(LITE, 2, weights)
-    assert "\n" not in str(caught.value)

@@ -8,20 +8,16 @@ import torch
 from torch import Tensor
 
 from lloss.modeling.head import LOG_FLOOR
-from lloss.modeling.networks.ssd import SsdOutput
 from lloss.tasks.detection.image_scores import (
     CONFIDENT,
     MEAN_OVER,
     RANKS,
     SUMMARY_SIZE,
+    of_sigmoid,
+    of_softmax,
     scores,
     summary,
 )
-
-
-def _output(logits: Tensor) -> SsdOutput:
-    count = logits.shape[1]
-    return SsdOutput(logits, torch.zeros(len(logits), count, 4), torch.zeros(count, 4))
 
 
 def _random(images: int = 3, anchors: int = 400, classes: int = 3) -> Tensor:
@@ -33,7 +29,7 @@ def _random(images: int = 3, anchors: int = 400, classes: int = 3) -> Tensor:
 
 def test_the_scores_are_their_formulas() -> None:
     logits = _random()
-    found = scores(_output(logits))
+    found = scores(of_softmax(logits))
     for n, rows in enumerate(logits.double().softmax(2).tolist()):
         best = [max(row[1:]) for row in rows]
         entropies = [-sum(p * math.log(p) for p in row) for row in rows]
@@ -47,14 +43,14 @@ def test_the_scores_are_their_formulas() -> None:
 def test_an_image_without_a_confident_anchor_has_the_entropy_of_the_best_one() -> None:
     logits = torch.tensor([[[9.0, 0, 0], [4.0, 1, 0], [6.0, 2, 0]]])
     shares = logits[0, 1].softmax(0).tolist()
-    found = scores(_output(logits))
+    found = scores(of_softmax(logits))
     assert found["confidence"].item() == pytest.approx(shares[1])
     assert found["entropy"].item() == pytest.approx(-sum(p * math.log(p) for p in shares))
 
 
 def test_the_summary_is_its_formula() -> None:
     logits = _random()
-    found = summary(_output(logits))
+    found = summary(of_softmax(logits))
     assert found.shape == (3, SUMMARY_SIZE)
     for row, numbers in zip(found, logits.double().softmax(2).numpy(), strict=True):
         best = numbers[:, 1:].max(1)
@@ -70,8 +66,23 @@ def test_the_summary_is_its_formula() -> None:
 
 def test_the_summary_is_detached_bounded_and_as_long_for_few_anchors() -> None:
     logits = torch.tensor([[[1e4, 0.0], [-1e4, 1e4]]], requires_grad=True)
-    found = summary(_output(logits))
+    found = summary(of_softmax(logits))
     assert not found.requires_grad
     assert found.shape == (1, SUMMARY_SIZE)
     assert found.isfinite().all()
     assert found.min() == LOG_FLOOR
+
+
+def test_classes_that_are_each_there_or_not_are_read_by_their_formulas() -> None:
+    logits = _random()
+    quality = logits[:, :, 0]
+    found = of_sigmoid(logits, quality)
+    yes = 1 / (1 + np.exp(-logits.double().numpy()))
+    good = 1 / (1 + np.exp(-quality.double().numpy()))
+    entropy = -(yes * np.log(yes) + (1 - yes) * np.log(1 - yes)).sum(2)
+    assert np.allclose(found.entropy, entropy, atol=1e-4)
+    assert np.allclose(found.foreground.exp(), np.sqrt(yes.max(2) * good), atol=1e-5)
+    assert np.allclose(found.present, 1 - (1 - yes).prod(2), atol=1e-5)
+    assert np.allclose(of_sigmoid(logits).foreground.exp(), yes.max(2), atol=1e-5)
+    certain = of_sigmoid(torch.tensor([[[1e4, -1e4]]]))
+    assert all(values.isfinite().all() for values in certain)

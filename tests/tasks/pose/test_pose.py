@@ -69,9 +69,9 @@ def test_the_layers_of_the_joints_alone_start_new(tmp_path: Path) -> None:
     saved = TASK.build(two, JOINTS).state_dict()
     torch.save(saved, tmp_path / "w.pt")
     again = settings(model="hourglass2-narrow", weights=str(tmp_path / "w.pt"))
-    loaded = TASK.build(again, JOINTS).state_dict()
+    loaded = TASK.network(again, JOINTS).network.state_dict()
     assert all(torch.equal(loaded[name], saved[name]) for name in saved)
-    fewer = TASK.build(again, JOINTS[:2]).state_dict()
+    fewer = TASK.network(again, JOINTS[:2]).network.state_dict()
     differing = {name for name in saved if fewer[name].shape != saved[name].shape}
     layers = TASK.class_layers(list(saved))
     assert {name.partition(".")[0] for name in layers} == {"heatmaps", "heatmap_remaps"}
@@ -80,7 +80,7 @@ def test_the_layers_of_the_joints_alone_start_new(tmp_path: Path) -> None:
     assert all(torch.equal(fewer[name], saved[name]) for name in saved if name not in layers)
     one = settings(weights=str(tmp_path / "w.pt"), model="hourglass3-narrow")
     with pytest.raises(SettingsError, match="do not fit hourglass3-narrow"):
-        TASK.build(one, JOINTS)
+        TASK.network(one, JOINTS)
 
 
 def test_a_person_goes_from_file_to_loss(people: Path) -> None:

@@ -1,0 +1,71 @@
+"""What a frozen network makes of labeled images: one pass, of which the head then learns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lloss.errors import LabelError
+from lloss.modeling.attached_model import AttachedModel
+from lloss.modeling.objective import one_per_image
+from lloss.modeling.taps import evaluating
+from lloss.training.labeled_batches import LabeledImages
+
+
+@dataclass(frozen=True)
+class FeatureCache:
+    """Inputs of the head, float [R, C_k], and losses, float [R].
+
+    The first ``images`` rows are the images, the others augmented views in the same order.
+    """
+
+    inputs: list[Tensor]
+    losses: Tensor
+    images: int
+    metrics: Tensor | None = None  # the task's figure on each image, float [images]
+
+    def rows(self, images: NDArray[np.int64]) -> Tensor:
+        """Return the rows of these images and of their views."""
+        starts = range(0, len(self.losses), self.images)
+        return torch.from_numpy(np.concatenate([images + start for start in starts]))
+
+    @property
+    def metric(self) -> float | None:
+        """Mean of ``metrics``."""
+        return None if self.metrics is None else float(self.metrics.mean())
+
+    @property
+    def image_losses(self) -> NDArray[np.float32]:
+        """Losses of the images without their views, float [images]."""
+        losses: NDArray[np.float32] = self.losses[: self.images].cpu().numpy()
+        return losses
+
+
+def run_network(
+    model: AttachedModel, labeled: LabeledImages, views: int = 0, seed: int = 0
+) -> FeatureCache:
+    """Run the network once, in eval mode, over the images and ``views`` of each."""
+    inputs: list[list[Tensor]] = []
+    losses: list[Tensor] = []
+    metrics: list[Tensor] = []
+    images = 0
+    with evaluating(model):
+        for view in range(views + 1):
+            for batch, targets in labeled.batches(view, seed):
+                features = model.tapped.features(batch)
+                found = model.objective.loss_per_image(features.output, targets)
+                losses.append(one_per_image(found, model.task, len(batch)).float())
+                summary = [] if features.summary is None else [features.summary]
+                inputs.append([*features.pooled, *summary])
+                if not view:
+                    images += len(batch)
+                    metric = model.objective.metric(features.output, targets)
+                    metrics += [] if metric is None else [metric]
+    if not losses:
+        raise LabelError("no labeled image: give some")
+    columns = [torch.cat(columns) for columns in zip(*inputs)]
+    return FeatureCache(columns, torch.cat(losses), images, torch.cat(metrics) if metrics else None)

@@ -1,0 +1,108 @@
+"""Training with ``freeze``: the network stays as it is, and the head learns from one pass."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from lloss.errors import SettingsError
+from lloss.modeling.attached_model import AttachedModel, Preparation
+from lloss.modeling.head_losses import HEAD_LOSSES
+from lloss.modeling.network import TappedNetwork
+from lloss.statistics.confidence_intervals import in_percent, wilson
+from lloss.tasks import get_task
+from lloss.tasks.train_settings import TrainSettings
+from lloss.training.feature_cache import FeatureCache, run_network
+from lloss.training.fit_head import HeadFit, fit_cached_head, refuse_few
+from lloss.training.labeled_batches import LabeledImages
+from lloss.training.last_layer import LAST, fresh_layers, train_last_layer
+from lloss.training.trainer import device_of
+from lloss.training.training_data import TrainingData, seed_of
+
+UNUSED = {
+    "epochs": 1, "batch_size": 64, "optimizer": "adam", "lr": 1e-3, "weight_decay": 0.0,
+    "clip": 0.0, "fresh_lr": 1.0,
+}  # fmt: skip
+"""What has no effect, in the place of automatic settings."""
+
+
+@dataclass(frozen=True)
+class FrozenFit:
+    """A frozen network with a trained head."""
+
+    network: TappedNetwork
+    head: HeadFit
+    lines: list[str]  # what was trained, and how well it does, for the user
+
+
+def settings_of_frozen(settings: TrainSettings) -> TrainSettings:
+    """Return the settings of one pass over the images."""
+    unused: dict[str, Any] = {k: v for k, v in UNUSED.items() if k in settings.undecided}
+    return dataclasses.replace(settings, **{**unused, "epochs": 1})
+
+
+def train_frozen(settings: TrainSettings, data: TrainingData, device: str = "") -> FrozenFit:
+    """Train the head, and a last layer of other classes, on one pass of a network in eval mode.
+
+    ``data`` are images as a scorer decodes them. The other layers keep their first weights. Raises
+    ``SettingsError`` where more than the last layer has no trained weights, ``LabelError`` for too
+    few images.
+    """
+    refuse_few(len(data))
+    network = _built(settings, data, 0)
+    if network.start:
+        fresh = list(network.start.left)
+    else:  # perhaps a network of the user's that loads its weights itself
+        fresh = fresh_layers(network.network, _built(settings, data, 1).network)
+    last = _last_layer(network.network, fresh, settings)
+    preparation = Preparation(image=settings.image_spec(), mean=settings.mean, std=settings.std)
+    model = AttachedModel(network, settings.task, data.classes, preparation).to(device_of(device))
+    labeled = LabeledImages(model, data, get_task(settings.task))
+    lines = [network.start.line] if network.start else []
+    if last is None:
+        cache = run_network(model, labeled)
+    else:
+        cache = train_last_layer(model, last, labeled, settings.seed)
+        lines.append(_described(fresh[0], cache))
+    compare = functools.partial(HEAD_LOSSES[settings.head_loss], xi=settings.xi)
+    head = fit_cached_head(model, cache, compare, seed=settings.seed)
+    return FrozenFit(network, head, [*lines, *str(head).splitlines()])
+
+
+def _built(settings: TrainSettings, data: TrainingData, number: int) -> TappedNetwork:
+    with torch.random.fork_rng(devices=[]):  # it is built on the CPU
+        torch.default_generator.manual_seed(seed_of(settings.seed, number))
+        return get_task(settings.task).network(settings, data.classes)
+
+
+def _last_layer(network: nn.Module, fresh: list[str], settings: TrainSettings) -> nn.Linear | None:
+    """Return the one layer to train besides the head; None where all have trained weights."""
+    if not fresh:
+        return None
+    if settings.weights == "none":
+        raise SettingsError(
+            f"freeze: {settings.model!r} has no trained weights; pass --weights imagenet, or the "
+            "path of a state dict"
+        )
+    layer = network.get_submodule(fresh[0])
+    if len(fresh) > 1 or not isinstance(layer, nn.Linear) or layer.bias is None:
+        raise SettingsError(
+            f"freeze: {len(fresh)} layers of {settings.model!r} have no trained weights in "
+            f"{settings.weights} ({fresh[0]!r}, {type(layer).__name__}, is the first), and {LAST}; "
+            "leave freeze out, or give a state dict of the whole network"
+        )
+    return layer
+
+
+def _described(name: str, cache: FeatureCache) -> str:
+    result = ""
+    if cache.metric is not None:
+        within = wilson(cache.metric * cache.images, cache.images)
+        result = f": it gets {in_percent(cache.metric, within)} of the images right that it was not"
+        result += " trained on (5-fold cross-validation)"
+    return f"the last layer {name!r}, of other classes, was trained on the frozen network{result}"

@@ -1,0 +1,118 @@
+"""The head, trained on cached features, and how well it ranks images that it was not trained on."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from lloss.modeling.head import LossPredictionHead
+from lloss.modeling.head_losses import HeadLoss
+from lloss.training.feature_cache import FeatureCache
+
+HEAD_BATCH = 64
+STEPS = (600, 3000)  # At least and at most
+LEARNING_RATE, WEIGHT_DECAY = 1e-3, 1e-2
+
+FLAT = 0.01
+"""Channels that vary less than this share of the mean deviation are scaled no further."""
+
+
+def train_head(
+    head: LossPredictionHead, cache: FeatureCache, rows: Tensor, compare: HeadLoss, seed: int
+) -> LossPredictionHead:
+    """Train a fresh head on some rows of the cache, standardized; it then takes them as they are.
+
+    Maps differ in scale by a factor of a hundred from network to network.
+    """
+    rows = rows.to(cache.losses.device)
+    inputs, losses = [values[rows] for values in cache.inputs], cache.losses[rows]
+    scales = [scale_of(values) for values in inputs]
+    inputs = [(values - mean) / std for values, (mean, std) in zip(inputs, scales)]
+    steps_per_epoch = math.ceil(len(rows) / HEAD_BATCH)
+    steps = min(max(STEPS[0], 60 * steps_per_epoch), STEPS[1])
+    generator = torch.Generator().manual_seed(seed)
+    fresh = _fresh(head, seed)
+    optimizer = torch.optim.AdamW(fresh.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps + 1)
+    chunks: list[Tensor] = []
+    for _ in range(steps):
+        if not chunks:
+            order = torch.randperm(len(rows), generator=generator)
+            chunks = list(order.tensor_split(steps_per_epoch))
+        some = chunks.pop().to(rows.device)
+        with torch.enable_grad():
+            compared = compare(fresh([values[some] for values in inputs]), losses[some])
+        optimizer.zero_grad(set_to_none=True)
+        compared.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        schedule.step()
+    for layer, scale in zip(fresh.inputs, scales):
+        assert isinstance(layer, nn.Linear)
+        unscale(layer, *scale)
+    return fresh
+
+
+def folds_of(images: int, folds: int, seed: int) -> NDArray[np.int64]:
+    """Draw folds of equal sizes, or by one: the number of each image's, int64 [images]."""
+    return np.random.default_rng(seed).permutation(images) % folds
+
+
+def held_out_predictions(
+    head: LossPredictionHead,
+    cache: FeatureCache,
+    compare: HeadLoss,
+    seed: int,
+    folds: NDArray[np.int64],
+) -> NDArray[np.float32]:
+    """Predict each fold by a head that was trained on all other images: float [images].
+
+    ``folds`` are the numbers of the images' folds; those of -1 are never held out, and NaN.
+    """
+    predicted = np.full(len(folds), np.nan, np.float32)
+    for fold in range(folds.max() + 1):
+        held = np.flatnonzero(folds == fold)
+        rest = cache.rows(np.flatnonzero(folds != fold))
+        trained = train_head(head, cache, rest, compare, seed)
+        predicted[held] = predict_losses(trained, cache, held)
+    return predicted
+
+
+def predict_losses(
+    head: nn.Module, cache: FeatureCache, images: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """Predict the losses of images, float [images]."""
+    rows = torch.from_numpy(images).to(cache.losses.device)
+    with torch.no_grad():
+        predicted: Tensor = head([values[rows] for values in cache.inputs])
+    return predicted.cpu().numpy()
+
+
+def _fresh(head: LossPredictionHead, seed: int) -> LossPredictionHead:
+    """A head of the same shape and device with weights of the seed."""
+    fresh = copy.deepcopy(head).requires_grad_(True)
+    device = fresh.output.weight.device
+    with torch.random.fork_rng([]):
+        torch.default_generator.manual_seed(seed)
+        for layer in fresh.cpu().modules():
+            if isinstance(layer, nn.Linear):
+                layer.reset_parameters()
+    return fresh.to(device)
+
+
+def scale_of(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of each channel; one that hardly varies gets the smallest that counts."""
+    std = values.std(0, correction=0)
+    floor = std.mean() * FLAT
+    return values.mean(0), std.clamp(min=float(floor) or 1.0)
+
+
+def unscale(layer: nn.Linear, mean: Tensor, std: Tensor) -> None:
+    """Make a layer that was trained on standardized inputs take them as they are."""
+    with torch.no_grad():
+        layer.weight.div_(std)
+        layer.bias.sub_(layer.weight @ mean)
