@@ -53,7 +53,7 @@ def test_every_command_builds_the_network_again(
 ) -> None:
     done = call(capsys, "train", photos, "-o", "run", *tiny_options, *OPTIONS, code=0)
     assert "train nets:own on 60 images" in done.out
-    assert "assumed are ImageNet's mean, and deviation; --mean, --std set others" in done.err
+    assert "assumed are ImageNet's mean, its deviation; --mean, --std set others" in done.err
     checkpoint = load_checkpoint(Path("run"))
     assert checkpoint.settings.model_args == ("width=6",)
     assert [tap.channels for tap in checkpoint.network().taps] == [8, 6]
