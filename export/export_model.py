@@ -1,39 +1,52 @@
-"""From a checkpoint to a verified ONNX file."""
+"""From a trained network to a verified ONNX file."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import importlib.metadata
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+from lloss.export.automatic_precision import AUTO, AutomaticPrecision
 from lloss.export.divergence_check import check_network
-from lloss.export.graph import ScoringGraph, outputs_of, write_onnx
+from lloss.export.graph import cause, write_onnx
 from lloss.export.pool_sample import ReferenceSample
 from lloss.export.precision import Log, ReducedPrecision
+from lloss.export.speed_check import speed_without
 from lloss.export.torch_parity import check_parity
+from lloss.export.trained_network import TrainedNetwork, of_checkpoint, of_model
 from numpy.typing import NDArray
 
+from lloss.data.decode_ahead import decoded
+from lloss.errors import ImageError, LlossError, ParityError, PoolError, SettingsError
 from lloss.files import atomic_write
-from lloss.manifest import KEY, Manifest
-from lloss.modeling.network_source import package_versions
+from lloss.images.decode import ImageSpec
+from lloss.manifest import KEY, PRECISIONS, PRETRAINED_EMBEDDING, Manifest
+from lloss.modeling.attached_model import AttachedModel
+from lloss.pools.in_memory_pool import pool_of
 from lloss.training.checkpoint import Checkpoint
-from lloss.training.divergence import remedy
+
+SAMPLE = 64
+"""Images at most that the export of an attached model is checked on."""
+
+Reduction = ReducedPrecision | AutomaticPrecision
 
 
 def export_onnx(
-    checkpoint: Checkpoint,
+    trained: Checkpoint | TrainedNetwork,
     path: Path,
-    reduction: ReducedPrecision | None = None,
+    reduction: Reduction | None = None,
     log: Log = lambda _: None,
     reference: ReferenceSample | None = None,
 ) -> Manifest:
     """Export network and head as one ONNX file, checked against torch before it gets its name.
 
     Args:
-        checkpoint: of a run with a head; its sample images are those of the check.
+        trained: the checkpoint of a run with a head, or another trained network.
         path: of the file; only a file that passed replaces an existing one.
         reduction: a precision below fp32, which is then compared with the checked fp32 graph.
         log: receives a line on each attempt at a reduced precision, and on the judgement.
@@ -42,69 +55,127 @@ def export_onnx(
 
     Raises:
         DivergedError: the network's weights or outputs are not finite, or exploded.
-        ParityError: the graph does not compute what the network does; nothing is written.
+        ParityError: torch cannot export the network, or the graph does not compute what the
+            network does; nothing is written.
         FidelityError: the reduced precision ranks images differently; nothing is written.
         CheckpointError: the checkpoint cannot be exported.
         PoolError: the pool of the reduction or of the reference is too small.
     """
+    if isinstance(trained, Checkpoint):
+        trained = of_checkpoint(trained)
     if reduction:
-        _ = reduction.sample  # a pool that is too small raises here, before minutes of export
-    settings = checkpoint.settings
-    spec = settings.image_spec()
-    graph = ScoringGraph(checkpoint.network(), settings.mean, settings.std).eval()
-    check_network(graph, checkpoint.sample, remedy(settings), checkpoint.path)
-    manifest = Manifest(
-        task=settings.task,
-        model=settings.model,
-        classes=checkpoint.classes,
-        image=spec,
-        mean=settings.mean,
-        std=settings.std,
-        outputs=outputs_of(graph, (spec.height, spec.width)),
-        provenance=_provenance(checkpoint),
-    )
+        reduction.prepare()
+    graph = trained.graph()
     with atomic_write(path) as aside:
-        manifest = write_checked(graph, manifest, aside, checkpoint.sample)
+        with _reported(trained):
+            check_network(graph, trained.sample, trained.remedy, trained.where)
+            manifest = trained.manifest(graph)
+            write_onnx(graph, manifest, aside)
+        fidelity = check_parity(aside, graph, trained.sample)
+        manifest = dataclasses.replace(manifest, fidelity=fidelity)
+        if PRETRAINED_EMBEDDING in manifest.outputs:
+            times = speed_without(PRETRAINED_EMBEDDING, aside, manifest, trained.sample)
+            log(f"{PRETRAINED_EMBEDDING}: without it scoring on this CPU is {times:.2g}× as fast")
         if reduction:
-            manifest = reduction.run(aside, manifest, checkpoint, log)
+            manifest = reduction.run(aside, manifest, trained, log)
         if reference:
-            measured = reference.measure(aside, spec)
+            measured = reference.measure(aside, manifest.image)
             manifest = dataclasses.replace(manifest, reference=measured or manifest.reference)
-        replace_manifest(aside, manifest)
+        _replace_manifest(aside, manifest)
     return manifest
 
 
-def write_checked(
-    graph: ScoringGraph, manifest: Manifest, path: Path, images: NDArray[np.uint8]
+def to_onnx(
+    model: AttachedModel,
+    path: str | Path,
+    *,
+    sample: Any = None,
+    precision: str = "fp32",
+    pool: Any = None,
+    reference: Any = None,
+    say: Log = print,
+    **reduction: Any,
 ) -> Manifest:
-    """Write a graph that computes what torch does on images, uint8 [S, H, W, 3].
+    """Export network and head as one ONNX file, checked against torch before it gets its name.
 
-    Returns the manifest with the differences, which is not in the file yet.
+    The file is a model like those of ``lloss export``: uint8 images in, ``loss``, the outputs
+    of the task and ``embedding`` out. The model itself stays as it is.
+
+    Args:
+        model: from :func:`lloss.attach`, its head trained.
+        path: of the file; only a file that passed replaces an existing one.
+        sample: images to check on, some of those to score: a pool, a folder, or images as
+            :meth:`lloss.Scorer.score` takes them. The first 64 are used; by default of ``pool``.
+        precision: ``fp32``; ``fp16`` for GPUs, ``int8`` for CPUs; ``auto`` for what is faster on
+            this machine, fp32 where that is not faithful.
+        pool: images to compare a precision below fp32 on, 200 at least, for ``int8`` over 400.
+        reference: images whose predicted losses the file keeps, to measure drift against; 200 at
+            least. By default those that a precision below fp32 was compared on.
+        say: receives a line on each attempt at a precision below fp32, and on the judgement.
+        reduction: other fields of :class:`.ReducedPrecision`, such as ``limits`` or ``held_out``.
+
+    Raises:
+        DivergedError: weights or outputs are not finite, or exploded.
+        ParityError: the graph does not compute what the network does, or torch cannot export it.
+        FidelityError: the reduced precision does not rank images as fp32 does.
+        PoolError: no image of the sample can be read, or a pool is too small.
+        SettingsError: an unknown precision, or one below fp32 without ``pool``.
     """
-    write_onnx(graph, manifest, path)
-    return dataclasses.replace(manifest, fidelity=check_parity(path, graph, images))
+    if not isinstance(model, AttachedModel):
+        raise SettingsError(f"a {type(model).__name__}: give a model from lloss.attach")
+    reduced = make_reduction(precision, pool, **reduction)
+    if sample is None and pool is None:
+        raise SettingsError("sample: give images to check the export on, such as the pool to score")
+    images = _first(pool if sample is None else sample, model.preparation.image)
+    kept = None if reference is None else ReferenceSample(pool=pool_of(reference))
+    return export_onnx(of_model(model, images), Path(path), reduced, say, kept)
 
 
-def replace_manifest(path: Path, manifest: Manifest) -> None:
+def make_reduction(precision: str, pool: Any, **options: Any) -> Reduction | None:
+    """Make the reduction to a precision, or to ``auto``; None for fp32, which needs no ``pool``.
+
+    ``options`` are fields of :class:`.ReducedPrecision` or :class:`.AutomaticPrecision`.
+    """
+    if precision == "fp32":
+        return None
+    if precision not in (*PRECISIONS, AUTO):
+        choices = ", ".join((*PRECISIONS, AUTO))
+        raise SettingsError(f"precision = {precision!r}: choose one of {choices}")
+    if pool is None:
+        raise SettingsError(
+            f"precision = {precision!r}: is compared with fp32 on images; give some as pool"
+        )
+    if precision == AUTO:
+        return AutomaticPrecision(pool=pool_of(pool), **options)
+    return ReducedPrecision(precision=precision, pool=pool_of(pool), **options)
+
+
+def _first(images: Any, spec: ImageSpec) -> NDArray[np.uint8]:
+    pool = pool_of(images)
+    found = (image for _, image in decoded(itertools.islice(pool, SAMPLE), spec))
+    usable = [image for image in found if not isinstance(image, ImageError)]
+    if not usable:
+        raise PoolError(f"{pool.uri}: no image can be read; give images to check the export on")
+    return np.stack(usable)
+
+
+@contextlib.contextmanager
+def _reported(trained: TrainedNetwork) -> Iterator[None]:
+    """Report in one line what a network from outside raises: it may do what no graph can."""
+    try:
+        yield
+    except (LlossError, OSError):
+        raise
+    except Exception as error:
+        raise ParityError(
+            f"{trained.where}: torch cannot export the network ({cause(error)}); its forward must "
+            "not depend on the images' values or on their number"
+        ) from error
+
+
+def _replace_manifest(path: Path, manifest: Manifest) -> None:
     """Write the manifest with all measurements into the measured file."""
     model = onnx.load(str(path), load_external_data=False)
     del model.metadata_props[:]  # onnxruntime's tools leave notes there
     model.metadata_props.add(key=KEY, value=manifest.to_json())
     onnx.save(model, str(path))
-
-
-def _provenance(checkpoint: Checkpoint) -> dict[str, Any]:
-    return {
-        "checkpoint_sha256": checkpoint.sha256,
-        "labeled_images": checkpoint.labeled,
-        "labels_sha256": checkpoint.labels_sha256,
-        "epochs": f"{checkpoint.epoch}/{checkpoint.settings.epochs}",
-        "settings": checkpoint.settings.as_dict(),
-        "versions": versions() | package_versions(checkpoint.settings.model),
-    }
-
-
-def versions() -> dict[str, str]:
-    """Versions of the packages that an export depends on."""
-    names = ("lloss", "torch", "torchvision", "onnx", "onnxscript")
-    return {name: importlib.metadata.version(name) for name in names}

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lloss.errors import CheckpointError
-from lloss.manifest import INPUT, KEY, Manifest
+from lloss.manifest import EMBEDDING, INPUT, KEY, PRETRAINED_EMBEDDING, Manifest
 from lloss.modeling.network import Normalize, TappedNetwork
 
 OPSET = 20
@@ -47,9 +47,11 @@ class ScoringGraph(nn.Module):
         self.normalize = Normalize(mean, std)
         self.model = model
         self.half_network = half
-        _simplify_pooling(model.network)
-        if half:
-            model.network.half()
+        networks = [model, *([model.pretrained] if model.pretrained else [])]
+        for one in networks:
+            _simplify_pooling(one.network)
+            if half:
+                one.network.half()
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """The values of :meth:`outputs`, each float32 [N, ...]."""
@@ -58,9 +60,13 @@ class ScoringGraph(nn.Module):
     def outputs(self, images: Tensor) -> dict[str, Tensor]:
         """The outputs by name, of uint8 [N, H, W, 3]."""
         normalized = self.normalize(images)
-        forward = self.model(normalized.half() if self.half_network else normalized)
+        inputs = normalized.half() if self.half_network else normalized
+        forward = self.model(inputs)
         free = self.model.objective.outputs(forward.output)
-        return {"loss": forward.loss, **free, "embedding": forward.embedding}
+        values = {"loss": forward.loss, **free, EMBEDDING: forward.embedding}
+        if self.model.pretrained is not None:
+            values[PRETRAINED_EMBEDDING] = self.model.pretrained(inputs).embedding
+        return values
 
 
 class GlobalAveragePool(nn.Module):
@@ -111,6 +117,14 @@ def write_onnx(graph: ScoringGraph, manifest: Manifest, path: Path) -> None:
         assert program is not None, "dynamo=True returns a program"
         program.model.metadata_props[KEY] = manifest.to_json()
         program.save(str(path), external_data=False)
+
+
+def cause(error: BaseException) -> str:
+    """The first line of what an error began with; torch wraps pages of advice around it."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = (line.strip() for line in str(error).splitlines())
+    return next(filter(None, lines), type(error).__name__)
 
 
 @contextlib.contextmanager

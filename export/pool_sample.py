@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,16 +89,17 @@ def batches(
 
 @dataclass(frozen=True, kw_only=True)
 class ReferenceSample:
-    """Images whose predicted losses an exported model's live traffic is compared with."""
+    """Images whose predicted losses an exported model's live traffic is compared with.
+
+    Best without images of training, whose losses are lower.
+    """
 
     pool: Pool
-    exclude: Set[str] = frozenset()  # ids, such as those of training, whose losses are lower
     required: bool = True  # else a pool with too few images gives no reference, and no error
 
     def measure(self, path: Path, spec: ImageSpec) -> LossReference | None:
         """Score images, drawn by a hash of their ids, with an exported graph on the CPU."""
-        ids = (id for id in self.pool.ids() if id not in self.exclude)
-        items = self.pool.find(draw_ids(ids, REFERENCE_IMAGES, 0))
+        items = self.pool.find(draw_ids(self.pool.ids(), REFERENCE_IMAGES, 0))
         predicted = predict(path, batches(items, spec, "score the reference"))
         try:
             return LossReference.of(predicted.loss, self.pool.uri)

@@ -13,19 +13,29 @@ from typing import Any
 
 import torch
 from lloss.export.fidelity import PROVIDER, Fidelity, FidelityLimits, Predicted, compare, predict
-from lloss.export.graph import ScoringGraph, write_onnx
+from lloss.export.graph import cause, write_onnx
 from lloss.export.pool_sample import MIN_HELD_OUT, PoolSample, batches, draw_sample
-from lloss.export.speed_check import measure_speed
+from lloss.export.speed_check import measure_gpu_speed, measure_speed
 from lloss.export.torch_parity import check_batches, check_parity
+from lloss.export.trained_network import TrainedNetwork
 
-from lloss.errors import FidelityError, PoolError, SettingsError
+from lloss.errors import (
+    FidelityError,
+    LlossError,
+    ParityError,
+    PoolError,
+    SettingsError,
+    SlowGraphError,
+)
 from lloss.manifest import PRECISIONS, Manifest
 from lloss.pools import Item, Pool
 from lloss.runtime.int8_support import MADE_FOR, saturates
 from lloss.statistics.loss_distribution import LossReference
-from lloss.training.checkpoint import Checkpoint
 
 Log = Callable[[str], None]
+
+PROBES = 16
+"""Images that find ranges for a graph of which only the speed counts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +53,7 @@ class ReducedPrecision:
         reduce_range: for ``int8``, weights of 7 bits for processors without VNNI, which compute
             products of 8 bits slowly or wrongly (:mod:`lloss.runtime.int8_support`); None for what
             this machine's CPU needs.
+        min_speed: least speed on this machine in times of fp32's; 0 for any.
 
     Raises:
         SettingsError: a number out of range.
@@ -54,6 +65,7 @@ class ReducedPrecision:
     held_out: int = 2000
     limits: FidelityLimits = field(default_factory=FidelityLimits)
     reduce_range: bool | None = None
+    min_speed: float = 0.0
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS[1:]:
@@ -76,13 +88,18 @@ class ReducedPrecision:
         calibration = self.calibration_images if self.precision == "int8" else 0
         return draw_sample(self.pool, self.held_out, calibration)
 
-    def run(self, path: Path, manifest: Manifest, checkpoint: Checkpoint, log: Log) -> Manifest:
+    def prepare(self) -> None:
+        """Draw the images: a pool that is too small raises here, before minutes of export."""
+        _ = self.sample
+
+    def run(self, path: Path, manifest: Manifest, trained: TrainedNetwork, log: Log) -> Manifest:
         """Replace the fp32 graph in ``path`` by the reduced one; return the measured manifest.
 
         Only the finished graph is run on the held-out images.
 
         Raises:
             FidelityError: the graph does not reach the limits.
+            SlowGraphError: it does not reach ``min_speed``.
             ParityError: it does not compute what it should.
             PoolError: too few of the pool's images can be decoded.
         """
@@ -90,7 +107,7 @@ class ReducedPrecision:
         with tempfile.TemporaryDirectory(prefix="lloss-export-") as folder:
             fp32, out = Path(folder) / "fp32.onnx", Path(folder) / "reduced.onnx"
             shutil.copyfile(path, fp32)
-            recipe, speed = write(fp32, out, manifest, checkpoint, log)
+            recipe, speed = write(fp32, out, manifest, trained, log)
             reached, predicted = self._judge(fp32, out, manifest, log)
             shutil.copyfile(out, path)
         measured = {**reached.as_dict(), "pool": self.sample.uri, "provider": PROVIDER}
@@ -104,46 +121,69 @@ class ReducedPrecision:
         )
 
     def _write_fp16(
-        self, fp32: Path, out: Path, manifest: Manifest, checkpoint: Checkpoint, log: Log
+        self, fp32: Path, out: Path, manifest: Manifest, trained: TrainedNetwork, log: Log
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        settings, sample = checkpoint.settings, checkpoint.sample
-        graph = ScoringGraph(checkpoint.network(), settings.mean, settings.std, half=True).eval()
-        # onnxruntime computes float16 in float32 on a CPU and would hide an overflow; torch does
-        # not.
-        with torch.no_grad():
-            outputs = graph.outputs(torch.from_numpy(sample))
+        try:
+            graph = trained.graph(half=True)
+            # onnxruntime computes float16 in float32 on a CPU and would hide an overflow; torch
+            # does not.
+            with torch.no_grad():
+                outputs = graph.outputs(torch.from_numpy(trained.sample))
+            write_onnx(graph, manifest, out)
+        except (LlossError, OSError):
+            raise
+        except Exception as error:  # a network from outside may compute in float32 alone
+            raise ParityError(
+                f"{trained.where}: the network cannot be computed in float16 ({cause(error)}); "
+                "nothing was written. Use --precision fp32 or int8"
+            ) from error
         if not all(bool(value.isfinite().all()) for value in outputs.values()):
             raise FidelityError(
-                "the network overflows in float16 (numbers beyond 65,504 inside): nothing was "
+                "the network overflows in float16 (numbers beyond 65,504 inside); nothing was "
                 "written. Use --precision fp32 or int8"
             )
-        write_onnx(graph, manifest, out)
-        check_parity(out, graph, sample)
-        return {}, {}  # fp16 is for GPUs: a CPU's speed says nothing
+        check_parity(out, graph, trained.sample)
+        if not self.min_speed:
+            return {}, {}  # fp16 is for GPUs: a CPU's speed says nothing
+        speed = measure_gpu_speed(fp32, out, manifest, trained.sample)
+        self._refuse_slow(speed)
+        return {}, speed
 
     def _write_int8(
-        self, fp32: Path, out: Path, manifest: Manifest, checkpoint: Checkpoint, log: Log
+        self, fp32: Path, out: Path, manifest: Manifest, trained: TrainedNetwork, log: Log
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         # onnxruntime's tools are imported where they are used: an extra installs onnxruntime.
         from lloss.export.int8_search import Int8Search
         from lloss.export.quantize import Int8Quantizer
 
-        bits = self.weight_bits
+        bits, images = self.weight_bits, trained.sample
         log(
             f"int8 weights of {bits} bits, for CPUs with {MADE_FOR[bits]}; --no-reduce-range gives "
             "8 bits for VNNI, --reduce-range 7 bits for CPUs without it"
         )
         quantizer = Int8Quantizer(fp32, out.parent)
+        if self.min_speed:  # ranges of any images do for it, and the search takes minutes
+            quantizer.write(out, quantizer.calibrate([images[:PROBES]]), weight_bits=bits)
+            self._refuse_slow(measure_speed(fp32, out, manifest.image, images, bits))
         search = Int8Search(quantizer, self.sample, manifest.image, self.limits, bits, log)
         recipe = search.run(self._reference(fp32, self.sample.tuning, manifest), out)
-        check_batches(out, checkpoint.sample)
-        speed = measure_speed(fp32, out, manifest.image, checkpoint.sample, bits)
+        check_batches(out, images)
+        speed = measure_speed(fp32, out, manifest.image, images, bits)
+        self._refuse_slow(speed)
         if speed["times_fp32"] <= 1:
             log(
                 f"note: int8 is no faster than fp32 on this CPU ({speed['times_fp32']:.2g}×): "
                 "here --precision fp32 is the better model"
             )
         return {**recipe, "instructions": MADE_FOR[bits]}, speed
+
+    def _refuse_slow(self, speed: dict[str, Any]) -> None:
+        if speed["times_fp32"] < self.min_speed:
+            raise SlowGraphError(
+                f"{self.precision} is {speed['times_fp32']:.2f}× as fast as fp32 on "
+                f"{speed['cpu']}, below {self.min_speed:g}×; nothing was written. Use --precision "
+                "fp32"
+            )
 
     def _judge(
         self, fp32: Path, out: Path, manifest: Manifest, log: Log

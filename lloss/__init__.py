@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lloss.errors import LlossError as LlossError
 
 if TYPE_CHECKING:
-    from lloss.export.attached_export import to_onnx as to_onnx
+    from lloss.export.export_model import to_onnx as to_onnx
     from lloss.images.decode import ImageSpec as ImageSpec
     from lloss.manifest import Manifest as Manifest
     from lloss.manifest import read_manifest as read_manifest
@@ -58,7 +58,7 @@ _MODULES = {
     "open_pool": "lloss.pools",
     "read_manifest": "lloss.manifest",
     "select": "lloss.selection.any_scores",
-    "to_onnx": "lloss.export.attached_export",
+    "to_onnx": "lloss.export.export_model",
     "write_tasks": "lloss.project.labeling_tasks",
 }
 

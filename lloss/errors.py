@@ -57,6 +57,10 @@ class FidelityError(ModelFileError):
     """A graph of reduced precision that ranks images differently from the fp32 graph."""
 
 
+class SlowGraphError(ModelFileError):
+    """A graph of reduced precision that is no faster than the fp32 graph."""
+
+
 class EngineError(LlossError):
     """A provider that cannot run the model."""
 

@@ -17,6 +17,9 @@ from lloss.statistics.loss_distribution import LossReference
 KEY = "lloss.manifest"
 FORMAT = 1
 INPUT = "images"
+EMBEDDING = "embedding"
+PRETRAINED_EMBEDDING = "pretrained_embedding"
+"""Outputs to spread a selection by: features of the trained network, and of the one before."""
 
 PRECISIONS = ("fp32", "fp16", "int8")
 """Precisions of the network; the head and the outputs are float32 in each."""

@@ -15,7 +15,7 @@ from lloss.manifest import PRECISIONS, Manifest
 from lloss.pools import open_pool
 
 if TYPE_CHECKING:
-    from lloss.export.precision import ReducedPrecision
+    from lloss.export.export_model import Reduction
 
 
 @click.command("export")
@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 @click.option("-o", "--out", type=PATH, required=True, help="The ONNX file: model.onnx.")
 @click.option(
     "--precision",
-    type=click.Choice(PRECISIONS),
+    type=click.Choice((*PRECISIONS, "auto")),
     default="fp32",
-    help="fp16 is for GPUs, int8 for CPUs; both are compared with fp32.",
+    help="fp16 is for GPUs, int8 for CPUs; both are compared with fp32. auto takes the one that "
+    "this machine computes faster, and fp32 where it does not pass the comparison.",
 )
 @click.option("--calibrate", help="POOL to calibrate int8 on, and to compare on.")
 @click.option(
@@ -69,7 +70,7 @@ def command(run: Path, out: Path, precision: str, reference: str | None, **reduc
     _export(run, out, reference, _reduction(precision, **reduction))
 
 
-def _export(run: Path, out: Path, pool: str | None, reduction: ReducedPrecision | None) -> None:
+def _export(run: Path, out: Path, pool: str | None, reduction: Reduction | None) -> None:
     from lloss.export.export_model import export_onnx
     from lloss.export.pool_sample import ReferenceSample
     from lloss.training.checkpoint import load_checkpoint
@@ -97,7 +98,7 @@ def _reduction(
     min_overlap: float,
     reduce_range: bool | None,
     **numbers: int,
-) -> ReducedPrecision | None:
+) -> Reduction | None:
     if reduce_range is not None and precision != "int8":
         raise SettingsError(
             f"--reduce-range: applies to --precision int8, not to {precision}; leave it out"
@@ -113,15 +114,13 @@ def _reduction(
         raise SettingsError(
             f"--precision {precision}: is compared with fp32 on images; add --calibrate POOL"
         )
-    from lloss.export.precision import ReducedPrecision
+    from lloss.export.export_model import make_reduction
 
-    return ReducedPrecision(
-        precision=precision,
-        pool=open_pool(calibrate),
-        limits=FidelityLimits(min_spearman=min_spearman, min_overlap=min_overlap),
-        reduce_range=reduce_range,
-        **numbers,
-    )
+    limits = FidelityLimits(min_spearman=min_spearman, min_overlap=min_overlap)
+    options: dict[str, Any] = {**numbers, "limits": limits}
+    if precision == "int8":
+        options["reduce_range"] = reduce_range
+    return make_reduction(precision, open_pool(calibrate), **options)
 
 
 def _summary(manifest: Manifest) -> str:
@@ -130,5 +129,6 @@ def _summary(manifest: Manifest) -> str:
         return fidelity
     instructions, times = manifest.recipe.get("instructions"), manifest.speed.get("times_fp32")
     cpus = f" for CPUs with {instructions}" if instructions else ""
-    speed = f"; {times:.2g}× fp32 on this CPU" if times else ""
+    processor = "GPU" if manifest.precision == "fp16" else "CPU"
+    speed = f"; {times:.2g}× fp32 on this {processor}" if times else ""
     return f"{manifest.precision}{cpus} {fidelity}{speed}"

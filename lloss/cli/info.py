@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -52,14 +54,19 @@ def _rows(manifest: Manifest) -> dict[str, object]:
         "precision": manifest.precision + calibrated,
         "fidelity": fidelity_text(manifest),
         "reference": str(manifest.reference or "none: lloss serve measures no drift"),
-        "trained on": f"{provenance.get('labeled_images')} images, "
-        f"{provenance.get('epochs')} epochs",
+        "trained on": _training(provenance),
         "checkpoint": provenance.get("checkpoint_sha256"),
         "versions": ", ".join(f"{k} {v}" for k, v in provenance.get("versions", {}).items()),
     }
     if speed := manifest.speed:
         rows["speed"] = f"{speed['times_fp32']:.2g}× fp32 on {speed['cpu']}"
     return rows
+
+
+def _training(provenance: Mapping[str, Any]) -> str:
+    if "labeled_images" in provenance:
+        return f"{provenance['labeled_images']} images, {provenance.get('epochs')} epochs"
+    return f"unknown: a network from outside; its head reads {', '.join(provenance['taps'])}"
 
 
 def fidelity_text(manifest: Manifest) -> str:

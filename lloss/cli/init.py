@@ -18,7 +18,7 @@ from lloss.cli.options import (
     training_settings,
 )
 from lloss.project.create import create_project
-from lloss.project.project import CycleStrategy
+from lloss.project.project import CyclePrecision, CycleStrategy
 from lloss.training.holdout import AUTOMATIC_SHARE
 
 
@@ -37,6 +37,12 @@ from lloss.training.holdout import AUTOMATIC_SHARE
 )
 @click.option("--strategy", type=click.Choice(get_args(CycleStrategy)), default="diverse")
 @subset_option
+@click.option(
+    "--precision",
+    type=click.Choice(get_args(CyclePrecision)),
+    default="fp32",
+    help="auto: score large pools in int8 or fp16, if that is faster and ranks them as fp32 does.",
+)
 @click.option(
     "--holdout",
     type=float,

@@ -86,6 +86,13 @@ def _task_list_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @exclude_option
 @empty_option
 @subset_option
+@click.option(
+    "--embedding",
+    default="",
+    metavar="COLUMN",
+    show_default="pretrained_embedding where the scores have it, or else embedding",
+    help="Vectors that diverse measures likeness by.",
+)
 @click.option("--seed", type=int, default=0, help="Random seed of --subset and of random.")
 @click.option("--at-most", is_flag=True, help="If fewer than K images are left, select them all.")
 @click.option(
@@ -127,6 +134,7 @@ def command(
     selection = select(source, settings, find_excluded(named, source.ids, "the scores", problems))
     notes = _write(selection, scores, out, kind, listing)
     summary = [f"{len(selection)} of {selection.eligible} selected {settings.how}"]
+    summary += [f"spread by {selection.spread_by}"] if selection.spread_by else []
     summary += [f"{selection.excluded} excluded"] if selection.excluded else []
     summary += selection.unusable()
     print_notes(

@@ -18,6 +18,9 @@ from lloss.modeling.taps import Tap
 NETWORK = "network."
 """Precedes the names of the target network's parameters in :class:`TappedNetwork`."""
 
+PRETRAINED = "pretrained."
+"""Precedes those of its copy from before training."""
+
 
 @dataclass(frozen=True, slots=True)
 class Forward:
@@ -43,9 +46,13 @@ class TappedNetwork(nn.Module):
     Pooling happens inside the hook: nothing holds on to a feature map, and a layer that later
     changes its input in place cannot change what the head sees. ``start`` is what the network took
     over of a state dict; None for random weights, or those of a network from outside.
+
+    ``pretrained`` is a copy of the network as it was before training. It stays as it is: training
+    does not run it, its weights are in the state dict, and its embedding is what it was.
     """
 
     start: Start | None = None
+    pretrained: TappedNetwork | None
 
     def __init__(
         self,
@@ -53,6 +60,7 @@ class TappedNetwork(nn.Module):
         objective: Objective,
         taps: Sequence[Tap],
         head: LossPredictionHead | None,
+        pretrained: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.network = network
@@ -60,6 +68,10 @@ class TappedNetwork(nn.Module):
         self.objective = objective
         self.taps = tuple(taps)
         self.sees_summary = head is not None and len(head.inputs) > len(self.taps)
+        self.pretrained = None
+        if pretrained is not None:
+            frozen = pretrained.requires_grad_(False)
+            self.pretrained = TappedNetwork(frozen, objective, self.taps[-1:], None)
         self._pooled: dict[str, Tensor] | None = None  # of the taps so far, in a forward pass
         for tap in self.taps:
             network.get_submodule(tap.module).register_forward_hook(

@@ -27,11 +27,12 @@ from typing import Any
 from lloss.annotations import Problems
 from lloss.data.labeled_set import LabeledSet
 from lloss.errors import DivergedError, InterruptedRunError, LabelError, ProjectError
+from lloss.export.automatic_precision import AUTO, AutomaticPrecision
 from lloss.export.export_model import export_onnx
 from lloss.export.pool_sample import ReferenceSample
 from lloss.files import sweep, write_json
-from lloss.manifest import read_manifest
-from lloss.pools import Pool
+from lloss.manifest import Manifest, read_manifest
+from lloss.pools import Pool, SubsetPool
 from lloss.project.changes import content_hashes, note_changes
 from lloss.project.labeling_tasks import (
     SUFFIXES,
@@ -60,8 +61,13 @@ from lloss.training.run import train
 START, EVALUATION, MODEL = "cycle.json", "evaluation.json", "model.onnx"
 SELECTED, REPORT = "selected.csv", "report.html"
 
-FIXED_SETTINGS = ("pool", "holdout", "test", "test_labels", "warm_start", "skip_bad", "empty")
+FIXED_SETTINGS = (
+    "pool", "holdout", "test", "test_labels", "warm_start", "skip_bad", "empty", "precision",
+)  # fmt: skip
 """Besides the training settings, what a cycle keeps from its start to its end."""
+
+WORTH_JUDGING = 20_000
+"""Images to score from which a faster precision saves more time than its comparison takes."""
 
 
 @dataclass(frozen=True)
@@ -202,6 +208,7 @@ class _Cycle:
         column = "number" if better is False else "rank"
         write_selection(selection, self.folder / SELECTED, place=column)
         warnings = self._warnings(evaluation, selection, tied)
+        manifest = read_manifest(self.folder / MODEL)
         start = json.loads((self.folder / START).read_text(encoding="utf-8"))
         notes = [*start.get("notes", []), *self.problems.lines(), *warnings]
         summary = Summary(
@@ -214,6 +221,7 @@ class _Cycle:
             metric_name=self.task.metric,
             left_out=int(start.get("left_out", 0)) + len(self.problems.broken),
             held_back=self.held_back,
+            precision=manifest.precision,
             ranked=better,
             warnings=warnings,
             training=checkpoint.settings.as_dict(),
@@ -223,7 +231,7 @@ class _Cycle:
         how = how_picked(selection, tied, better)
         model = self._model(checkpoint, selection)
         self._write_task_lists(selection, pool, model)
-        self._report(summary, checkpoint.settings, selection, how, pool, model)
+        self._report(summary, checkpoint.settings, selection, how, pool, manifest, model)
         write_json(self.folder / SUMMARY, asdict(summary))
         return summary
 
@@ -282,11 +290,18 @@ class _Cycle:
         if (self.folder / MODEL).exists():
             return
         self.say(f"export {self.folder / MODEL}")
-        reference = None
-        if not pool.streamed:  # a sample of a stream costs as much as all of it
-            reference = ReferenceSample(pool=pool, exclude=excluded, required=False)
+        unlabeled = SubsetPool(pool, excluded)
+        automatic = self.project.precision == AUTO
+        reduction = reference = None
+        if pool.streamed:  # a sample of a stream costs as much as all of it
+            if automatic:
+                self.say(f"precision: fp32; {pool.uri} is read from its start for every comparison")
+        elif automatic:
+            reduction = AutomaticPrecision(pool=unlabeled, least_images=WORTH_JUDGING)
+        else:
+            reference = ReferenceSample(pool=unlabeled, required=False)
         with self._remedy():
-            export_onnx(checkpoint, self.folder / MODEL, reference=reference)
+            export_onnx(checkpoint, self.folder / MODEL, reduction, self.say, reference)
 
     def _score(self, pool: Pool, excluded: set[str]) -> dict[str, int]:
         self.say(f"score the unlabeled images of {pool.uri}")
@@ -341,9 +356,9 @@ class _Cycle:
         selection: Selection,
         how: str,
         pool: Pool,
+        manifest: Manifest,
         model: PickModel,
     ) -> None:
-        manifest = read_manifest(self.folder / MODEL)
         training = (
             f"{settings.epochs} epochs of batches of {settings.batch_size}, {settings.optimizer} "
             f"at {settings.lr:g}, {settings.size} pixels, first weights {settings.weights}"
@@ -364,6 +379,7 @@ class _Cycle:
                 "labels": summary.labels_sha256,
                 "head": f"{settings.head_loss}, weight {settings.head_weight:g}",
                 "training": f"{training}, seed {settings.seed}",
+                "precision": manifest.precision,
             },
             counted=self.task.counted,
         )

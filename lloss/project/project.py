@@ -46,6 +46,7 @@ from lloss.training.holdout import (
 FILE = "lloss.toml"
 HOLDOUT = "holdout.csv"
 CycleStrategy = Literal["diverse", "top"]
+CyclePrecision = Literal["fp32", "auto"]
 
 
 def _key(comment: str, default: Any = MISSING) -> Any:
@@ -69,6 +70,10 @@ class Project:
     holdout: float = _key("share of the labels kept for measuring; -1: 50 or a tenth, from 150", -1)
     test: str = _key("labeled images to measure on", "")
     test_labels: str = _key("their labels, or those of test images in the pool", "")
+    precision: CyclePrecision = _key(
+        "of the network that scores; auto: int8 or fp16 for large pools, where faster and faithful",
+        "fp32",
+    )
     warm_start: bool = _key(
         "start each cycle from the previous weights; default: from scratch", False
     )

@@ -37,6 +37,7 @@ class Summary:
     metric_name: str
     left_out: int = 0  # broken annotations and labeled images that were not used
     held_back: int = 0  # labels kept for measuring
+    precision: str = "fp32"  # of the network that scored
     # The settings of the training, with what was decided for these labels
     training: dict[str, Any] = field(default_factory=dict)
     # Whether the predicted loss ranks images better than chance; None if not measured

@@ -10,11 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lloss.errors import ScoresError
+from lloss.manifest import EMBEDDING, PRETRAINED_EMBEDDING
 
 _ROW_GROUP = 16_384
 """Rows that a reader must take at once: 32 MB of embeddings of 512 numbers."""
 
-_COMPRESSED = ("id", "embedding")
+_COMPRESSED = ("id", EMBEDDING, PRETRAINED_EMBEDDING)
 
 
 def write_part(table: pa.Table, path: Path) -> None:

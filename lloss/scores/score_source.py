@@ -15,6 +15,9 @@ from lloss.errors import ScoresError
 class ScoreSource(Protocol):
     """Scores that can be read more than once; each row has an ``id``."""
 
+    def columns(self) -> Sequence[str]:
+        """Name the columns; ScoresError where the scores cannot be read."""
+
     def scan(
         self, columns: Sequence[str], ids: Sequence[str] | None = None
     ) -> Iterator[pa.RecordBatch]:
@@ -29,6 +32,11 @@ class TableScores:
     """A table in memory as a :class:`ScoreSource`."""
 
     table: pa.Table
+
+    def columns(self) -> Sequence[str]:
+        """Name the table's columns."""
+        names: list[str] = self.table.schema.names
+        return names
 
     def scan(
         self, columns: Sequence[str], ids: Sequence[str] | None = None

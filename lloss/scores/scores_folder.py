@@ -170,6 +170,15 @@ class ScoresFolder:
                 columns=list(columns), filter=rows, fragment_scan_options=local
             ).to_batches()
 
+    def columns(self) -> Sequence[str]:
+        """Name the columns of its parts; none without a part."""
+        parts = self.parts()
+        if not parts:
+            return ()
+        with opened_part(parts[0]) as file, part_errors(parts[0]):
+            names: list[str] = file.schema_arrow.names
+            return names
+
     def column(self, name: str) -> NDArray[np.float32]:
         """One scalar column of all rows, float32 [N]."""
         parts = [batch[name].to_numpy(zero_copy_only=False) for batch in self.scan([name])]

@@ -11,12 +11,18 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lloss.errors import SelectionError
+from lloss.manifest import EMBEDDING, PRETRAINED_EMBEDDING
 from lloss.scores.score_source import ScoreSource
 from lloss.selection.kcenter import k_center, spreadable
 
 
+def usual_embedding(source: ScoreSource) -> str:
+    """Name the column to spread by: features that few labels cannot have changed, where there."""
+    return PRETRAINED_EMBEDDING if PRETRAINED_EMBEDDING in source.columns() else EMBEDDING
+
+
 def spread(
-    source: ScoreSource, candidates: pa.Table, k: int, at_most: bool
+    source: ScoreSource, candidates: pa.Table, k: int, at_most: bool, column: str = EMBEDDING
 ) -> tuple[pa.Table, int]:
     """Choose K candidates, the first being the best; or all where there are fewer.
 
@@ -25,6 +31,7 @@ def spread(
         candidates: ``id`` and further columns, best first.
         k: how many to choose.
         at_most: whether fewer than K will do where embeddings cannot be used.
+        column: of the embeddings.
 
     Returns:
         The chosen rows in the order picked, and how many candidates have an unusable embedding.
@@ -34,7 +41,7 @@ def spread(
     """
     if len(candidates) <= k:
         return candidates, 0
-    embeddings = read_embeddings(source, candidates["id"].to_pylist())
+    embeddings = read_embeddings(source, candidates["id"].to_pylist(), column)
     usable = np.flatnonzero(spreadable(embeddings))
     unusable = len(candidates) - len(usable)
     if len(usable) < k and not (at_most and len(usable)):
@@ -47,14 +54,16 @@ def spread(
     return candidates.take(pa.array(usable)), unusable
 
 
-def read_embeddings(source: ScoreSource, ids: Sequence[str]) -> NDArray[np.float32]:
+def read_embeddings(
+    source: ScoreSource, ids: Sequence[str], column: str = EMBEDDING
+) -> NDArray[np.float32]:
     """Read the embeddings of some ids, float32 [N, D] in their order."""
     rows = {id: row for row, id in enumerate(ids)}
     embeddings = np.empty((len(ids), 0), np.float32)
-    for batch in source.scan(["id", "embedding"], ids):
+    for batch in source.scan(["id", column], ids):
         if not len(batch):
             continue
-        vectors = _vectors(batch["embedding"])
+        vectors = _vectors(batch[column], column)
         if not embeddings.shape[1]:
             embeddings = np.full((len(ids), vectors.shape[1]), np.nan, np.float32)
         elif vectors.shape[1] != embeddings.shape[1]:
@@ -64,14 +73,14 @@ def read_embeddings(source: ScoreSource, ids: Sequence[str]) -> NDArray[np.float
     return embeddings
 
 
-def _vectors(column: pa.Array) -> NDArray[Any]:
+def _vectors(column: pa.Array, name: str) -> NDArray[Any]:
     """Convert a column of lists of numbers to [N, D]."""
     if column.null_count:
         raise SelectionError("an image has no embedding; choose --strategy top")
     kind = getattr(column.type, "value_type", pa.null())
     if not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
         raise SelectionError(
-            f"the column 'embedding' holds {column.type}, not vectors; choose --strategy top"
+            f"the column {name!r} holds {column.type}, not vectors; choose --strategy top"
         )
     lengths = pc.min_max(pc.list_value_length(column)).as_py()
     if lengths["min"] != lengths["max"]:

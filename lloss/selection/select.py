@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from lloss.errors import SelectionError, SettingsError
 from lloss.scores.score_source import ScoreSource
-from lloss.selection.diverse import spread
+from lloss.selection.diverse import spread, usual_embedding
 from lloss.selection.hashing import draw_hashes
 from lloss.selection.selection import ORDER_OF, Selection, SelectionSettings
 
@@ -30,7 +30,7 @@ def select(
     """Choose K images.
 
     Args:
-        source: scores with the columns ``id``, ``settings.by``, and ``embedding`` for ``diverse``.
+        source: scores with the columns ``id``, ``settings.by``, and an embedding for ``diverse``.
         settings: how.
         exclude: ids never to select, such as the labeled ones; the source may lack some of them.
 
@@ -43,9 +43,10 @@ def select(
     for batch in source.scan(["id", settings.by]):
         best.add(batch)
     _check_enough(settings, best)
-    rows, unspread = best.candidates().slice(0, settings.candidates), 0
-    if settings.strategy == "diverse":
-        rows, unspread = spread(source, rows, settings.k, settings.at_most)
+    rows, unspread, column = best.candidates().slice(0, settings.candidates), 0, ""
+    if settings.strategy == "diverse" and len(rows) > settings.k:
+        column = settings.embedding or usual_embedding(source)
+        rows, unspread = spread(source, rows, settings.k, settings.at_most, column)
     return Selection(
         rows["id"].to_pylist(),
         rows["score"].to_numpy(),
@@ -55,6 +56,7 @@ def select(
         best.eligible,
         settings,
         unspread,
+        column,
     )
 
 

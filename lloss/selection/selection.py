@@ -37,6 +37,8 @@ class SelectionSettings:
         subset: choose from so many random images alone (the paper's habit); 0 for all.
         seed: of the sub-pool and of ``random``; an image is drawn by a hash of its id and this.
         at_most: take fewer where fewer than K are left.
+        embedding: the column that ``diverse`` measures distances in; "" for
+            ``pretrained_embedding`` where the scores have it, or else ``embedding``.
     """
 
     k: int
@@ -46,6 +48,7 @@ class SelectionSettings:
     subset: int = 0
     seed: int = 0
     at_most: bool = False
+    embedding: str = ""
 
     def __post_init__(self) -> None:
         if self.k < 1:
@@ -55,6 +58,11 @@ class SelectionSettings:
             raise SettingsError(f"strategy {self.strategy!r}: choose one of {choices}")
         if self.order not in ("", *ORDERS):
             raise SettingsError(f"order {self.order!r}: choose one of {', '.join(ORDERS)}")
+        if self.embedding and self.strategy != "diverse":
+            raise SettingsError(
+                f"embedding {self.embedding!r}: only diverse measures distances, not "
+                f"{self.strategy}; leave it out"
+            )
         if self.by == "id":
             raise SettingsError(f"by {self.by!r}: select by a column of numbers, such as loss")
         if self.subset < 0 or not float(self.subset).is_integer():
@@ -89,6 +97,7 @@ class Selection:
         eligible: rows the choice was made from, after the sub-pool was drawn.
         settings: that it was made with.
         unspread: candidates of ``diverse`` left out because no distance to them can be measured.
+        spread_by: the column that distances were measured in; "" where none were.
     """
 
     ids: list[str]
@@ -99,6 +108,7 @@ class Selection:
     eligible: int
     settings: SelectionSettings
     unspread: int = 0
+    spread_by: str = ""
 
     def __len__(self) -> int:
         return len(self.ids)

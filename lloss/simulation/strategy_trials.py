@@ -11,12 +11,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from lloss.data.labeled_set import LabeledSet
+from lloss.manifest import EMBEDDING, PRETRAINED_EMBEDDING
 from lloss.pools import Item
 from lloss.scores.score_source import TableScores
+from lloss.scores.scores_folder import scores_table
 from lloss.selection import SelectionSettings, select
 from lloss.selection.hashing import draw_ids
 from lloss.statistics.ranking_metrics import RankingFigures
@@ -108,11 +109,7 @@ def _pick(
     if method.how == "random":
         return draw_ids(map(str, rest), experiment.k, seed)
     columns = scores_of(trainer, experiment.pool.images[rest])
-    embedding = columns["embedding"]
-    vectors = pa.FixedSizeListArray.from_arrays(embedding.ravel(), embedding.shape[1])
-    table = pa.table(
-        {"id": [str(row) for row in rest], method.by: columns[method.by], "embedding": vectors}
-    )
+    table = scores_table([str(row) for row in rest], columns)
     how = SelectionSettings(
         k=experiment.k,
         strategy=method.how,
@@ -124,12 +121,15 @@ def _pick(
 
 
 def scores_of(trainer: Trainer, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
-    """Compute what the exported graph would give for these images: loss, entropy, embedding."""
+    """Compute what the exported graph would give for these images: loss, entropy, embeddings."""
     parts: dict[str, list[NDArray[np.float32]]] = {}
     for _, forward in predict(trainer.model, trainer.settings, images):
         entropy = trainer.model.objective.outputs(forward.output)["entropy"]
-        found = {"entropy": entropy, "embedding": forward.embedding, "loss": forward.loss}
+        found = {"entropy": entropy, EMBEDDING: forward.embedding, "loss": forward.loss}
         for name, value in found.items():
             if value is not None:
                 parts.setdefault(name, []).append(value.float().cpu().numpy())
+    if trainer.model.pretrained is not None:
+        forwards = predict(trainer.model.pretrained, trainer.settings, images)
+        parts[PRETRAINED_EMBEDDING] = [f.embedding.cpu().numpy() for _, f in forwards]
     return {name: np.concatenate(part) for name, part in parts.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -23,7 +24,7 @@ from lloss.tasks.adapters import detector_of
 from lloss.tasks.adapters.detector import Detector, Input
 from lloss.tasks.outside_objective import NamedObjective, OwnObjective
 from lloss.tasks.task import Task
-from lloss.tasks.train_settings import TrainSettings
+from lloss.tasks.train_settings import Embedding, TrainSettings, check_kind
 
 
 def attach(
@@ -38,6 +39,7 @@ def attach(
     fit: Fit | None = None,
     summary: bool = True,
     hidden: int = 128,
+    keep_embedding: Embedding = "trained",
 ) -> AttachedModel:
     """Attach a fresh head to a network: ``out, predicted = model(images)``.
 
@@ -65,11 +67,14 @@ def attach(
         fit: resize mode, see :class:`lloss.ImageSpec`; by default the detector's, or ``crop``.
         summary: whether the head sees a summary of the network's output too.
         hidden: units of the head for each input.
+        keep_embedding: ``pretrained`` keeps a copy of the network as it is now, whose features an
+            export gives as ``pretrained_embedding``, to select by diversity.
 
     Raises:
         SettingsError: the network cannot take such images, a tap is not a module with a feature
             map, or the network's output does not fit the task.
     """
+    check_kind("keep_embedding", keep_embedding, Embedding)
     known = get_task(task) if isinstance(task, str) else None
     network = _built(network, classes) if isinstance(network, str) else network
     detector = _detector(network, known, classes)
@@ -91,7 +96,8 @@ def attach(
     head = LossPredictionHead(channels, objective.summary_size if summary else 0, hidden)
     release_taps(network)
     device = next(network.parameters(), torch.empty(0)).device
-    tapped = TappedNetwork(network, objective, found, head.to(device))
+    pretrained = copy.deepcopy(network) if keep_embedding == "pretrained" else None
+    tapped = TappedNetwork(network, objective, found, head.to(device), pretrained)
     preparation = Preparation(
         image=ImageSpec(height, width, fit or usual.fit, fill=usual.fill),
         mean=_three("mean", mean or usual.mean),

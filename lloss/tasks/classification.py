@@ -112,6 +112,7 @@ class _Classification(Task):
     labels_file = "labels.csv"
     files_among_images = CLASS_FILES
     cut_effect = "is not looked at"
+    keeps_pretrained = True
 
     def defaults(self, model: str) -> dict[str, Any]:
         """How images were prepared for the network's ImageNet weights."""

@@ -9,10 +9,11 @@ from torch import Tensor
 
 from lloss.annotations.prediction import Prediction
 from lloss.errors import SettingsError
+from lloss.manifest import EMBEDDING, PRETRAINED_EMBEDDING
 from lloss.modeling.objective import Objective
 from lloss.modeling.prediction import prediction_of
 
-RESERVED = ("id", "loss", "embedding")
+RESERVED = ("id", "loss", EMBEDDING, PRETRAINED_EMBEDDING)
 """Outputs of every graph, which a task cannot have under the same name."""
 
 

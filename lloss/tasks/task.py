@@ -5,6 +5,8 @@ The model side is :mod:`lloss.modeling.objective`; ``lloss/tasks/__init__.py`` l
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -32,7 +34,7 @@ from lloss.pools import Item, Pool
 from lloss.pools.uri import is_fiftyone
 from lloss.tasks.networks import Networks
 from lloss.tasks.outside_networks import OutsideNetworks
-from lloss.tasks.train_settings import NAMED_WEIGHTS, STATE_DICT, TrainSettings
+from lloss.tasks.train_settings import AUTOMATIC, NAMED_WEIGHTS, STATE_DICT, TrainSettings
 from lloss.text.similar_names import lone_classes, similar_note
 
 
@@ -70,6 +72,7 @@ class Task(Networks):
     # is not its image's
     masks: bool = False
     loss_norms: bool = False  # whether the setting `loss_norm` has an effect
+    keeps_pretrained: bool = False  # whether the setting `keep_embedding` has a choice
     names_are_free: bool = True  # whether class names are the user's, and may be misspelled
     may_be_empty: bool = False  # whether a label may show nothing, see `lloss.data.empty_labels`
 
@@ -109,9 +112,27 @@ class Task(Networks):
         if not known and (start in NAMED_WEIGHTS or STATE_DICT not in self.weights):
             choices = " or ".join(self.weights)
             raise SettingsError(f"weights {start!r}: {self.name} starts from {choices}")
+        if settings.keep_embedding == "pretrained":
+            self._check_pretrained(settings)
         if settings.loss_norm != TrainSettings.loss_norm and not self.loss_norms:
             raise SettingsError(
                 f"loss_norm = {settings.loss_norm!r}: {self.name} has no such choice; leave it out"
+            )
+
+    def _check_pretrained(self, settings: TrainSettings) -> None:
+        if not self.keeps_pretrained:
+            raise SettingsError(
+                f"keep_embedding = 'pretrained': {self.name} has no such choice; leave it out"
+            )
+        if settings.freeze:
+            raise SettingsError(
+                "keep_embedding = 'pretrained': freeze leaves the network, and its embedding, as "
+                "they were; leave one of the two out"
+            )
+        if settings.weights == "none":
+            raise SettingsError(
+                "keep_embedding = 'pretrained': weights = 'none' are random, and so would the "
+                "embeddings be; choose weights imagenet or a state dict's path, or leave it out"
             )
 
     @abstractmethod
@@ -124,11 +145,19 @@ class Task(Networks):
         The network's weights are drawn before the head's: without one it starts as the same.
         Undecided weights are random ones.
         """
+        if settings.weights == AUTOMATIC["weights"]:
+            settings = dataclasses.replace(settings, weights="none")
         self.check_settings(settings)
+        return self.unchecked_network(settings, classes)
+
+    def unchecked_network(self, settings: TrainSettings, classes: Sequence[str]) -> TappedNetwork:
+        """Build it for settings that may be those of an earlier version."""
         made = self.networks(settings.model, settings.model_args)
         network = made.build(settings, classes)
         objective = self.objective(made.objective_settings(settings), classes)
         start = made.start(network, settings, classes)
+        keeps = settings.keep_embedding == "pretrained"
+        pretrained = copy.deepcopy(network) if keeps else None
         image = settings.size, settings.size
         taps = find_taps(network, image, settings.taps or made.taps(settings))
         made.check_output(network, objective, settings, classes)
@@ -136,7 +165,7 @@ class Task(Networks):
         if settings.head:
             summary = objective.summary_size if settings.head_summary else 0
             head = LossPredictionHead([tap.channels for tap in taps], summary, settings.hidden)
-        tapped = TappedNetwork(network, objective, taps, head)
+        tapped = TappedNetwork(network, objective, taps, head, pretrained)
         tapped.start = start
         return tapped
 

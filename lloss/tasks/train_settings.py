@@ -18,6 +18,7 @@ Optimizer = Literal["auto", "sgd", "rmsprop", "adam", "adamw"]
 LossNorm = Literal["positives", "none"]
 Schedule = Literal["onecycle", "step"]
 Amp = Literal["auto", "off", "bf16"]
+Embedding = Literal["trained", "pretrained"]
 
 STATE_DICT = "the path of a state dict"
 NAMED_WEIGHTS = ("none", "imagenet", "coco")
@@ -53,11 +54,14 @@ class TrainSettings:
     model: str = _setting(
         "resnet18", "The network: of torchvision or lloss, timm:NAME, or package.module:factory."
     )
-    model_args: tuple[str, ...] = _setting((), "key=value for timm or the factory. Repeatable.")
+    model_args: tuple[str, ...] = _setting((), "Argument of its factory, as depth=3. Repeatable.")
     weights: str = _setting("auto", "First weights: none, imagenet, coco, or a state dict's path.")
     size: int = _setting(0, "Side of the square input in pixels; 0: automatic.")
     fit: Fit = _setting("crop", "Resize mode.")
     white: int = _setting(0, "White level of images of over 8 bits, as 4095; 0: 65535 of 16 bits.")
+    keep_embedding: Embedding = _setting(
+        "trained", "pretrained: also export features of the first weights, to select by diversity."
+    )
     taps: tuple[str, ...] = _setting((), "Modules that the head reads; none: found automatically.")
     head: bool = _setting(True, "Train a loss prediction head; without one it is a baseline.")
     head_loss: str = _setting(

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from lloss.manifest import PRETRAINED_EMBEDDING
 from lloss.selection import Selection
 from lloss.selection.selection import CANDIDATES
 from lloss.statistics.confidence_intervals import (
@@ -88,6 +89,8 @@ def how_picked(selection: Selection, tied: str, better: bool | None) -> str:
     settings = selection.settings
     among = f" of {settings.subset} random images" if settings.subset else ""
     spread = settings.strategy == "diverse"
+    frozen = selection.spread_by == PRETRAINED_EMBEDDING
+    features = " on features of the network before training" if frozen else ""
     if tied:
         also = " and spread by k-center greedy" if spread else ""
         return f"Picked in the order of ids{among}{also}: {tied}."
@@ -95,8 +98,8 @@ def how_picked(selection: Selection, tied: str, better: bool | None) -> str:
     if spread:
         candidates = min(CANDIDATES * settings.k, selection.eligible)
         how = (
-            f"Spread by k-center greedy over the {candidates:,} highest predicted losses{among}, "
-            "in the order picked."
+            f"Spread by k-center greedy{features} over the {candidates:,} highest predicted "
+            f"losses{among}, in the order picked."
         )
     doubt = " They are not shown to rank images better than chance." if better is False else ""
     return how + doubt

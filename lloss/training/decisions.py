@@ -64,6 +64,7 @@ def decide(
     if "weights" in settings.undecided:
         weights, why = made.start_weights(settings)
         decided(why, weights=weights)
+        task.check_settings(settings)  # other settings may need trained weights
     if "size" in settings.undecided:
         size, why = _size(made, settings, labeled)
         decided(why, size=size)

@@ -41,7 +41,7 @@ OWN = ":"
 """Stands for a network of one's own in :mod:`lloss.tasks.recipes`."""
 
 OF_MODEL = ("task", "model", "model_args", "weights", "size", "fit", "mean", "std", "taps", "head",
-            "hidden", "head_summary", "white", "freeze")  # fmt: skip
+            "hidden", "head_summary", "white", "freeze", "keep_embedding")  # fmt: skip
 """Settings that ``attach`` has decided."""
 
 SQUARE = ("detection", "pose")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lloss.errors import CheckpointError
-from lloss.modeling.network import NETWORK, TappedNetwork
+from lloss.modeling.network import NETWORK, PRETRAINED, TappedNetwork
 from lloss.tasks import get_task
 from lloss.tasks.train_settings import TrainSettings
 from lloss.text.first_names import first_names
@@ -36,7 +36,9 @@ def take_weights(
         raise CheckpointError(
             f"{start.path}: its weights {broken!r} are infinite or NaN; give another warm start"
         )
-    own, fresh = model.state_dict(), set[str]()
+    # Features of before the training stay those of this run's own first weights.
+    own = {k: v for k, v in model.state_dict().items() if not k.startswith(PRETRAINED)}
+    fresh = set[str]()
     if start.classes != tuple(classes):
         names = [name.removeprefix(NETWORK) for name in own if name.startswith(NETWORK)]
         made = get_task(settings.task).networks(settings.model, settings.model_args)

@@ -14,6 +14,8 @@ from lloss.cli.main import main
     ("options", "error"),
     [
         ("run -o m.onnx --precision=int8", "add --calibrate POOL"),
+        ("run -o m.onnx --precision=auto", "add --calibrate POOL"),
+        ("run -o m.onnx --precision=auto --reduce-range", "applies to --precision int8"),
         ("run -o m.onnx --calibrate=pool", "--calibrate: fp32 needs none"),
         ("run -o m.onnx --no-reduce-range", "applies to --precision int8, not to fp32"),
         ("run -o m.onnx --precision=fp16 --reduce-range", "applies to --precision int8"),

@@ -14,7 +14,7 @@ from lloss.export.pool_sample import ReferenceSample, batches, draw_sample
 from lloss import Scorer
 from lloss.errors import PoolError, SettingsError
 from lloss.images.decode import ImageSpec, decode
-from lloss.pools import Item
+from lloss.pools import Item, SubsetPool
 from lloss.pools.array_pool import ArrayPool
 from lloss.selection.hashing import draw_ids
 from lloss.statistics.loss_distribution import LossReference
@@ -87,7 +87,7 @@ def test_a_reference_is_bounded_and_leaves_out_ids(
     drawn = draw_ids((str(row) for row in range(1, 600, 2)), 250, 0)
     with Scorer(onnx_file, "cpu") as scorer:
         losses = scorer.score(IMAGES[[int(id) for id in drawn]]).loss
-    found = ReferenceSample(pool=pool(), exclude=excluded).measure(onnx_file, SPEC)
+    found = ReferenceSample(pool=SubsetPool(pool(), excluded)).measure(onnx_file, SPEC)
     assert found is not None and found.images == 250
     wanted = LossReference.of(losses, "images.npy").quantiles
     np.testing.assert_allclose(found.quantiles, wanted, atol=1e-4)

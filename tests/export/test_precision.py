@@ -18,6 +18,7 @@ from lloss.export.export_model import export_onnx
 from lloss.export.fidelity import Fidelity, FidelityLimits
 from lloss.export.precision import ReducedPrecision
 from lloss.export.speed_check import measure_speed
+from lloss.export.trained_network import of_checkpoint
 from onnx import TensorProto
 
 from lloss.cli.main import main
@@ -186,7 +187,7 @@ def reduce(
     fp32: Path,
     log: Callable[[str], Any] = lambda _: None,
 ) -> Manifest:
-    return reduction.run(fp32, read_manifest(fp32), checkpoint, log)
+    return reduction.run(fp32, read_manifest(fp32), of_checkpoint(checkpoint), log)
 
 
 def test_an_overflow_that_a_cpu_would_hide_is_refused(trained: Path, onnx_file: Path) -> None:

@@ -7,15 +7,17 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
+from lloss.export import automatic_precision
 
 from lloss.annotations import Problems
 from lloss.annotations.label_csv import read_labels
 from lloss.errors import LabelError
-from lloss.manifest import read_manifest
+from lloss.manifest import Manifest, read_manifest
 from lloss.project import cycle as cycle_module
 from lloss.project.create import create_project
 from lloss.project.cycle import next_cycle
@@ -173,6 +175,55 @@ def test_a_pool_all_labeled_has_nothing_to_select(done: Project, pool: Path, lab
         (pool / name).unlink()
     with pytest.raises(LabelError, match="every image is labeled"):
         next_cycle(done)
+
+
+class _Int8:
+    """What AutomaticPrecision does where int8 is faster, without its minutes."""
+
+    given: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, **given: Any) -> None:
+        self.given.update(given)
+
+    def prepare(self) -> None:
+        pass
+
+    def run(self, path: Path, manifest: Manifest, trained: object, log: Any) -> Manifest:
+        log("precision: int8, 2.00× as fast as fp32")
+        return dataclasses.replace(manifest, precision="int8")
+
+
+def test_a_cycle_chooses_its_precision_on_unlabeled_images_and_records_it(
+    done: Project, pool: Path, labels: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert json.loads((done.cycles / "001/summary.json").read_text())["precision"] == "fp32"
+    changed = change(done, "k = 5", 'precision = "auto"\nk = 5')
+    add(labels, selected(done.cycles / "001"))
+    monkeypatch.setattr(cycle_module, "AutomaticPrecision", _Int8)
+    said: list[str] = []
+    outcome = next_cycle(changed, said.append)
+    assert outcome.summary.precision == "int8" and "precision: int8, 2.00× as fast as fp32" in said
+    assert set(_Int8.given["pool"].ids()) == {*unlabeled(pool, labels), "broken.png"}
+    run = json.loads((outcome.folder / "scores/run.json").read_text())
+    assert run["precision"] == "int8" and "int8" in (outcome.folder / "report.html").read_text()
+
+
+def test_a_small_pool_is_scored_in_fp32_with_a_line(
+    done: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undo(done, "export_onnx")
+    start = done.cycles / "001/cycle.json"
+    content = json.loads(start.read_text())
+    content["project"]["precision"] = "auto"
+    start.write_text(json.dumps(content))
+    monkeypatch.setattr(automatic_precision, "fastest_precision", lambda: ("int8", ""))
+    said: list[str] = []
+    assert next_cycle(done, said.append).summary.precision == "fp32"
+    (line,) = [line for line in said if line.startswith("precision")]
+    assert line == (
+        "precision: fp32; 31 images are scored before int8 could be judged, from 20,000 on it is "
+        "tried"
+    )
 
 
 def test_each_cycle_decides_for_its_own_labels_and_shows_it(done: Project, labels: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -110,6 +111,17 @@ def test_settings_changed_after_training_apply_from_the_next_cycle(
     second = next_cycle(changed, said.append)
     assert load_checkpoint(second.folder).settings.epochs == 1
     assert second.summary.labeled == 35 and second.summary.evaluation is None
+
+
+def test_a_cycle_of_an_earlier_version_resumes(done: Project) -> None:
+    folder = undo(done, "export_onnx")
+    content = json.loads((folder / "cycle.json").read_text())
+    del content["project"]["precision"]
+    del content["train"]["keep_embedding"]
+    (folder / "cycle.json").write_text(json.dumps(content))
+    said: list[str] = []
+    assert next_cycle(done, said.append).summary.precision == "fp32"
+    assert not any("changed settings" in line for line in said)
 
 
 def test_a_k_larger_than_what_is_left_can_be_corrected(done: Project) -> None:

@@ -38,6 +38,7 @@ def test_the_file_is_readable_and_has_relative_paths(project: Project, labels: P
         ("lr = 0.05", "head = false", "predicts no loss"),
         ("holdout = 0.2", "holdout = 2", "holdout = 2"),
         ("holdout = 0.2", 'strategy = "best"', "strategy = 'best': choose one of diverse, top"),
+        ("holdout = 0.2", 'precision = "int8"', "precision = 'int8': choose one of fp32, auto"),
         ("lr = 0.05", 'preset = "paper"', "preset 'paper'"),
     ],
 )

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from lloss.errors import SelectionError
+from lloss.errors import ScoresError, SelectionError, SettingsError
 from lloss.scores.score_source import TableScores
 from lloss.scores.scores_folder import ScoresFolder, scores_table
 from lloss.selection.diverse import read_embeddings
@@ -41,6 +41,39 @@ def test_picks_equal_k_center_over_the_candidates_in_the_order_of_their_scores(o
     chosen = select_from(table, k=10, strategy="diverse", order=order)
     assert chosen.ids == picks
     assert chosen.scores.tolist() == [scores[int(id[:4])] for id in picks]
+
+
+def test_features_of_the_pretrained_network_come_before_those_of_the_trained_one() -> None:
+    random = np.random.default_rng(1)
+    frozen, trained = random.normal(size=(2, 60, 6)).astype(np.float32)
+    plain = score_table(random.random(60), vectors=trained)
+    fixed = pa.FixedSizeListArray.from_arrays(frozen.ravel(), 6)
+    both = plain.append_column("pretrained_embedding", fixed)
+    best = best_ids(plain)[:20]
+
+    def picks(vectors: np.ndarray) -> list[str]:
+        return [best[pick] for pick in k_center(vectors[[int(id[:4]) for id in best]], 5)]
+
+    chosen = select_from(both, k=5, strategy="diverse")
+    assert chosen.ids == picks(frozen) and chosen.spread_by == "pretrained_embedding"
+    chosen = select_from(both, k=5, strategy="diverse", embedding="embedding")
+    assert chosen.ids == picks(trained) and chosen.spread_by == "embedding"
+    assert select_from(plain, k=5, strategy="diverse").spread_by == "embedding"
+    assert select_from(both, k=5).spread_by == ""
+    with pytest.raises(ScoresError, match="no column 'pretrained_embedding'"):
+        select_from(plain, k=5, strategy="diverse", embedding="pretrained_embedding")
+    with pytest.raises(SelectionError, match="column 'loss' holds double, not vectors"):
+        select_from(plain, k=5, strategy="diverse", embedding="loss")
+    with pytest.raises(SettingsError, match="embedding 'embedding': only diverse .* not top"):
+        select_from(plain, k=5, embedding="embedding")
+
+
+def test_a_folder_of_scores_names_its_columns(tmp_path: Path) -> None:
+    folder = ScoresFolder(tmp_path)
+    assert list(folder.columns()) == []
+    vectors = np.zeros((2, 3), np.float32)
+    folder.write_part(0, scores_table(["a", "b"], {"loss": vectors[:, 0], "e": vectors}), [])
+    assert list(folder.columns()) == ["id", "loss", "e"]
 
 
 def test_embeddings_without_a_usual_distance_are_left_out_and_counted() -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -114,3 +116,19 @@ def test_the_images_added_are_those_the_trained_head_scores_highest(
     scores = scores_of(seen.trainers[0], np.stack(rest))["loss"]
     best = sorted(range(len(rest)), key=lambda row: -scores[row])[:5]
     assert after - before == {rest[row].tobytes() for row in best}
+
+
+def test_diverse_spreads_by_features_of_before_training_where_they_are_kept(
+    tiny: TrainSettings, make_data: MakeData, tmp_path: Path
+) -> None:
+    data = make_data(24)
+    torch.save(Trainer(tiny, data, "cpu").model.network.state_dict(), tmp_path / "w.pt")
+    keep = {"weights": str(tmp_path / "w.pt"), "keep_embedding": "pretrained", "lr": 0.5}
+    trainer = Trainer(replace(tiny, **keep), data, "cpu")
+    before = scores_of(trainer, data.images)
+    assert np.array_equal(before["embedding"], before["pretrained_embedding"])
+    while not trainer.finished:
+        trainer.advance()
+    after = scores_of(trainer, data.images)
+    assert np.array_equal(after["pretrained_embedding"], before["embedding"])
+    assert not np.allclose(after["embedding"], before["embedding"], atol=0.1)

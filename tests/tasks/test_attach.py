@@ -177,6 +177,11 @@ class _Reserved(_Whole):
         (TwoStages(), {"task": object()}, r"loss_per_image\(output, targets\)"),
         (TwoStages(), {"task": _Reserved()}, "the output 'loss': every graph has one"),
         (TwoStages(), {"std": (1, 0, 1)}, "three numbers, each above 0"),
+        (
+            TwoStages(),
+            {"keep_embedding": "all"},
+            "keep_embedding = 'all': choose one of trained, pr",
+        ),
         (DepthNet(), {}, "gives a dict with depth, scale for two images; give an object"),
         (nn.Linear(3, 3), {"size": 8}, "cannot take images of 8×8 pixels.*; give a size that"),
     ],

@@ -175,6 +175,7 @@ def test_a_model_of_another_task_is_refused(task: str, model: str, message: str)
             "loss_norm = 'none': classification has no such choice",
         ),
         ("pose", "weights", "imagenet", "weights 'imagenet': pose starts from none or the path of"),
+        ("detection", "keep_embedding", "pretrained", "detection has no such choice; leave it out"),
         ("pose", "size", 100, "size = 100: an hourglass takes multiples of 64 pixels; use 128"),
         ("detection", "size", 8, "size = 8: ssdlite320_mobilenet_v3_large needs"),
     ],
@@ -187,3 +188,20 @@ def test_settings_that_a_task_cannot_use_are_refused(
     settings = resolve_settings("default", task=task)
     with pytest.raises(SettingsError, match=message):
         get_task(task).network(replace(settings, **{name: value}), ("a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"weights": "none"}, "weights = 'none' are random, and so would"),
+        ({"weights": "w.pt", "freeze": True}, "freeze leaves the network, and its embedding, as"),
+    ],
+)
+def test_features_of_before_training_are_those_of_trained_weights(
+    given: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(SettingsError, match=f"keep_embedding = 'pretrained': {message}"):
+        resolve_settings("default", keep_embedding="pretrained", **given)
+    undecided = replace(TrainSettings(size=8), keep_embedding="pretrained")
+    with pytest.raises(SettingsError, match="weights = 'none' are random"):
+        get_task("classification").network(undecided, ("a", "b"))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -94,6 +95,10 @@ def test_picks_are_called_ranked_only_where_they_are() -> None:
     )
     small = how_picked(selection("diverse", pool=5), "", True)
     assert small.startswith("Spread by k-center greedy over the 5 highest predicted losses, in")
+    frozen = dataclasses.replace(diverse, spread_by="pretrained_embedding")
+    assert how_picked(frozen, "", True).startswith(
+        "Spread by k-center greedy on features of the network before training over the 8 highest"
+    )
     for each in (top, diverse):
         how = how_picked(each, "all 12 are equal", False)
         assert how.startswith("Picked in the order of ids") and how.endswith(": all 12 are equal.")

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lloss.export import export_model
 
 from lloss.annotations import Problems
 from lloss.data.class_labels import open_labeled
@@ -302,3 +303,29 @@ def test_images_that_are_left_out_leave_no_gap(
     nothing = LabeledSet([Item("x", lambda: b"")], ["dark"], "labels.csv")
     with pytest.raises(LabelError, match=r"labels\.csv: left out 1 .*no labeled image is left"):
         load_examples(nothing, classes, tiny, Problems(skip=True))
+
+
+def test_features_of_before_training_outlive_training_and_the_file_of_weights(
+    labeled: LabeledSet, tiny: TrainSettings, tmp_path: Path
+) -> None:
+    torch.manual_seed(1)
+    before = get_task("classification").network(tiny, ("bright", "dark", "red")).eval()
+    torch.save(before.network.state_dict(), tmp_path / "weights.pt")
+    settings = dataclasses.replace(
+        tiny, weights=str(tmp_path / "weights.pt"), keep_embedding="pretrained", weight_decay=0.1
+    )
+    train(labeled, settings, tmp_path / "run")
+    (tmp_path / "weights.pt").unlink()
+    checkpoint = load_checkpoint(tmp_path / "run")
+    after, images = checkpoint.network(), torch.randn(4, 3, 8, 8)
+    with torch.no_grad():
+        wanted = before(images).embedding
+        assert after.pretrained is not None
+        assert torch.equal(after.pretrained(images).embedding, wanted)
+        assert not torch.allclose(after(images).embedding, wanted, atol=0.1)
+    path, lines = tmp_path / "model.onnx", list[str]()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export_model, "speed_without", lambda *_: 1.9)
+        manifest = export_model.export_onnx(checkpoint, path, log=lines.append)
+    assert manifest.outputs["pretrained_embedding"] == manifest.outputs["embedding"] == (128,)
+    assert lines == ["pretrained_embedding: without it scoring on this CPU is 1.9× as fast"]

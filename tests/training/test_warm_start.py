@@ -87,3 +87,19 @@ def test_a_warm_start_of_another_or_a_broken_network_is_refused(
     start.state["model"]["network.classifier.bias"][1] = float("nan")
     with pytest.raises(CheckpointError, match="are infinite or NaN"):
         _warm(start, tiny, data)
+
+
+def test_a_warm_start_keeps_its_own_features_of_before_training(
+    start: Checkpoint, data: TrainingData, tiny: TrainSettings, tmp_path: Path
+) -> None:
+    network = Trainer(tiny, data, "cpu").model.network
+    torch.save(network.state_dict(), tmp_path / "w.pt")
+    settings = dataclasses.replace(
+        tiny, weights=str(tmp_path / "w.pt"), keep_embedding="pretrained"
+    )
+    weights, line = _warm(start, settings, data)
+    prefix = "pretrained.network."
+    kept = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+    assert kept and all(torch.equal(v, network.state_dict()[k]) for k, v in kept.items())
+    layers = {name.rpartition(".")[0] for name in weights if not name.startswith(prefix)}
+    assert line.startswith(f"warm start: {len(layers)} of {len(layers)} layers are those of")

@@ -1,0 +1,134 @@
+"""A trained network with its head, whichever way it was trained: what an export starts from."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import importlib.metadata
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from lloss.export.graph import ScoringGraph, outputs_of
+from numpy.typing import NDArray
+from torch import nn
+
+from lloss.manifest import Manifest
+from lloss.modeling.attached_model import AttachedModel, Preparation
+from lloss.modeling.network import TappedNetwork
+from lloss.modeling.network_source import package_versions
+from lloss.training.checkpoint import Checkpoint
+from lloss.training.divergence import remedy
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedNetwork:
+    """A trained network and what its manifest says about it.
+
+    Attributes:
+        build: makes a float32 copy on the CPU in eval mode, which may be changed in place.
+        task: the task's name.
+        model: the network's name.
+        classes: the class names, in the order of the outputs.
+        preparation: how images become the network's input.
+        sample: real images to check an export on, uint8 [S, H, W, 3].
+        where: names the network in messages.
+        remedy: what to change if its training diverged, for messages.
+        provenance: of the manifest.
+    """
+
+    build: Callable[[], TappedNetwork]
+    task: str
+    model: str
+    classes: tuple[str, ...]
+    preparation: Preparation
+    sample: NDArray[np.uint8]
+    where: str
+    remedy: str
+    provenance: Mapping[str, Any]
+
+    def graph(self, half: bool = False) -> ScoringGraph:
+        """Build the module to export; ``half`` computes the network in float16."""
+        mean, std = self.preparation.mean, self.preparation.std
+        return ScoringGraph(self.build(), mean, std, half).eval()
+
+    def manifest(self, graph: ScoringGraph) -> Manifest:
+        """Describe its fp32 graph, before any measurement."""
+        preparation = self.preparation
+        return Manifest(
+            task=self.task,
+            model=self.model,
+            classes=self.classes,
+            image=preparation.image,
+            mean=preparation.mean,
+            std=preparation.std,
+            outputs=outputs_of(graph, (preparation.image.height, preparation.image.width)),
+            provenance=self.provenance,
+        )
+
+
+def of_checkpoint(checkpoint: Checkpoint) -> TrainedNetwork:
+    """Export the network of a run, which is checked on its sample images."""
+    settings = checkpoint.settings
+    return TrainedNetwork(
+        build=checkpoint.network,
+        task=settings.task,
+        model=settings.model,
+        classes=checkpoint.classes,
+        preparation=Preparation(image=settings.image_spec(), mean=settings.mean, std=settings.std),
+        sample=checkpoint.sample,
+        where=str(checkpoint.path),
+        remedy=remedy(settings),
+        provenance={
+            "checkpoint_sha256": checkpoint.sha256,
+            "labeled_images": checkpoint.labeled,
+            "labels_sha256": checkpoint.labels_sha256,
+            "epochs": f"{checkpoint.epoch}/{settings.epochs}",
+            "settings": settings.as_dict(),
+            "versions": versions() | package_versions(settings.model),
+        },
+    )
+
+
+def of_model(model: AttachedModel, sample: NDArray[np.uint8]) -> TrainedNetwork:
+    """Export an attached model, which itself stays as it is; ``sample`` is uint8 [S, H, W, 3]."""
+    name = type(model.network).__name__
+
+    def build() -> TappedNetwork:
+        # The objective may hold anything of the user's.
+        copied = copy.deepcopy(model, {id(model.objective): model.objective})
+        return copied.cpu().float().eval().requires_grad_(False).tapped
+
+    return TrainedNetwork(
+        build=build,
+        task=model.task,
+        model=name,
+        classes=model.classes,
+        preparation=model.preparation,
+        sample=sample,
+        where=name,
+        remedy="with a lower learning rate",
+        provenance={
+            "checkpoint_sha256": state_sha256(model.tapped),
+            "taps": [tap.module for tap in model.taps],
+            "versions": versions(),
+        },
+    )
+
+
+def state_sha256(model: nn.Module) -> str:
+    """Digest a state dict: the names, kinds, shapes and values of weights and buffers."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        array = value.detach().cpu().contiguous()
+        digest.update(f"{name} {array.dtype} {list(array.shape)}".encode())
+        digest.update(array.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that an export depends on."""
+    names = ("lloss", "torch", "torchvision", "onnx", "onnxscript")
+    return {name: importlib.metadata.version(name) for name in names}

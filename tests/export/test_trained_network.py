@@ -1,0 +1,230 @@
+"""Networks from outside, exported: what a Scorer computes is what torch does."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+import torchvision
+from lloss.export.fidelity import FidelityLimits
+from onnx import TensorProto
+from torch import Tensor, nn
+
+import lloss
+from lloss.cli.main import main
+from lloss.errors import DivergedError, ParityError, PoolError, SettingsError
+from lloss.modeling.attached_model import AttachedModel
+from lloss.statistics.ranking_metrics import spearman
+
+from ..outside_networks import DepthLoss, DepthNet, TwoStages, ViTForImageClassification
+
+
+def _images(count: int, size: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, size, size, 3), np.uint8)
+
+
+def _normalized(model: AttachedModel, images: np.ndarray) -> Tensor:
+    mean, std = model.preparation.mean, model.preparation.std
+    scaled = (torch.from_numpy(images).double() / 255 - torch.tensor(mean)) / torch.tensor(std)
+    return scaled.permute(0, 3, 1, 2).float()
+
+
+@pytest.mark.parametrize(
+    ("network", "size"),
+    [
+        (lambda: torchvision.models.resnet18(num_classes=3), 32),
+        (lambda: TwoStages(3, lambda logits: (logits, logits.sum())), 16),
+        (lambda: TwoStages(3, lambda logits: {"logits": logits, "scale": logits.abs()}), 16),
+        (ViTForImageClassification, 16),
+    ],
+    ids=["resnet18", "tuple", "dict", "transformer"],
+)
+def test_a_scorer_computes_what_the_model_does(network: Any, size: int, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = lloss.attach(network(), classes=["ant", "bee", "cow"], size=size)
+    images = _images(40, size)
+    lloss.fit_head(model, images, np.arange(40) % 3)
+    model.eval()
+    manifest = lloss.to_onnx(model, tmp_path / "model.onnx", sample=images)
+    assert lloss.read_manifest(tmp_path / "model.onnx") == manifest
+    assert manifest.model == type(model.network).__name__ and manifest.task == "classification"
+    assert manifest.classes == ("ant", "bee", "cow")
+    assert manifest.fidelity["torch_parity"]["max_abs_difference"]["loss"] < 1e-3
+    with torch.no_grad():
+        out, predicted = model(_normalized(model, images))
+    logits = out["logits"] if isinstance(out, dict) else out[0] if isinstance(out, tuple) else out
+    p = logits.softmax(1).numpy()
+    with lloss.Scorer(tmp_path / "model.onnx", provider="cpu") as scorer:
+        scores = scorer.score(images)
+    np.testing.assert_allclose(scores.loss, predicted.numpy(), atol=1e-3)
+    np.testing.assert_allclose(scores.columns["entropy"], -(p * np.log(p)).sum(1), atol=1e-3)
+    assert scores.columns["embedding"].shape == (40, model.taps[-1].channels)
+
+
+def test_a_task_of_ones_own_exports_its_outputs_and_leaves_the_model_alone(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = lloss.attach(DepthNet(), task=DepthLoss(), size=(8, 16)).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    images = np.random.default_rng(0).integers(0, 256, (5, 8, 16, 3), np.uint8)
+    model(_normalized(model, images))  # leaves no graph behind that cannot be copied
+    model.network(_normalized(model, images))
+    manifest = lloss.to_onnx(model, tmp_path / "model.onnx", sample=images)
+    assert list(manifest.outputs) == ["loss", "mean_depth", "embedding"]
+    assert manifest.image == lloss.ImageSpec(8, 16) and manifest.task == "DepthLoss"
+    assert model.training and all(p.requires_grad for p in model.parameters())
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    digest = hashlib.sha256()
+    for name, value in sorted(model.tapped.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
+        digest.update(value.numpy().tobytes())
+    assert manifest.provenance["checkpoint_sha256"] == digest.hexdigest()
+    with lloss.Scorer(tmp_path / "model.onnx", provider="cpu") as scorer:
+        scores = scorer.score(images)
+    with torch.no_grad():
+        out, _ = model.eval()(_normalized(model, images))
+    np.testing.assert_allclose(
+        scores.columns["mean_depth"], out["depth"].mean((1, 2)).numpy(), atol=1e-3
+    )
+
+
+class _Counting(nn.Module):
+    """Its forward depends on the values of the images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = TwoStages()
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.inner(images)
+        return logits if float(images.mean()) > 100 else logits * 2
+
+
+class _Pairs(TwoStages):
+    """It takes two images, no more and no less."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = super().forward(images.reshape(2, 3, 16, 16))
+        return logits
+
+
+def test_what_cannot_be_exported_leaves_no_file(tmp_path: Path) -> None:
+    path, images = tmp_path / "model.onnx", _images(4, 16)
+    for network in (_Counting(), _Pairs()):
+        wanted = rf"^{type(network).__name__}: torch cannot export the network \(.+\); its forward"
+        with pytest.raises(ParityError, match=wanted) as refused:
+            lloss.to_onnx(lloss.attach(network, size=16), path, sample=images)
+        assert "\n" not in str(refused.value)
+    broken = lloss.attach(TwoStages(), size=16)
+    with torch.no_grad():
+        broken.network.get_submodule("last").weight.fill_(float("nan"))  # type: ignore[operator]
+    with pytest.raises(DivergedError, match=r"TwoStages: .*last\.weight.*infinite or NaN"):
+        lloss.to_onnx(broken, path, sample=images)
+    with pytest.raises(PoolError, match="no image can be read"):
+        lloss.to_onnx(lloss.attach(TwoStages(), size=16), path, sample=[b"broken"])
+    with pytest.raises(SettingsError, match=r"a TwoStages: give a model from lloss\.attach"):
+        lloss.to_onnx(TwoStages(), path, sample=images)  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []
+
+
+LOOSE = FidelityLimits(min_spearman=0.9, min_overlap=0.5)
+
+
+@pytest.fixture(scope="module")
+def fitted() -> AttachedModel:
+    torch.manual_seed(0)
+    model = lloss.attach(TwoStages(), size=16)
+    lloss.fit_head(model, _images(200, 16), np.arange(200) % 3)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("precision", "kind"), [("fp16", TensorProto.FLOAT16), ("int8", TensorProto.INT8)]
+)
+def test_an_attached_model_is_exported_in_a_reduced_precision(
+    fitted: AttachedModel, precision: str, kind: int, tmp_path: Path
+) -> None:
+    path, pool, lines = tmp_path / "model.onnx", _images(420, 16), list[str]()
+    before = {name: value.clone() for name, value in fitted.state_dict().items()}
+    options = {"held_out": 200, "limits": LOOSE, "say": lines.append}
+    manifest = lloss.to_onnx(fitted, path, precision=precision, pool=pool, **options)
+    assert lloss.read_manifest(path) == manifest and manifest.precision == precision
+    measured = manifest.fidelity["fp32"]
+    assert measured["images"] >= 200 and measured["spearman"] > 0.9
+    assert any(f"Spearman {measured['spearman']:.5f}" in line for line in lines)
+    weights = onnx.load(str(path)).graph.initializer
+    assert kind in {tensor.data_type for tensor in weights if "first.0.weight" in tensor.name}
+    assert all(torch.equal(value, before[key]) for key, value in fitted.state_dict().items())
+    with lloss.Scorer(path, provider="cpu") as scorer, torch.no_grad():
+        _, predicted = fitted.eval()(_normalized(fitted, pool[:50]))
+        assert spearman(scorer.score(pool[:50]).loss, predicted.numpy()) > 0.9
+
+
+def test_to_onnx_chooses_the_precision_and_says_why(
+    fitted: AttachedModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, pool = tmp_path / "model.onnx", _images(300, 16)
+    manifest = lloss.to_onnx(fitted, path, precision="auto", pool=pool, sample=pool[:8])
+    assert manifest.precision == "fp32" and manifest.fidelity["torch_parity"]
+    assert capsys.readouterr().out.startswith("precision: fp32; ")
+    assert manifest.reference is not None and manifest.reference.images == 300
+
+
+class _OnlyFloat32(TwoStages):
+    def forward(self, images: Tensor) -> Any:
+        return super().forward(images.float())
+
+
+def test_mistakes_with_precisions_are_one_line(fitted: AttachedModel, tmp_path: Path) -> None:
+    path, pool = tmp_path / "model.onnx", _images(300, 16)
+    with pytest.raises(SettingsError, match="precision = 'int4': choose one of fp32, fp16, int8"):
+        lloss.to_onnx(fitted, path, sample=pool, precision="int4")
+    with pytest.raises(SettingsError, match="precision = 'int8': .* give some as pool"):
+        lloss.to_onnx(fitted, path, sample=pool, precision="int8")
+    with pytest.raises(SettingsError, match="sample: give images to check"):
+        lloss.to_onnx(fitted, path)
+    with pytest.raises(PoolError, match="has 300 images, too few"):
+        lloss.to_onnx(fitted, path, sample=pool, precision="int8", pool=pool)
+    model = lloss.attach(_OnlyFloat32(), size=16)
+    with pytest.raises(
+        ParityError, match=r"_OnlyFloat32: .* cannot be computed in float16 \(.*fp32"
+    ):
+        lloss.to_onnx(model, path, precision="fp16", pool=pool)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_features_of_before_training_are_exported(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = lloss.attach(TwoStages(), size=16, keep_embedding="pretrained").eval()
+    images, lines = _images(40, 16), list[str]()
+    with torch.no_grad():
+        maps = model.network.get_submodule("first")(_normalized(model, images))
+        wanted = model.network.get_submodule("second")(maps).mean((2, 3)).numpy()
+        for parameter in model.network.parameters():
+            parameter.add_(0.05)  # as training does
+    manifest = lloss.to_onnx(model, tmp_path / "m.onnx", sample=images, say=lines.append)
+    assert list(manifest.outputs)[-2:] == ["embedding", "pretrained_embedding"]
+    with lloss.Scorer(tmp_path / "m.onnx", provider="cpu") as scorer:
+        columns = scorer.score(images).columns
+    np.testing.assert_allclose(columns["pretrained_embedding"], wanted, atol=1e-4)
+    assert np.abs(columns["embedding"] - wanted).max() > 0.01
+    (line,) = lines
+    assert line.startswith("pretrained_embedding: without it scoring on this CPU is ")
+    names = {tensor.name for tensor in onnx.load(str(tmp_path / "m.onnx")).graph.initializer}
+    assert not any("pretrained" in name and "last" in name for name in names), "no dead weights"
+
+
+def test_a_model_is_exported_with_a_reference_and_described(
+    fitted: AttachedModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pool = _images(250, 16)
+    manifest = lloss.to_onnx(fitted, tmp_path / "m.onnx", sample=pool[:8], reference=pool)
+    assert manifest.reference is not None and manifest.reference.images == 250
+    main(["info", str(tmp_path / "m.onnx")])
+    shown = capsys.readouterr().out
+    assert "unknown: a network from outside; its head reads first, second\n" in shown
+    assert str(manifest.reference) in shown and "None" not in shown
