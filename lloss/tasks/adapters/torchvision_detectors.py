@@ -177,9 +177,9 @@ class RetinaNetDetector(_Torchvision):
         count, (boxes,) = self.images(output), self._anchor_boxes(output)
         points = [found.shape[2] * found.shape[3] for found in output.features.values()]
         levels = [number * len(boxes) // sum(points) for number in points]
-        heads = {name: [*of.split(levels, 1)] for name, of in output.predictions.items()}
+        heads = {name: [*torch.split(of, levels, 1)] for name, of in output.predictions.items()}
         found: list[dict[str, Tensor]] = self.network.postprocess_detections(
-            heads, [[*boxes.split(levels)]] * count, [output.image] * count
+            heads, [[*torch.split(boxes, levels)]] * count, [output.image] * count
         )
         return found
 
