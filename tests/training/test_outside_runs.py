@@ -149,6 +149,38 @@ def test_a_checkpoint_refuses_what_it_cannot_build(
         load_checkpoint(run).network()
 
 
+def test_code_that_computes_something_else_is_noticed(
+    nets: Path, photos: Path, settings: TrainSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labeled = open_labeled(str(photos))
+    train(labeled, settings, Path("run"))
+    _changed(nets, monkeypatch, "def own", "# a comment\ndef own")
+    load_checkpoint(Path("run")).network()
+    changed = "    network.second[1] = nn.Sigmoid()\n    return network"
+    _changed(nets, monkeypatch, "    return network", changed)
+    with pytest.raises(CheckpointError, match="'nets:own' computes something else than when it "
+                       "was trained: its code, or its package, has changed"):  # fmt: skip
+        load_checkpoint(Path("run")).network()
+    unfinished = load_checkpoint(Path("run"))
+    unfinished.state["epoch"] = 1
+    unfinished.save(Path("run/checkpoint.pt"))
+    with pytest.raises(CheckpointError, match="computes something else"):
+        train(labeled, settings, Path("run"), resume=True)
+
+
+def test_a_network_that_draws_its_output_is_not_compared(
+    nets: Path, photos: Path, settings: TrainSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise = (
+        "    network.wrap = lambda logits: logits + torch.randn_like(logits)\n    return network"
+    )
+    _changed(nets, monkeypatch, "    return network", "    import torch\n" + noise)
+    train(open_labeled(str(photos)), settings, Path("run"))
+    checkpoint = load_checkpoint(Path("run"))
+    assert checkpoint.probe is None
+    checkpoint.network()
+
+
 @pytest.mark.parametrize("model", ["os:system", "subprocess:run", "builtins:print", "torch:load"])
 def test_a_checkpoint_of_a_stranger_calls_no_function_by_its_name(
     model: str, trained: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
