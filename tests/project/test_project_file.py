@@ -70,6 +70,7 @@ def test_init_checks_the_labels_and_leaves_nothing_behind(
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.usefixtures("project")
 def test_an_export_of_label_studio_grows_from_cycle_to_cycle(pool: Path, tmp_path: Path) -> None:
     def export(*ids: str) -> None:
         tasks = [
