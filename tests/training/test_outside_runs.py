@@ -8,8 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from lloss.data.class_labels import open_labeled
 from lloss.errors import CheckpointError, InterruptedRunError, SettingsError
@@ -207,3 +209,41 @@ def test_a_network_of_hugging_face_from_the_documents_factory(
     call(capsys, "train", photos, "-o", "run", *tiny_options, *options, code=0)
     assert len(load_checkpoint(Path("run")).network().taps) == 4
     call(capsys, "export", "run", "-o", "model.onnx", code=0)
+
+
+MAPS = """
+from torch import nn
+from tests.outside_networks import ModelOutput
+
+class Maps(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.one, self.two = nn.Conv2d(3, 6, 3, 2, 1), nn.Conv2d(6, 8, 3, 2, 1)
+        self.last = nn.Conv2d(8, num_classes, 1)
+
+    def forward(self, images):
+        return ModelOutput(logits=self.last(self.two(self.one(images).relu()).relu()))
+"""
+
+
+def test_a_segmentation_network_of_low_resolution_goes_through_all_commands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_options: list[str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    here(tmp_path, monkeypatch, "maps", MAPS)
+    random = np.random.default_rng(0)
+    for folder in ("photos", "masks"):
+        Path(folder).mkdir()
+    for number in range(12):
+        mask = np.zeros((16, 16), np.uint8)
+        mask[:, : random.integers(4, 12)] = 1
+        Image.fromarray(mask).save(f"masks/{number}.png")
+        Image.fromarray(np.stack([mask * 200 + 20] * 3, 2)).save(f"photos/{number}.png")
+    data = ["photos", "--labels=masks"]
+    options = [*tiny_options, "--task=segmentation", "--model=maps:Maps", "--size=16"]
+    call(capsys, "train", *data, "-o", "run", *options, code=0)
+    assert "miou" in call(capsys, "evaluate", "run", *data, code=0).out
+    call(capsys, "export", "run", "-o", "model.onnx", code=0)
+    assert (
+        "12 images scored" in call(capsys, "score", "model.onnx", "photos", "-o", "s", code=0).err
+    )
