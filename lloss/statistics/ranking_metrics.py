@@ -110,11 +110,11 @@ def accuracy_interval(score: Floats, loss: Floats, folds: Floats | None = None) 
     """Wilson's interval on so many independent pairs as make the variance that chance has.
 
     It holds 50 % exactly where Kendall's test does not refuse chance. ``folds`` are those of
-    :func:`ranking_figures`: each one's images train the others' models, so that figures of folds
-    vary together, and the variance is that of independent ones times ``1 + K / (K - 1)`` (Nadeau and
-    Bengio 2003, "Inference for the Generalization Error"). Without this factor the interval held
-    the truth in 84 to 90 of 100 simulated cross-validations of 40 to 240 images, with it in 95 to
-    98.
+    :func:`ranking_figures`: each one's images train the others' models, so that the figures of
+    folds vary together, and the variance is that of independent ones times ``1 + K / (K - 1)``
+    (Nadeau and Bengio 2003, "Inference for the Generalization Error"). Without this factor the
+    interval held the truth in 84 to 90 of 100 simulated cross-validations of 40 to 240 images, with
+    it in 95 to 98.
     """
     groups = _groups(folds, len(loss))
     right, pairs = _counts(score, loss, groups)
