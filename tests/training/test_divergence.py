@@ -109,4 +109,5 @@ def test_few_steps_are_noted_for_networks_with_batch_norm(
     labeled = open_labeled(str(photos))
     train(labeled, tiny, tmp_path / "run", problems=problems, say=said.append)
     (line,) = [line for line in said if "batch norm" in line]
-    assert line.startswith("16 steps are few") and line in problems.notes
+    assert line.startswith("note: 16 steps are few")
+    assert line.removeprefix("note: ") in problems.notes
