@@ -39,6 +39,7 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
         ("lloss", "torch onnxruntime onnx pyarrow prometheus_client"),
         ("lloss.runtime.cpu_count", "torch onnxruntime pyarrow"),
         ("lloss.pools, lloss.scores, lloss.selection", "torch onnxruntime prometheus_client"),
+        ("lloss.project.labeling_tasks", "torch onnxruntime fiftyone"),
         (SERVING, "torch"),
     ],
 )

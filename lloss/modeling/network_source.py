@@ -128,7 +128,7 @@ def assumptions(model: str, args: Sequence[str], settings: Mapping[str, Any]) ->
     names = [name for name in known.assumed if settings[name] == getattr(known, name)]
     if not names:
         return ""
-    values = {"size": f"{known.size} pixels", "mean": "ImageNet's mean", "std": "and deviation"}
+    values = {"size": f"{known.size} pixels", "mean": "ImageNet's mean", "std": "its deviation"}
     return (
         f"model {model!r} does not say what images it is made for: assumed are "
         f"{', '.join(values[name] for name in names)}; "

@@ -16,7 +16,7 @@ from lloss.annotations.task_lists.coco_list import write_coco
 from lloss.annotations.task_lists.cvat_list import write_cvat
 from lloss.annotations.task_lists.image_copies import copy_image, file_suffix
 from lloss.annotations.task_lists.label_studio_list import interface_of, write_label_studio
-from lloss.annotations.task_lists.task_list import ListedPick, TaskImage, TaskList
+from lloss.annotations.task_lists.task_list import ListedPick, TaskImage, TaskList, shows_nothing
 from lloss.annotations.task_lists.yolo_list import TASKS as YOLO_TASKS
 from lloss.annotations.task_lists.yolo_list import write_yolo
 from lloss.errors import PoolError, SettingsError
@@ -190,10 +190,10 @@ class TaskListWriter:
         if found is not None:
             found = found.at_least(self.settings.min_score)
             found = found.around_crop(region, size) if region else found
-            self.without += found.words == "nothing"
-            self.predicted += 1
-        score = float(self.picks.scores[rank - 1])
-        return ListedPick(item.id, rank, score, region, found)
+        pick = ListedPick(item.id, rank, float(self.picks.scores[rank - 1]), region, found)
+        self.predicted += found is not None
+        self.without += found is not None and shows_nothing(pick)
+        return pick
 
     def _notes(self, count: int) -> list[str]:
         notes = [self.model.note] if self.predicted and self.model.note else []
@@ -289,5 +289,5 @@ def _opening(how: TaskListSettings, path: Path, copies: Path | None, pool: Pool)
                 "LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT=/; --image-url names others"
             )
     elif how.format in ("coco", "cvat") and not copies:
-        lines.append(f"names of images are their ids in {pool.uri}")
+        lines.append(f"images are named as in {pool.uri}")
     return lines

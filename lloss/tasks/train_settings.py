@@ -54,7 +54,7 @@ class TrainSettings:
     model: str = _setting(
         "resnet18", "The network: of torchvision or lloss, timm:NAME, or package.module:factory."
     )
-    model_args: tuple[str, ...] = _setting((), "key=value for timm or the factory. Repeatable.")
+    model_args: tuple[str, ...] = _setting((), "Argument of its factory, as depth=3. Repeatable.")
     weights: str = _setting("auto", "First weights: none, imagenet, coco, or a state dict's path.")
     size: int = _setting(0, "Side of the square input in pixels; 0: automatic.")
     fit: Fit = _setting("crop", "Resize mode.")

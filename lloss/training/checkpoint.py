@@ -19,6 +19,7 @@ from lloss.modeling.network import TappedNetwork
 from lloss.modeling.network_source import TIMM, is_outside
 from lloss.tasks import get_task
 from lloss.tasks.train_settings import TrainSettings
+from lloss.training.probe import Probe, probe, same
 
 FORMAT = 1
 FILE = "checkpoint.pt"
@@ -44,6 +45,7 @@ class Checkpoint:
     path: Path | None = None  # the file it was read from
     # Whether the network was given to `lloss.fit`: then the settings' model is its class's name
     outside: bool = False
+    probe: Probe | None = None  # what the network computed, if it is one that a factory makes
 
     @property
     def epoch(self) -> int:
@@ -100,7 +102,21 @@ class Checkpoint:
             model.load_state_dict(self.state["model"])
         except RuntimeError as error:
             raise CheckpointError(self._unfit()) from error
+        self.check_code(model)
         return model.eval()
+
+    def check_code(self, model: TappedNetwork) -> None:
+        """Refuse a network of these weights that computes something else than it did.
+
+        Raises ``CheckpointError``.
+        """
+        found = probe(model, self.settings, self.sample) if self.probe else None
+        if self.probe and found and not same(found, self.probe):
+            raise CheckpointError(
+                f"{self.path}: the network {self.settings.model!r} computes something else than "
+                "when it was trained: its code, or its package, has changed; restore that, or "
+                "train again"
+            )
 
     def _unfit(self) -> str:
         model = self.settings.model
@@ -135,6 +151,7 @@ def load_checkpoint(run: Path) -> Checkpoint:
             state,
             path,
             bool(content.get("outside", False)),
+            content.get("probe"),
         )
     except CheckpointError:
         raise

@@ -28,6 +28,7 @@ from lloss.training.checkpoint import FILE, Checkpoint, load_checkpoint
 from lloss.training.decisions import decide
 from lloss.training.divergence import doubts, few_steps_note
 from lloss.training.frozen import settings_of_frozen, train_frozen
+from lloss.training.probe import probe
 from lloss.training.run_folder import (
     METRICS,
     continue_run,
@@ -59,8 +60,9 @@ def train(
     """Train on a labeled set and leave ``checkpoint.pt`` and ``metrics.jsonl`` in ``run``.
 
     ``resume`` continues the run in the folder, which may be finished, or not begun; ``warm_start``
-    is a run whose weights to start from instead of fresh ones. ``problems`` are of labels and
-    images, and doubts about the network; ``say`` receives a line on each thing left out.
+    is a run whose weights to start from instead of fresh ones; with the setting ``freeze`` no step
+    is taken, see :mod:`lloss.training.frozen`. ``problems`` are of labels and images, and doubts
+    about the network; ``say`` receives a line on each thing left out.
 
     Raises ``CheckpointError`` for a run that is there, at work or of other settings,
     ``LabelError``, ``DivergedError`` (the checkpoint before stays), or ``InterruptedRunError`` on
@@ -128,6 +130,7 @@ def _train(
     trainer = Trainer(settings, data, device)
     if before is not None:
         trainer.load_state(before.state)
+        before.check_code(trainer.model)
     elif start is not None:
         say(take_weights(trainer.model, start, settings, data.classes))
     elif trainer.model.start is not None:
@@ -152,6 +155,7 @@ def _freeze(
         checkpoint,
         settings=with_taps(checkpoint.settings, fitted.network),
         state=finished_state(fitted.network),
+        probe=probe(fitted.network, checkpoint.settings, checkpoint.sample),
     ).save(run / FILE)
     return load_checkpoint(run)
 

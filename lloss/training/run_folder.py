@@ -20,6 +20,7 @@ from lloss.tasks.train_settings import TrainSettings
 from lloss.text.progress import progress
 from lloss.training.checkpoint import FILE, Checkpoint, load_checkpoint
 from lloss.training.pace import Pace
+from lloss.training.probe import probe
 from lloss.training.trainer import Trainer
 
 METRICS = "metrics.jsonl"
@@ -113,7 +114,9 @@ class RunWriter:
 
     def save(self) -> None:
         """Write the checkpoint of this very step."""
-        dataclasses.replace(self.checkpoint, state=self.trainer.state()).save(self.run / FILE)
+        state, found = self.trainer.state(), self.checkpoint
+        seen = probe(self.trainer.model, found.settings, found.sample)
+        dataclasses.replace(found, state=state, probe=seen).save(self.run / FILE)
         self.saved = time.monotonic()
 
     def save_if_due(self) -> None:

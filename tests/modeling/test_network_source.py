@@ -134,7 +134,7 @@ def test_what_is_assumed_and_not_chosen_is_said() -> None:
     assert "'nets:own' does not say" in line
     assert "assumed are ImageNet's mean; --mean set others" in line
     whole = assumptions("nets:own", (), preparation("nets:own"))
-    assert "224 pixels, ImageNet's mean, and deviation; --size, --mean, --std" in whole
+    assert "224 pixels, ImageNet's mean, its deviation; --size, --mean, --std" in whole
     assert assumptions("nets:like_timm", (), preparation("nets:like_timm")) == ""
 
 

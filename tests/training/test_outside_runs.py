@@ -8,8 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from lloss.data.class_labels import open_labeled
 from lloss.errors import CheckpointError, InterruptedRunError, SettingsError
@@ -53,7 +55,7 @@ def test_every_command_builds_the_network_again(
 ) -> None:
     done = call(capsys, "train", photos, "-o", "run", *tiny_options, *OPTIONS, code=0)
     assert "train nets:own on 60 images" in done.out
-    assert "assumed are ImageNet's mean, and deviation; --mean, --std set others" in done.err
+    assert "assumed are ImageNet's mean, its deviation; --mean, --std set others" in done.err
     checkpoint = load_checkpoint(Path("run"))
     assert checkpoint.settings.model_args == ("width=6",)
     assert [tap.channels for tap in checkpoint.network().taps] == [8, 6]
@@ -149,6 +151,38 @@ def test_a_checkpoint_refuses_what_it_cannot_build(
         load_checkpoint(run).network()
 
 
+def test_code_that_computes_something_else_is_noticed(
+    nets: Path, photos: Path, settings: TrainSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labeled = open_labeled(str(photos))
+    train(labeled, settings, Path("run"))
+    _changed(nets, monkeypatch, "def own", "# a comment\ndef own")
+    load_checkpoint(Path("run")).network()
+    changed = "    network.second[1] = nn.Sigmoid()\n    return network"
+    _changed(nets, monkeypatch, "    return network", changed)
+    with pytest.raises(CheckpointError, match="'nets:own' computes something else than when it "
+                       "was trained: its code, or its package, has changed"):  # fmt: skip
+        load_checkpoint(Path("run")).network()
+    unfinished = load_checkpoint(Path("run"))
+    unfinished.state["epoch"] = 1
+    unfinished.save(Path("run/checkpoint.pt"))
+    with pytest.raises(CheckpointError, match="computes something else"):
+        train(labeled, settings, Path("run"), resume=True)
+
+
+def test_a_network_that_draws_its_output_is_not_compared(
+    nets: Path, photos: Path, settings: TrainSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise = (
+        "    network.wrap = lambda logits: logits + torch.randn_like(logits)\n    return network"
+    )
+    _changed(nets, monkeypatch, "    return network", "    import torch\n" + noise)
+    train(open_labeled(str(photos)), settings, Path("run"))
+    checkpoint = load_checkpoint(Path("run"))
+    assert checkpoint.probe is None
+    checkpoint.network()
+
+
 @pytest.mark.parametrize("model", ["os:system", "subprocess:run", "builtins:print", "torch:load"])
 def test_a_checkpoint_of_a_stranger_calls_no_function_by_its_name(
     model: str, trained: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -175,3 +209,41 @@ def test_a_network_of_hugging_face_from_the_documents_factory(
     call(capsys, "train", photos, "-o", "run", *tiny_options, *options, code=0)
     assert len(load_checkpoint(Path("run")).network().taps) == 4
     call(capsys, "export", "run", "-o", "model.onnx", code=0)
+
+
+MAPS = """
+from torch import nn
+from tests.outside_networks import ModelOutput
+
+class Maps(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.one, self.two = nn.Conv2d(3, 6, 3, 2, 1), nn.Conv2d(6, 8, 3, 2, 1)
+        self.last = nn.Conv2d(8, num_classes, 1)
+
+    def forward(self, images):
+        return ModelOutput(logits=self.last(self.two(self.one(images).relu()).relu()))
+"""
+
+
+def test_a_segmentation_network_of_low_resolution_goes_through_all_commands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_options: list[str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    here(tmp_path, monkeypatch, "maps", MAPS)
+    random = np.random.default_rng(0)
+    for folder in ("photos", "masks"):
+        Path(folder).mkdir()
+    for number in range(12):
+        mask = np.zeros((16, 16), np.uint8)
+        mask[:, : random.integers(4, 12)] = 1
+        Image.fromarray(mask).save(f"masks/{number}.png")
+        Image.fromarray(np.stack([mask * 200 + 20] * 3, 2)).save(f"photos/{number}.png")
+    data = ["photos", "--labels=masks"]
+    options = [*tiny_options, "--task=segmentation", "--model=maps:Maps", "--size=16"]
+    call(capsys, "train", *data, "-o", "run", *options, code=0)
+    assert "miou" in call(capsys, "evaluate", "run", *data, code=0).out
+    call(capsys, "export", "run", "-o", "model.onnx", code=0)
+    assert (
+        "12 images scored" in call(capsys, "score", "model.onnx", "photos", "-o", "s", code=0).err
+    )

@@ -128,6 +128,11 @@ def marks_of(pick: ListedPick) -> Iterator[Mark]:
         yield MarkedPerson(box, _confidence(pick), _joints(label, scores))
 
 
+def shows_nothing(pick: ListedPick) -> bool:
+    """Whether nothing is marked, or a person without a joint."""
+    return all(isinstance(mark, MarkedPerson) and not mark.joints for mark in marks_of(pick))
+
+
 def _confidence(pick: ListedPick) -> float | None:
     return pick.prediction.confidence if pick.prediction else None
 

@@ -13,11 +13,13 @@ from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from torchvision.models.detection.image_list import ImageList
 
+from lloss.annotations.prediction import Prediction, found_objects
 from lloss.errors import SettingsError
 from lloss.modeling.networks.ssd import SsdOutput
 from lloss.modeling.taps import blank_images, evaluating
@@ -121,6 +123,27 @@ class _Torchvision(Detector):
         logits = output.predictions["cls_logits"]
         return of_softmax(logits) if self.exclusive else of_sigmoid(logits[:, :, self.first :])
 
+    def predictions(self, output: RawDetections) -> list[Prediction]:
+        """Boxes after torchvision's own suppression, as its forward gives them."""
+        with torch.no_grad():
+            return [self._prediction(found, output.image) for found in self.detections(output)]
+
+    def _prediction(self, found: dict[str, Tensor], image: tuple[int, int]) -> Prediction:
+        kept = found["labels"] >= self.first  # not the background
+        names = [self.classes[label - self.first] for label in found["labels"][kept].tolist()]
+        boxes = found["boxes"][kept].cpu().numpy() / np.array([*image[::-1], *image[::-1]])
+        scores = found["scores"][kept].cpu().numpy()
+        return Prediction(found_objects(names, boxes, shares=True), scores)
+
+    def detections(self, output: RawDetections) -> list[dict[str, Tensor]]:
+        """Decode: ``boxes`` in pixels of the input, ``labels`` and ``scores`` of each image."""
+        count = self.images(output)
+        anchors, sizes = self._anchor_boxes(output) * count, [output.image] * count
+        found: list[dict[str, Tensor]] = self.network.postprocess_detections(
+            output.predictions, anchors, sizes
+        )
+        return found
+
     def losses(self, output: RawDetections, truths: Sequence[Truth]) -> list[Tensor]:
         boxes = self._anchor_boxes(output)
         losses = []
@@ -149,6 +172,16 @@ class RetinaNetDetector(_Torchvision):
 
     def columns(self) -> int:
         return int(self.network.head.classification_head.num_classes)
+
+    def detections(self, output: RawDetections) -> list[dict[str, Tensor]]:
+        count, (boxes,) = self.images(output), self._anchor_boxes(output)
+        points = [found.shape[2] * found.shape[3] for found in output.features.values()]
+        levels = [number * len(boxes) // sum(points) for number in points]
+        heads = {name: [*torch.split(of, levels, 1)] for name, of in output.predictions.items()}
+        found: list[dict[str, Tensor]] = self.network.postprocess_detections(
+            heads, [[*torch.split(boxes, levels)]] * count, [output.image] * count
+        )
+        return found
 
 
 class FcosDetector(RetinaNetDetector):
@@ -208,6 +241,18 @@ class FasterRcnnDetector(_Torchvision):
 
     def anchors(self, output: RawDetections) -> AnchorScores:
         return of_sigmoid(output.predictions["objectness"])
+
+    def detections(self, output: RawDetections) -> list[dict[str, Tensor]]:
+        """Run the rest of the network."""
+        network, images = self.network, _image_list(output)
+        detections = []
+        with evaluating(network):
+            for row in range(self.images(output)):
+                features = row_of(output.features, row)
+                proposals, _ = network.rpn(images, features)
+                found, _ = network.roi_heads(features, proposals, images.image_sizes)
+                detections += found
+        return detections
 
     def losses(self, output: RawDetections, truths: Sequence[Truth]) -> list[Tensor]:
         """Run the rest of the network on each image alone, as in training.

@@ -5,12 +5,14 @@ import pytest
 
 from lloss.annotations.label_types import PersonLabel
 from lloss.annotations.person_record import box_region
+from lloss.annotations.prediction import ClassMask, found_objects
 from lloss.annotations.task_lists.task_list import (
     ListedPick,
     MarkedPerson,
     MarkedPixels,
     marks_of,
     run_lengths,
+    shows_nothing,
 )
 from lloss.images.crop_box import CropBox
 
@@ -61,5 +63,18 @@ def test_without_a_square_the_box_is_around_the_joints() -> None:
     assert isinstance(mark, MarkedPerson)
     assert mark.box == (3, 2, 4, 2)
     assert [joint.name for joint in mark.joints] == ["a", "c"]
+    assert not shows_nothing(ListedPick("1.png", 1, 0.0, None, prediction(label, 0.9, 0.1, 0.3)))
     nobody = PersonLabel("", None, ("a", "b", "c"), joints, np.zeros(3, bool))
     assert not list(marks_of(ListedPick("1.png", 1, 0.0, None, prediction(nobody, 0, 0, 0))))
+
+
+def test_background_a_person_without_joints_and_no_object_are_nothing() -> None:
+    nobody = PersonLabel("", None, ("a",), np.ones((1, 2), np.float32), np.zeros(1, bool))
+    background = ClassMask(np.zeros((4, 4), np.uint8), ("background", "disc"))
+    for region, found in (
+        (CropBox(0, 0, 9), prediction(nobody, 0)),
+        (None, prediction(background, 1, 0)),
+        (None, prediction(found_objects([], []))),
+    ):
+        assert shows_nothing(ListedPick("1.png@5,5,0.1", 1, 0.0, region, found))
+    assert not shows_nothing(ListedPick("1.png", 1, 0.0, None, prediction("dog", 0.1)))

@@ -17,6 +17,7 @@ from torchvision.models.detection.ssd import SSD
 from torchvision.ops import MultiScaleRoIAlign
 
 import lloss
+from lloss.annotations import ObjectLabel
 from lloss.errors import LabelError, SettingsError
 from lloss.tasks.detection.box_targets import ObjectBatch
 
@@ -291,3 +292,24 @@ def test_targets_that_do_not_fit_are_named(targets: Any, message: str) -> None:
     out, _ = model(_normalized(_images(), model))
     with pytest.raises(LabelError, match=message):
         model.loss_per_image(out, targets)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_predictions_are_what_the_detectors_own_forward_finds(kind: str) -> None:
+    network = detector(kind).eval()
+    model = lloss.attach(network, task="detection", classes=NAMES, size=SIDE)
+    (network.roi_heads if kind == "fasterrcnn" else network).score_thresh = 0.0
+    images = torch.rand(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    of_channels = network.transform.image_mean, network.transform.image_std
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in of_channels)
+    with torch.no_grad():
+        out, _ = model((images - mean) / std)
+        expected = network(list(images))
+    predictions = model.objective.predictions(out)
+    assert predictions is not None and len(predictions) == 2
+    for found, own in zip(predictions, expected, strict=True):
+        kept = own["labels"] > 0
+        assert kept.sum() > 5 and isinstance(found.label, ObjectLabel)
+        assert found.label.names == tuple(NAMES[label - 1] for label in own["labels"][kept])
+        assert found.label.boxes * SIDE == pytest.approx(own["boxes"][kept].numpy(), abs=1e-3)
+        assert found.scores == pytest.approx(own["scores"][kept].numpy(), abs=1e-5)
