@@ -1,4 +1,4 @@
-"""The Python of docs/python.md, run as it stands."""
+"""The Python of README and docs/python.md, run as it stands."""
 
 from __future__ import annotations
 
@@ -17,10 +17,15 @@ from lloss.project.demo_data import digits, write_files
 from .outside_networks import DepthNet, TwoStages
 from .outside_yolo import YOLO, DetectionModel, without_the_package
 
-TEXT = (Path(__file__).parents[1] / "docs" / "python.md").read_text(encoding="utf-8")
-TEN_LINES, DETECTORS, TASK, FIT, LOOP, LIGHTNING, ACCELERATE = re.findall(
-    r"```python\n(.*?)```", TEXT, re.DOTALL
-)
+ROOT = Path(__file__).parents[1]
+
+
+def _blocks(path: Path) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL)
+
+
+(TEN_LINES,) = _blocks(ROOT / "README.md")
+STREAM, DETECTORS, TASK, FIT, LOOP, LIGHTNING, ACCELERATE = _blocks(ROOT / "docs" / "python.md")
 
 
 def test_the_ten_lines_run(
@@ -34,6 +39,8 @@ def test_the_ten_lines_run(
     assert len(set(picks.ids)) == 20 and picks.excluded == len(labeled) > 20
     assert not set(picks.ids) & {item.id for item in labeled.items}
     assert "held-out images right" in capsys.readouterr().out
+    exec(STREAM, {})
+    assert len(capsys.readouterr().out.split()) >= 4
 
 
 def test_the_lines_for_a_detector_run(

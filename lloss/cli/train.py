@@ -52,9 +52,10 @@ def command(
     DATA is labeled images. For classification: a class-per-folder tree, a pool with --labels (CSV,
     CVAT xml with tags, metadata.jsonl), a .npz of images and labels, or cifar10/cifar100. For
     detection: a VOC tree (VOCdevkit:trainval), a COCO json, a CVAT xml, a metadata.jsonl, YOLO's
-    data.yaml (data.yaml:train), or a pool with --labels (these, or a folder of VOC xml or YOLO txt
-    files). For pose: an MPII or COCO keypoints json, or a data.yaml. For segmentation: a pool with
-    --labels (a folder of PNG masks).
+    data.yaml (data.yaml:train), or a pool with --labels (these, or a folder of VOC xml, YOLO txt or
+    LabelMe json files). For pose: an MPII or COCO keypoints json, or a data.yaml. For segmentation:
+    a pool with --labels (a folder of PNG masks). For all but such DATA of pose: fiftyone:NAME, or a
+    pool with --labels of Label Studio (export.json). docs/labels.md lists all formats.
     The run's folder receives checkpoint.pt and metrics.jsonl.
     """
     settings = resolve_settings(preset, **train)

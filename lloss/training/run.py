@@ -61,8 +61,8 @@ def train(
 
     ``resume`` continues the run in the folder, which may be finished, or not begun; ``warm_start``
     is a run whose weights to start from instead of fresh ones; with the setting ``freeze`` no step
-    is taken, see :mod:`lloss.training.frozen`. ``problems`` are of labels and
-    images, and doubts about the network; ``say`` receives a line on each thing left out.
+    is taken, see :mod:`lloss.training.frozen`. ``problems`` are of labels and images, and doubts
+    about the network; ``say`` receives a line on each thing left out.
 
     Raises ``CheckpointError`` for a run that is there, at work or of other settings,
     ``LabelError``, ``DivergedError`` (the checkpoint before stays), or ``InterruptedRunError`` on

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,6 +68,33 @@ def test_init_checks_the_labels_and_leaves_nothing_behind(
     with pytest.raises(LabelError, match="label a second class"):
         create_project(tmp_path / "new", values, TRAIN)
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.usefixtures("project")
+def test_an_export_of_label_studio_grows_from_cycle_to_cycle(pool: Path, tmp_path: Path) -> None:
+    def export(*ids: str) -> None:
+        tasks = [
+            {"data": {"image": f"/data/upload/1/0a1b2c3d-{id}"}, "annotations": [
+                {"result": [_choice("kind", id.partition("-")[0]), _choice("light", "low")]}
+            ]}
+            for id in ids
+        ]  # fmt: skip
+        path.write_text(json.dumps(tasks))
+
+    path = tmp_path / "export.json"
+    first = ["dark-001.png", "dark-004.png", "red-002.png", "red-005.png"]
+    export(*first)
+    values = {"pool": str(pool), "labels": f"{path}?control=kind", "k": 3, "holdout": 0.0}
+    project = create_project(tmp_path / "new", values, TRAIN | {"batch_size": 4})
+    assert 'labels = "../export.json?control=kind"' in (project.root / "lloss.toml").read_text()
+    export(*first, "bright-000.png")
+    labeled = load_project(project.root).open_labels()
+    found = dict(zip((item.id for item in labeled.items), labeled.labels))
+    assert found == {id: id.partition("-")[0] for id in [*first, "bright-000.png"]}
+
+
+def _choice(control: str, name: str) -> dict[str, Any]:
+    return {"type": "choices", "from_name": control, "value": {"choices": [name]}}
 
 
 def test_few_labels_are_held_out_by_the_largest_remainder(
