@@ -6,7 +6,8 @@
 The ImageNet weights are those of the second package, under the names that timm gives them. FOLDER
 holds CIFAR-10 as ``train_images.npy``, ``train_labels.npy`` and the same of ``test``. A row is
 ``lloss train`` with automatic settings and ``lloss evaluate`` on the test images. A row that is
-done is not computed again; one that was interrupted goes on.
+done is not computed again, and one that was interrupted goes on: a run of other options needs
+another OUT.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ import click
 import numpy as np
 import torch
 
-from lloss.files import atomic_write, write_json
+from lloss.files import atomic_write
 
 PATH = click.Path(path_type=Path)
 NETWORK = "tf_efficientnet_lite0"
@@ -30,9 +30,10 @@ WEIGHTS = "weights.pt"
 
 ROWS = {
     "fine-tuned": ["--weights", WEIGHTS],
-    "frozen, last layer and head fitted": ["--weights", WEIGHTS, "--freeze"],
-    "from scratch": ["--weights", "none"],
+    "frozen": ["--weights", WEIGHTS, "--freeze"],
+    "random": ["--weights", "none"],
 }
+"""Options of ``lloss train`` by how the network starts."""
 
 
 @click.command()
@@ -54,16 +55,17 @@ def main(
 ) -> None:
     """Train and measure; what stands behind ``--`` goes to every ``lloss train``."""
     out.mkdir(parents=True, exist_ok=True)
-    for split, count in (("train", labeled), ("test", tested)):
-        _write_split(arrays, split, count, out / f"{split}.npz")
+    train, test = f"train-{labeled}.npz", f"test-{tested}.npz"
+    _write_split(arrays, "train", labeled, out / train)
+    _write_split(arrays, "test", tested, out / test)
     if not (out / WEIGHTS).exists():
         with atomic_write(out / WEIGHTS) as aside:
             torch.save(imagenet_weights(), aside)
-    print("| EfficientNet-Lite0 | accuracy | head: pairs right | entropy: pairs right | minutes |")
-    print("|---|--:|--:|--:|--:|")
+    print("| start | accuracy | head: pairs right | entropy: pairs right |")
+    print("|---|--:|--:|--:|")
     for name in only or ROWS:
-        common = ["--model", f"timm:{NETWORK}", "--size", size, *options]
-        print(_row(name, _measured(out, name.replace(" ", "-"), [*common, *ROWS[name]])))
+        chosen = ["--model", f"timm:{NETWORK}", "--size", size, *options, *ROWS[name]]
+        print(_row(name, _measured(out, name, train, test, chosen)))
 
 
 def imagenet_weights() -> dict[str, torch.Tensor]:
@@ -87,18 +89,13 @@ def _write_split(arrays: Path, split: str, count: int, path: Path) -> None:
             np.savez(file, images=images[:count], labels=labels[:count])
 
 
-def _measured(out: Path, name: str, options: list[Any]) -> dict[str, Any]:
+def _measured(out: Path, name: str, train: str, test: str, options: list[Any]) -> dict[str, Any]:
     """Train and evaluate in the folder ``name``, unless its result is there."""
-    result = out / f"{name}.json"
+    result = out / name / "evaluation.json"
     if not result.exists():
-        began = time.perf_counter()
-        _lloss(out, "train", "train.npz", "-o", name, "--resume", *options)
-        minutes = (time.perf_counter() - began) / 60
-        _lloss(out, "evaluate", name, "test.npz")
-        found = json.loads((out / name / "evaluation.json").read_text(encoding="utf-8"))
-        write_json(result, {**found, "minutes": minutes})
-    found = json.loads(result.read_text(encoding="utf-8"))
-    return dict(found)
+        _lloss(out, "train", train, "-o", name, "--resume", *options)
+        _lloss(out, "evaluate", name, test)
+    return dict(json.loads(result.read_text(encoding="utf-8")))
 
 
 def _lloss(folder: Path, *words: object) -> None:
@@ -108,8 +105,7 @@ def _lloss(folder: Path, *words: object) -> None:
 
 def _row(name: str, found: dict[str, Any]) -> str:
     pairs = [f"{found[of]['ranking_accuracy']:.3f}" for of in ("head", "entropy")]
-    cells = (name, f"{found['accuracy']:.3f}", *pairs, f"{found['minutes']:.1f}")
-    return f"| {' | '.join(cells)} |"
+    return f"| {' | '.join((name, format(found['accuracy'], '.3f'), *pairs))} |"
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """How classification networks are trained where nothing else is asked for, by family.
 
-Measured with EfficientNet-Lite0 and small networks of each family on 1,000 images of CIFAR-10; see
-``benchmarks/pretrained.py``.
+Rates are the usual ones of each family; ``benchmarks/pretrained.py`` compares ways to start.
 """
 
 from __future__ import annotations

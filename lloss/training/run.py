@@ -137,7 +137,7 @@ def _train(
         say(trainer.model.start.line)
     if note := few_steps_note(trainer.model, settings.epochs * trainer.steps):
         problems.note(note)
-        say(f"note: {note}")
+        say(note)
     done = continue_run(run, trainer, checkpoint, say=say)
     _note_doubts(run, settings, problems, say)
     return done
