@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import tempfile
 import time
 from collections.abc import Callable
@@ -33,15 +34,19 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 import lloss
+from lloss.data.labeled_set import LabeledSet
 from lloss.modeling.network import Normalize
+from lloss.modeling.prediction import prediction_of
 from lloss.statistics.ranking_metrics import ranking_figures
-from lloss.tasks.outside_objective import prediction_of
+from lloss.training.labeled_batches import LabeledImages
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer")
 CLASSES += ("dog", "frog", "horse", "ship", "truck")
 SIZE = 64
 TRAIN, FIT, TEST = 4000, 1000, 4000
 EPOCHS, BATCH = 8, 64
+CELLS = ("Platelets", "RBC", "WBC")
+DETECTOR_EPOCHS = 15
 
 
 @dataclass(frozen=True)
@@ -194,6 +199,81 @@ def classifier_row(name: str, build: Callable[[], nn.Module], folder: Path) -> d
     }
 
 
+def ultralytics_network(name: str) -> nn.Module:
+    from ultralytics.nn.tasks import DetectionModel
+
+    network = DetectionModel(f"{name}.yaml", nc=len(CELLS), verbose=False)
+    network.names = dict(enumerate(CELLS))
+    return network
+
+
+def torchvision_detector(name: str) -> nn.Module:
+    return getattr(torchvision.models.detection, name)(
+        weights=None, weights_backbone=None, num_classes=len(CELLS) + 1
+    )
+
+
+DETECTORS: dict[str, Callable[[], nn.Module]] = {
+    "ultralytics yolo11n": lambda: ultralytics_network("yolo11n"),
+    "torchvision ssdlite320_mobilenet_v3_large": lambda: torchvision_detector(
+        "ssdlite320_mobilenet_v3_large"
+    ),
+}
+
+
+def train_detector(model: lloss.AttachedModel, labeled: LabeledSet, name: str) -> None:
+    """A training without lloss's trainer, in place: the losses of the images, averaged."""
+    batches = list(LabeledImages.of(model, labeled).batches())
+    parameters = list(model.network.parameters())
+    optimizer = torch.optim.AdamW(parameters, 2e-3, weight_decay=1e-4)
+    steps = DETECTOR_EPOCHS * len(batches)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, steps)
+    model.train()
+    for _ in tqdm(range(DETECTOR_EPOCHS), f"train {name}", disable=None, leave=False):
+        for row in torch.randperm(len(batches)).tolist():
+            images, targets = batches[row]
+            loss = model.loss_per_image(model(images)[0], targets).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(parameters, 10.0)
+            optimizer.step()
+            schedule.step()
+    model.eval()
+
+
+def detector_row(name: str, build: Callable[[], nn.Module], devkit: Path) -> dict[str, Any]:
+    torch.manual_seed(0)
+    network = build()
+    size = 192 if name.startswith("ultralytics") else 320
+    first, fit, test = (
+        lloss.open_labeled(f"{devkit}:{split}", task="detection")
+        for split in ("train", "val", "test")
+    )
+    model = lloss.attach(network, task="detection", classes=CELLS, size=size)
+    train_detector(model, first, name)
+    began = time.perf_counter()
+    model = lloss.attach(network, task="detection", classes=CELLS, size=size)
+    attach_seconds = time.perf_counter() - began
+    began = time.perf_counter()
+    lloss.fit_head(model, fit)
+    fit_seconds = time.perf_counter() - began
+    with torch.no_grad():
+        batches = LabeledImages.of(model, test).batches()
+        true = torch.cat([model.loss_per_image(model(x)[0], y) for x, y in batches]).numpy()
+    images = [[item.read() for item in labeled.items] for labeled in (test, fit)]
+    columns, parity = scored(model, *images)
+    return {
+        "network": name,
+        "taps": [tap.module for tap in model.taps],
+        "attach": attach_seconds,
+        "fit_head": fit_seconds,
+        "parity": parity,
+        "accuracy": float("nan"),
+        "head": ranking_figures(columns["loss"], true).ranking_accuracy,
+        "entropy": ranking_figures(columns["entropy"], true).ranking_accuracy,
+    }
+
+
 def scored(
     model: lloss.AttachedModel, images: Any, sample: Any
 ) -> tuple[dict[str, NDArray[np.float32]], float]:
@@ -208,9 +288,10 @@ def scored(
 
 def markdown(row: dict[str, Any]) -> str:
     figures = [f"{row['attach']:.1f}", f"{row['fit_head']:.1f}", f"{row['parity']:.1e}"]
-    ranked = [f"{row[name]:.3f}" for name in ("accuracy", "head", "entropy")]
+    ranked = [f"{row[name]:.3f}" for name in ("head", "entropy")]
+    accuracy = "–" if math.isnan(row["accuracy"]) else f"{row['accuracy']:.3f}"
     taps = ", ".join(f"`{tap}`" for tap in row["taps"])
-    return f"| {row['network']} | {taps} | {' | '.join([*figures, *ranked])} |"
+    return f"| {row['network']} | {taps} | {' | '.join([*figures, accuracy, *ranked])} |"
 
 
 HEADER = """\
@@ -220,21 +301,27 @@ HEADER = """\
 
 @click.command()
 @click.option("--arrays", type=click.Path(path_type=Path), required=True, help="CIFAR-10.")
+@click.option("--devkit", type=click.Path(path_type=Path), help="BCCD's VOCdevkit.")
 @click.option("--only", multiple=True, help="Names of networks to run.")
 @click.option("--threads", default=2)
 @click.option("--out", type=click.Path(path_type=Path), help="JSON lines, to go on from.")
-def main(arrays: Path, only: tuple[str, ...], threads: int, out: Path | None) -> None:
+def main(
+    arrays: Path, devkit: Path | None, only: tuple[str, ...], threads: int, out: Path | None
+) -> None:
     """Measure each network."""
     torch.set_num_threads(threads)
     lines = out.read_text().splitlines() if out and out.exists() else []
     done = {row["network"]: row for row in map(json.loads, lines)}
     print(HEADER)
-    for name, build in NETWORKS.items():
+    measured = [(*pair, classifier_row, arrays) for pair in NETWORKS.items()]
+    if devkit:
+        measured += [(*pair, detector_row, devkit) for pair in DETECTORS.items()]
+    for name, build, row, data in measured:
         if only and name not in only:
             continue
         if name not in done:
             try:
-                done[name] = classifier_row(name, build, arrays)
+                done[name] = row(name, build, data)
             except ImportError as error:
                 print(f"{name}: left out, {error}", flush=True)
                 continue
