@@ -75,6 +75,19 @@ def test_what_is_given_stays_and_is_not_said() -> None:
     assert said == {"weights", "optimizer", "clip", "fresh_lr"}
 
 
+def test_a_rate_of_another_optimizer_is_noted() -> None:
+    for given, noted in (
+        ({"model": "convnext_tiny", "lr": 0.1}, True),
+        ({"model": "convnext_tiny", "lr": 2e-3}, False),
+        ({"model": "convnext_tiny", "lr": 0.1, "optimizer": "adamw"}, False),
+        ({"model": "resnet18-cifar", "lr": 0.1}, False),
+    ):
+        settings = resolve_settings("default", size=32, weights="none", **given)
+        lines = decide(get_task("classification"), settings, images(54)).lines
+        found = any("the rate 0.1 is 100 times what suits convnext" in line for line in lines)
+        assert found is noted
+
+
 @pytest.mark.parametrize(("count", "batch"), [(2, 2), (3, 3), (54, 54), (64, 64), (65, 64)])
 def test_a_batch_has_all_images_up_to_64(count: int, batch: int) -> None:
     assert decided(images(count)).batch_size == batch
