@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lloss.annotations import Problems
 from lloss.data.image_overlap import traces
 from lloss.data.labeled_set import LabeledSet
-from lloss.errors import (
-    CheckpointError,
-    LabelError,
-    SettingsError,
-)
+from lloss.errors import LabelError, SettingsError
 from lloss.files import sweep, write_text
 from lloss.tasks import get_task
 from lloss.tasks.task import Task
@@ -27,17 +21,18 @@ from lloss.text.first_names import first_names
 from lloss.training.checkpoint import FILE, Checkpoint, load_checkpoint
 from lloss.training.decisions import decide
 from lloss.training.divergence import doubts, few_steps_note
-from lloss.training.frozen import settings_of_frozen, train_frozen
+from lloss.training.frozen import settings_of_frozen, train_frozen, without_effect
 from lloss.training.probe import probe
 from lloss.training.run_folder import (
     METRICS,
     continue_run,
     earlier_run,
+    refuse_other_images,
     training_folder,
     with_taps,
 )
 from lloss.training.trainer import Trainer, finished_state
-from lloss.training.training_data import TrainingData, load_examples
+from lloss.training.training_data import TrainingData, load_examples, pixels_sha256
 from lloss.training.warm_start import take_weights
 
 SAMPLE = 64
@@ -87,7 +82,10 @@ def _train(
     task = get_task(settings.task)
     if settings.freeze and warm_start:
         raise SettingsError("freeze: the network is that of --weights; leave the warm start out")
-    settings = settings_of_frozen(settings) if settings.freeze else settings
+    if settings.freeze:
+        if line := without_effect(settings):
+            say(f"note: {line}")
+        settings = settings_of_frozen(settings)
     labeled = _with_loss(task, labeled.ordered(), problems)
     task.check(labeled.labels, task.classes(labeled.labels))
     start = load_checkpoint(warm_start) if warm_start else None
@@ -104,12 +102,9 @@ def _train(
     for line in problems.lines():
         say(line)
 
-    images = _pixels_sha256(data.images)
-    if before is not None and before.images_sha256 != images:
-        raise CheckpointError(
-            f"{run}: was trained on other images of the same names (their pixels changed); "
-            "restore them, or train in another folder"
-        )
+    images = pixels_sha256(data.images)
+    if before is not None:
+        refuse_other_images(run, before, images)
     if before is not None and before.finished:
         _note_doubts(run, settings, problems, say)
         return before
@@ -180,14 +175,6 @@ def _with_loss(task: Task, labeled: LabeledSet, problems: Problems) -> LabeledSe
         "can be measured on: they are not trained on"
     )
     return labeled.take(rows)
-
-
-def _pixels_sha256(images: NDArray[np.uint8]) -> str:
-    """Digest decoded images: a file may hold other pixels under the same name later."""
-    digest = hashlib.sha256(repr(images.shape).encode())
-    for image in images:  # one at a time: they may be on disk
-        digest.update(np.ascontiguousarray(image).data)
-    return digest.hexdigest()
 
 
 def _decoded(
