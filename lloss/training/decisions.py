@@ -26,7 +26,7 @@ LEAST, LEAST_TRAINED = 64, 96
 """Sides in pixels below which a network for large images learns little, from random weights and
 from trained ones: its last feature map would be a pixel or two."""
 
-EPOCHS = 200  # The most that a budget of steps becomes
+EPOCHS = 100  # The most that a budget of steps becomes: more of few images only overfits
 
 
 @dataclass(frozen=True)
