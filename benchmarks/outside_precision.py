@@ -54,7 +54,7 @@ NETWORKS: dict[str, Callable[[], torch.nn.Module]] = {
 @click.option("--networks", default=",".join(NETWORKS), help="Separated by commas.")
 @click.option("--precisions", default="fp16,int8", show_default=True)
 @click.option("--labeled", default=1000, show_default=True)
-@click.option("--epochs", default=2, show_default=True)
+@click.option("--epochs", default=2, show_default=True, help="0: random weights.")
 @click.option("--held-out", default=1000, show_default=True)
 @click.option("--calibration-images", default=256, show_default=True)
 def main(
@@ -73,7 +73,8 @@ def main(
     for name in networks.split(","):
         torch.manual_seed(0)
         model = lloss.attach(NETWORKS[name.strip()](), size=SIZE)
-        lloss.fit(model, training, epochs=epochs)
+        if epochs:
+            lloss.fit(model, training, epochs=epochs)
         lloss.fit_head(model, images[-1000:], labels[-1000:])
         for precision in precisions.split(","):
             click.echo(row(name, precision, model, pool, reduction))

@@ -54,8 +54,9 @@ def command(
     detection: a VOC tree (VOCdevkit:trainval), a COCO json, a CVAT xml, a metadata.jsonl, YOLO's
     data.yaml (data.yaml:train), or a pool with --labels (these, or a folder of VOC xml, YOLO txt or
     LabelMe json files). For pose: an MPII or COCO keypoints json, or a data.yaml. For segmentation:
-    a pool with --labels (a folder of PNG masks). For all but such DATA of pose: fiftyone:NAME, or a
-    pool with --labels of Label Studio (export.json). docs/labels.md lists all formats.
+    a pool with --labels (a folder of PNG masks). For each task: a pool with --labels of Label
+    Studio (export.json). For classification and detection: fiftyone:NAME. All formats are in
+    docs/labels.md.
     The run's folder receives checkpoint.pt and metrics.jsonl.
     """
     settings = resolve_settings(preset, **train)

@@ -122,7 +122,9 @@ class Networks(ABC):
         try:
             state = found.state()
         except WeightsUnavailableError as error:
-            raise SettingsError(f"weights {weights}: {error}") from error
+            raise SettingsError(
+                f"weights {weights}: {error}; --weights auto goes on without them"
+            ) from error
         within = found.part + "." if found.part else ""
         # Their last layer is of other classes, even where there are as many.
         state = {name: v for name, v in state.items() if within + name not in of_classes}

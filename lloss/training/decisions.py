@@ -30,7 +30,7 @@ HIGH = 10
 """A rate of the user's that is so many times the optimizer's own is worth a note: before one was
 chosen for each network, it was SGD."""
 
-EPOCHS = 200  # The most that a budget of steps becomes
+EPOCHS = 100  # The most that a budget of steps becomes: more of few images only overfits
 
 
 @dataclass(frozen=True)

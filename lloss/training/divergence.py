@@ -28,7 +28,7 @@ def few_steps_note(model: nn.Module, steps: int) -> str:
     if steps >= FEW_STEPS or not any(isinstance(m, _BatchNorm) for m in model.modules()):
         return ""
     return (
-        f"{steps} steps are few for a network with batch norm: its running statistics follow "
+        f"few steps ({steps}) for a network with batch norm: its running statistics follow "
         f"slowly; more epochs, or a smaller batch, for {FEW_STEPS} or more"
     )
 

@@ -221,7 +221,7 @@ def test_a_small_pool_is_scored_in_fp32_with_a_line(
     assert next_cycle(done, said.append).summary.precision == "fp32"
     (line,) = [line for line in said if line.startswith("precision")]
     assert line == (
-        "precision: fp32; 31 images are scored before int8 could be judged, from 20,000 on it is "
+        "precision: fp32; 31 images are scored before int8 could be judged, from 50,000 on it is "
         "tried"
     )
 

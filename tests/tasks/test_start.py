@@ -171,7 +171,9 @@ def test_without_a_network_training_starts_from_nothing_and_says_why(offline: No
     [("classification", "imagenet"), ("detection", "coco"), ("segmentation", "imagenet")],
 )
 def test_weights_that_are_asked_for_must_be_had(task: str, weights: str, offline: None) -> None:
-    with pytest.raises(SettingsError, match=f"weights {weights}: .*no route") as caught:
+    with pytest.raises(
+        SettingsError, match=f"weights {weights}: .*no route; --weights auto"
+    ) as caught:
         _network(weights, task=task, size=64)
     assert "\n" not in str(caught.value)
 

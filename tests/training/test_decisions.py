@@ -96,8 +96,8 @@ def test_a_batch_has_all_images_up_to_64(count: int, batch: int) -> None:
 @pytest.mark.parametrize(
     ("count", "epochs"),
     [
-        (54, 200),  # one step each: the most epochs, and not 1,000
-        (640, 100),  # 10 steps each
+        (54, 100),  # one step each: the most epochs, and not 1,000
+        (800, 77),  # 13 steps each: 76.9
         (1000, 62),  # 16 steps each: 62.5
         (64000, 30),  # 1,000 steps each
     ],

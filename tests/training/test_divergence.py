@@ -103,10 +103,10 @@ def test_few_steps_are_noted_for_networks_with_batch_norm(
     photos: Path, tiny: TrainSettings, tmp_path: Path
 ) -> None:
     normed = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3))
-    assert few_steps_note(normed, 99).startswith("99 steps are few for a network with batch norm")
+    assert few_steps_note(normed, 99).startswith("few steps (99) for a network with batch norm")
     assert few_steps_note(normed, 100) == few_steps_note(nn.Linear(1, 1), 1) == ""
     said, problems = list[str](), Problems()
     labeled = open_labeled(str(photos))
     train(labeled, tiny, tmp_path / "run", problems=problems, say=said.append)
     (line,) = [line for line in said if "batch norm" in line]
-    assert line.startswith("16 steps are few") and line in problems.notes
+    assert line.startswith("few steps (16)") and line in problems.notes

@@ -15,7 +15,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torchvision.ops import batched_nms
 
+from lloss.annotations.prediction import Prediction, found_objects
 from lloss.errors import SettingsError
 from lloss.tasks.adapters.detector import Detector, Input, Truth, row_of
 from lloss.tasks.detection.image_scores import AnchorScores, of_sigmoid
@@ -23,6 +25,10 @@ from lloss.tasks.detection.image_scores import AnchorScores, of_sigmoid
 SIDE = 640  # Of the input where the network does not say
 
 FILL = 114  # Grey of its letterbox
+
+LEAST, OVERLAP, MOST = 0.05, 0.7, 300
+"""Least score of boxes, overlap from which the less sure of two is dropped (as its ``predict``
+does), and how many are left."""
 
 KEYS = {"batch_idx", "cls", "bboxes"}
 """Of a batch of its data loaders: the image, class, and x, y, width and height in 0..1 of boxes."""
@@ -77,6 +83,31 @@ class YoloDetector(Detector):
 
     def anchors(self, output: Any) -> AnchorScores:
         return of_sigmoid(_logits(output, len(self.classes)))
+
+    def predictions(self, output: Any) -> list[Prediction] | None:
+        """Boxes that the head decodes, suppressed unless the head was trained without that."""
+        decode = getattr(self.network.model[-1], "_inference", None)
+        if decode is None:
+            return None
+        raw, sides = _branch(output), self._sides(output)
+        with torch.no_grad():
+            decoded = decode(raw).transpose(1, 2)[..., : 4 + len(self.classes)].float()
+        return [self._prediction(rows, sides, final=raw is not output) for rows in decoded]
+
+    def _prediction(self, rows: Tensor, sides: Tensor, final: bool) -> Prediction:
+        """What rows [A, 4 + C] find; their boxes are edges where they are ``final``."""
+        (scores, numbers), boxes = rows[:, 4:].max(1), rows[:, :4]
+        if not final:
+            centre, half = boxes[:, :2], boxes[:, 2:] / 2
+            boxes = torch.cat([centre - half, centre + half], 1)
+        sure = (scores >= LEAST).nonzero().view(-1)
+        best = sure[scores[sure].argsort(descending=True)]
+        if not final:
+            best = best[batched_nms(boxes[best], scores[best], numbers[best], OVERLAP)]
+        best = best[:MOST]
+        names = [self.classes[number] for number in numbers[best].tolist()]
+        places = (boxes[best] / sides).cpu().numpy()
+        return Prediction(found_objects(names, places, shares=True), scores[best].cpu().numpy())
 
     def truths(self, output: Any, targets: Any) -> list[Truth]:
         """Read also the dict of a batch that Ultralytics' data loaders make."""

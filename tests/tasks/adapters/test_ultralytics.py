@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import lloss
+from lloss.annotations import ObjectLabel
 from lloss.errors import LabelError, SettingsError
 from lloss.tasks.detection.box_targets import ObjectBatch
 
@@ -173,3 +174,32 @@ def test_the_real_package(name: str, tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (4, 96, 96, 3), np.uint8)
     manifest = lloss.to_onnx(model, tmp_path / "model.onnx", sample=pixels)
     assert manifest.fidelity["torch_parity"]["max_abs_difference"]["loss"] < 1e-3
+
+
+@pytest.mark.skipif(not INSTALLED, reason="pip install ultralytics (AGPL-3.0)")
+@pytest.mark.parametrize("name", ["yolov8n.yaml", "yolo26n.yaml"])
+def test_predictions_are_what_the_real_package_finds(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = importlib.import_module("ultralytics.nn.tasks")
+    nms = pytest.importorskip("ultralytics.utils.nms", reason="its suppression")
+    torch.manual_seed(0)
+    network = tasks.DetectionModel(name, nc=2, verbose=False).eval()
+    monkeypatch.setattr("lloss.tasks.adapters.ultralytics.LEAST", 1e-6)
+    model = lloss.attach(network, task="detection", classes=("cell", "platelet"), size=96)
+    images = torch.rand(2, 3, 96, 96)
+    with torch.no_grad():
+        out, _ = model(images)
+        decoded = network(images)
+    expected = nms.non_max_suppression(
+        decoded, 1e-6, 0.7, nc=2, end2end=bool(getattr(network.model[-1], "end2end", False))
+    )
+    predictions = model.objective.predictions(out)
+    assert predictions is not None
+    for found, own in zip(predictions, expected, strict=True):
+        assert isinstance(found.label, ObjectLabel) and len(own) > 5
+        shown = np.column_stack([found.label.boxes * 96, found.scores])
+        wanted = own[:, :5].numpy()
+        apart = np.abs(shown[:, None] - wanted[None]).max(2)  # of each pair of boxes
+        assert len(shown) == len(wanted)
+        assert max(apart.min(0).max(), apart.min(1).max()) < 0.02
