@@ -182,7 +182,7 @@ def test_mistakes_are_named(
     refused(SettingsError, "has no trained weights; pass --weights", weights="none")
     refused(SettingsError, "trains the head alone", head=False)
     refused(LabelError, "19 labeled images are too few", range(0, 57, 3))
-    with pytest.raises(SettingsError, match="leave out the warm start"):
+    with pytest.raises(SettingsError, match="leave the warm start out"):
         train(labeled, frozen, tmp_path / "run", warm_start=trained)
     network = TwoStages()
     with pytest.raises(SettingsError, match=r"2 layers of .*'first.0', Conv2d, is the first"):
