@@ -10,7 +10,7 @@ import msgspec
 
 from lloss.annotations.boxes import BoxedObject, ListedImage, check_box, usable_images
 from lloss.annotations.json_fields import Box, FileName, Flag, Name, PixelCount, convert
-from lloss.annotations.problems import AnnotationError, Problems
+from lloss.annotations.problems import AnnotationError, Problems, note_predictions
 from lloss.errors import LabelError
 from lloss.text.image_paths import image_path
 
@@ -128,7 +128,9 @@ def parse_objects(document: Any, name: str, problems: Problems) -> list[ListedIm
     """Read the images of a file with their objects, in its order, without those of a broken one."""
     file = open_coco(document, name, Category)
     numbers: dict[str, int] = {}
-    for index, entry in enumerate(entries(document, "annotations", name)):
+    listed = entries(document, "annotations", name)
+    note_scored(listed, name, problems)
+    for index, entry in enumerate(listed):
         where = f"{name}: annotations[{index}]"
         with problems.skipping():
             image = file.find_image(convert(entry, _ImageReference, where).image_id, where)
@@ -141,6 +143,12 @@ def parse_objects(document: Any, name: str, problems: Problems) -> list[ListedIm
                     both = f"the categories {id} and {annotation.category_id}"
                     raise LabelError(f"{name}: {both} are both called {found.name!r}; rename one")
     return usable_images(file.images.values(), name, problems)
+
+
+def note_scored(listed: list[Any], name: str, problems: Problems) -> None:
+    """Count annotations with a score, as a list of images to label has them."""
+    scored = sum(isinstance(entry, Mapping) and entry.get("score") is not None for entry in listed)
+    note_predictions(name, scored, len(listed), "annotations have a score", problems)
 
 
 def _object(

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from lloss.annotations.boxes import ListedImage
-from lloss.annotations.coco import Annotation, Category, entries, open_coco
+from lloss.annotations.coco import Annotation, Category, entries, note_scored, open_coco
 from lloss.annotations.json_fields import Coordinate, Name, convert
 from lloss.annotations.label_types import PersonLabel
 from lloss.annotations.person_record import (
@@ -56,7 +56,9 @@ def parse_keypoints(document: Any, name: str, problems: Problems) -> Iterator[Pe
     sets = set(filter(None, joints.values()))
     if len(sets) > 1:
         raise LabelError(f"{name}: its categories have different keypoints; give one of them")
-    for index, entry in enumerate(entries(document, "annotations", name)):
+    listed = entries(document, "annotations", name)
+    note_scored(listed, name, problems)
+    for index, entry in enumerate(listed):
         where = f"{name}: annotations[{index}]"
         with problems.skipping():
             annotation = convert(entry, Annotation, where)

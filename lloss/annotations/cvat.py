@@ -24,7 +24,7 @@ from lloss.annotations.boxes import (
     usable_images,
 )
 from lloss.annotations.number_text import parse_number
-from lloss.annotations.problems import AnnotationError, Problems
+from lloss.annotations.problems import AnnotationError, Problems, note_predictions
 from lloss.errors import LabelError
 from lloss.text.clean_names import clean_name
 from lloss.text.image_paths import image_path
@@ -41,7 +41,7 @@ def parse_cvat(path: Path, problems: Problems) -> list[ListedImage]:
     images: list[ListedImage] = []
     converted, left_out = Counter[str](), Counter[str]()
     unlabeled = 0
-    for where, name, element in _images(path):
+    for where, name, element in _images(path, problems):
         image = ListedImage(where, name, _size(element, where), ObjectList())
         for number, shape in enumerate(element, 1):
             place = f"{where}, {shape.tag} {number}"
@@ -74,7 +74,7 @@ def parse_tags(path: Path, problems: Problems) -> dict[str, str]:
     """Read the class of each image that has a tag, by the image's name; notes count the others."""
     labels: dict[str, str] = {}
     left_out, without, total = Counter[str](), 0, 0
-    for where, name, element in _images(path):
+    for where, name, element in _images(path, problems):
         total += 1
         with problems.skipping():
             left_out.update(shape.tag for shape in element if shape.tag != "tag")
@@ -94,12 +94,12 @@ def parse_tags(path: Path, problems: Problems) -> dict[str, str]:
 
 def is_tagged(path: Path) -> bool:
     """Whether the images of a file have tags, and no shapes with an area."""
-    kinds = {shape.tag for _, _, image in _images(path) for shape in image}
+    kinds = {shape.tag for _, _, image in _images(path, Problems()) for shape in image}
     return "tag" in kinds and not kinds & {"box", *_AROUND}
 
 
-def _images(path: Path) -> Iterator[tuple[str, str, ElementTree.Element]]:
-    """Place, name and element of each image."""
+def _images(path: Path, problems: Problems) -> Iterator[tuple[str, str, ElementTree.Element]]:
+    """Place, name and element of each image; a note counts what a network found."""
     try:
         root = ElementTree.fromstring(path.read_bytes())
     except OSError as error:
@@ -112,6 +112,9 @@ def _images(path: Path) -> Iterator[tuple[str, str, ElementTree.Element]]:
         raise LabelError(f"{path}: <{root.tag}> is not CVAT's <annotations>")
     if root.find("track") is not None:
         raise LabelError(f"{path}: is of a video; export it as 'CVAT for images 1.1'")
+    shapes = root.findall("image/*")
+    found = sum(shape.get("source") == "auto" for shape in shapes)
+    note_predictions(str(path), found, len(shapes), "shapes have the source 'auto'", problems)
     first: dict[str, int] = {}
     for number, element in enumerate(root.findall("image"), 1):
         name = element.get("name", "")

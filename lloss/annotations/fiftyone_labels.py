@@ -5,6 +5,7 @@ Boxes are x, y, width, height as shares of the image. See https://docs.voxel51.c
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -53,14 +54,21 @@ class _Detections(msgspec.Struct):
 
 def is_fiftyone_export(document: Any) -> bool:
     """Whether this is the ``samples.json`` of a dataset that FiftyOne exported."""
-    return isinstance(document, Mapping) and document.keys() == {"samples"}
+    return (
+        isinstance(document, Mapping)
+        and document.keys() == {"samples"}
+        and isinstance(document["samples"], list)
+    )
 
 
 def parse_export(
     document: Any, origin: str, kinds: Sequence[str], problems: Problems
 ) -> list[Sample]:
     """The samples of an export with the labels of its one field of these kinds."""
-    samples = [one for one in document["samples"] if isinstance(one, dict)]
+    samples = document["samples"]
+    for number, sample in enumerate(samples):
+        if not isinstance(sample, dict) or not isinstance(sample.get("filepath"), str):
+            raise LabelError(f"{origin}: samples[{number}]: lacks its filepath; export it again")
     fields = {
         name: str(value["_cls"])
         for sample in samples
@@ -69,7 +77,7 @@ def parse_export(
     }
     field = choose_field(fields, kinds, "", origin, problems)
     return [
-        Sample(f"{origin}: samples[{number}]", str(sample.get("filepath")), sample.get(field))
+        Sample(f"{origin}: samples[{number}]", sample["filepath"], sample.get(field))
         for number, sample in enumerate(samples)
     ]
 
@@ -104,12 +112,16 @@ def parse_classes(
     Without ``trusted`` labels with a confidence are refused: they are predictions.
     """
     labels: dict[str, str] = {}
+    empty = 0
     for where, image, label in _labeled(samples, origin, problems):
         with problems.skipping(origin, image):
             record = convert(label, _Classification, where)
             _refuse_prediction(record.confidence, where, trusted)
+            empty += record.label is None
             if record.label is not None:
                 labels[image] = str(record.label)
+    if empty:
+        problems.note(f"{origin}: {empty} samples have a label without a class: not labeled yet")
     return labels
 
 
@@ -143,6 +155,9 @@ def _object(entry: Any, where: str, trusted: bool) -> BoxedObject:
 
 def _labeled(samples: Sequence[Sample], origin: str, problems: Problems) -> Iterator[Sample]:
     labeled = [sample for sample in samples if sample.label is not None]
+    counts = Counter(sample.image for sample in labeled)
+    if twice := next((name for name, count in counts.items() if count > 1), ""):
+        raise LabelError(f"{origin}: {counts[twice]} samples are of {twice}; keep one of them")
     if without := len(samples) - len(labeled):
         what = f"{without} of {len(samples)} samples have no label: not labeled yet"
         problems.note(f"{origin}: {what}")

@@ -92,3 +92,12 @@ class Problems:
         shown = "; ".join(self.broken[:SHOWN]) + (f"; and {rest} more" if rest > 0 else "")
         many = "annotations" if len(self.broken) > 1 else "annotation"
         return f"left out {len(self.broken)} broken {many}: {shown}"
+
+
+def note_predictions(origin: str, count: int, total: int, what: str, problems: Problems) -> None:
+    """Note labels that look as if a network had found them."""
+    if count:
+        problems.note(
+            f"{origin}: {count} of {total} {what}, as what a network finds: they count as labels; "
+            "let a person check them first"
+        )

@@ -102,18 +102,19 @@ def network_input(model: str, args: tuple[str, ...] = ()) -> NetworkInput:
         record = timm.get_pretrained_cfg(name)
         found = _of_record(record.to_dict() if record else {})
         size = read_arguments(args).get("img_size")
-        found |= {"size": size, "least": size} if isinstance(size, int) else {}
+        found |= {"size": (size, size), "least": size} if isinstance(size, int) else {}
     else:
         with torch.random.fork_rng(devices=[]):
             found = described_input(build_network(model, 2, args))
     usual: dict[str, Any] = {
-        "size": SIZE,
+        "size": (SIZE,),
         "mean": IMAGENET_MEAN,
         "std": IMAGENET_STD,
         "least": LEAST,
     }
     assumed = tuple(name for name in ("size", "mean", "std") if name not in found)
-    return NetworkInput(**{**usual, **found}, assumed=assumed)
+    known = {**usual, **found}
+    return NetworkInput(**{**known, "size": max(known["size"])}, assumed=assumed)
 
 
 def preparation(model: str, args: Sequence[str] = ()) -> dict[str, Any]:
@@ -139,14 +140,16 @@ def assumptions(model: str, args: Sequence[str], settings: Mapping[str, Any]) ->
 def described_input(network: nn.Module) -> dict[str, Any]:
     """Return what a network itself says of its input, as those of timm and Hugging Face do.
 
-    Keys are those of :class:`NetworkInput`; ``size`` is one side.
+    Keys are those of :class:`NetworkInput`; ``size`` is height and width.
     """
     record = getattr(network, "pretrained_cfg", None)
-    if isinstance(record, Mapping):
-        return _of_record(record)
+    found = _of_record(record) if isinstance(record, Mapping) else {}
     size = getattr(getattr(network, "config", None), "image_size", None)
-    side = max(size) if isinstance(size, (tuple, list)) and size else size
-    return {"size": side, "least": side} if isinstance(side, int) and side > 0 else {}
+    sides = tuple(size) if isinstance(size, (tuple, list)) else (size, size)
+    usable = len(sides) == 2 and all(isinstance(side, int) and side > 0 for side in sides)
+    if usable and "size" not in found:
+        found |= {"size": sides, "least": max(sides)}
+    return found
 
 
 def _of_record(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -155,10 +158,11 @@ def _of_record(record: Mapping[str, Any]) -> dict[str, Any]:
         name: tuple(map(float, record[name])) for name in ("mean", "std") if record.get(name)
     }
     if record.get("input_size"):
-        size = max(record["input_size"][-2:])  # (3, H, W)
+        sides = tuple(record["input_size"][-2:])  # (3, H, W)
         least = max(LEAST, *(record.get("min_input_size") or (0,))[-2:])
-        least = size if record.get("fixed_input_size") else min(least, size)
-        found |= {"size": size, "least": least}
+        largest = max(sides)
+        least = largest if record.get("fixed_input_size") else min(least, largest)
+        found |= {"size": sides, "least": least}
     return found
 
 

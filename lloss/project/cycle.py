@@ -67,7 +67,7 @@ FIXED_SETTINGS = (
 """Besides the training settings, what a cycle keeps from its start to its end."""
 
 WORTH_JUDGING = 50_000
-"""Images to score from which int8 saves more time than its comparison takes, with a small network."""
+"""Images to score from which int8 of a small network saves more time than its comparison takes."""
 
 
 @dataclass(frozen=True)

@@ -103,6 +103,11 @@ class Project:
             raise SettingsError(
                 f"holdout = {self.holdout}: give a share of the labels below 1, or -1 for automatic"
             )
+        if self.warm_start and self.train.freeze:
+            raise SettingsError(
+                f"{self.root / FILE}: warm_start and freeze: a frozen network is that of weights "
+                "in each cycle; leave one of the two out"
+            )
         if "yolo" in self.formats:
             check_yolo(self.train.task)
         self.selection(1, False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from lloss.modeling import IMAGENET_MEAN, IMAGENET_STD
 from lloss.modeling.attached_model import AttachedModel, Preparation, release_taps
 from lloss.modeling.head import LossPredictionHead
 from lloss.modeling.network import TappedNetwork
-from lloss.modeling.network_source import build_network
+from lloss.modeling.network_source import build_network, described_input
 from lloss.modeling.objective import Objective
 from lloss.modeling.prediction import described, prediction_of
 from lloss.modeling.taps import Tap, blank_images, evaluating, find_taps
@@ -140,13 +140,10 @@ def _tapped(
 
 
 def _usual_input(network: nn.Module) -> Input:
-    """The preparation of images that the network names itself, as timm's and Hugging Face's do."""
-    timm = getattr(network, "pretrained_cfg", None)
-    found = dict(timm) if isinstance(timm, Mapping) else {}
-    size = found.get("input_size", (0,))[-2:]  # (3, H, W)
-    if not any(size):
-        size = getattr(getattr(network, "config", None), "image_size", 0)
-    return Input(size, "crop", found.get("mean", IMAGENET_MEAN), found.get("std", IMAGENET_STD))
+    """The preparation of images that the network names itself; else ImageNet's."""
+    found = described_input(network)
+    mean, std = found.get("mean", IMAGENET_MEAN), found.get("std", IMAGENET_STD)
+    return Input(found.get("size", 0), "crop", mean, std)
 
 
 def _sides(size: Any) -> tuple[int, int]:

@@ -26,7 +26,11 @@ LEAST, LEAST_TRAINED = 64, 96
 """Sides in pixels below which a network for large images learns little, from random weights and
 from trained ones: its last feature map would be a pixel or two."""
 
-EPOCHS = 200  # The most that a budget of steps becomes
+HIGH = 10
+"""A rate of the user's that is so many times the optimizer's own is worth a note: before one was
+chosen for each network, it was SGD."""
+
+EPOCHS = 100  # The most that a budget of steps becomes: more of few images only overfits
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,11 @@ def decide(
     recipe = dict(made.recipe(settings, settings.weights != "none"))
     budget, most = recipe.pop("steps"), recipe.pop("batch_size")
     least = recipe.pop("least_epochs")
+    if "optimizer" in settings.undecided and settings.lr >= HIGH * recipe["lr"]:
+        lines.append(
+            f"note: the rate {settings.lr:g} is {settings.lr / recipe['lr']:.0f} times what suits "
+            f"{settings.model} with {recipe['optimizer']}; leave --lr out, or choose an --optimizer"
+        )
     decided(f"what suits {settings.model}", **recipe)
     why = f"at most {most}" if most < len(labeled) else "all images"
     decided(why, batch_size=min(most, len(labeled)))

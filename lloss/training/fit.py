@@ -32,6 +32,7 @@ from lloss.training.run_folder import (
     METRICS,
     continue_run,
     earlier_run,
+    refuse_other_images,
     train_epochs,
     training_folder,
 )
@@ -41,7 +42,7 @@ OWN = ":"
 """Stands for a network of one's own in :mod:`lloss.tasks.recipes`."""
 
 OF_MODEL = ("task", "model", "model_args", "weights", "size", "fit", "mean", "std", "taps", "head",
-            "hidden", "head_summary", "white", "freeze", "keep_embedding")  # fmt: skip
+            "hidden", "head_summary", "white", "freeze", "keep_embedding", "loss_norm")  # fmt: skip
 """Settings that ``attach`` has decided."""
 
 SQUARE = ("detection", "pose")
@@ -79,7 +80,7 @@ def fit(
         run: a folder that receives ``checkpoint.pt``, each minute and on Ctrl-C, and
             ``metrics.jsonl``.
         resume: continue the run in the folder, which may be finished, or not begun; the model gets
-            its weights.
+            its weights. Of a dataset or a loader only the number of images is compared.
         problems: receives notes on the images.
         settings: those of ``lloss train``, such as ``epochs``, ``lr``, ``gradient_stop`` and
             ``augment``; by default AdamW at 0.0003, batches of 64 images at most, and epochs of
@@ -115,6 +116,7 @@ def fit(
             return train_epochs(trainer(), observe)
         with training_folder(Path(run)):
             checkpoint = _checkpoint(model, wanted, source.images, data, targets)
+            checkpoint = dataclasses.replace(checkpoint, images_sha256=labeled.images_sha256)
             return _in_folder(Path(run), trainer(), checkpoint, observe, resume)
 
 
@@ -125,6 +127,7 @@ def _in_folder(
         run, checkpoint.settings, checkpoint.labels_sha256, checkpoint.labeled, "", resume
     )
     if before is not None:
+        refuse_other_images(run, before, checkpoint.images_sha256)
         trainer.load_state(before.state)
     if before is None or not before.finished:
         continue_run(run, trainer, checkpoint, observe)
@@ -141,6 +144,11 @@ def _refuse(model: AttachedModel, given: dict[str, Any]) -> None:
         )
     if given.get("freeze"):
         raise SettingsError("freeze: use lloss.fit_head, which trains the head alone")
+    if given.get("fresh_lr", 0) not in (0, 1):
+        raise SettingsError(
+            "fresh_lr: fit does not know which layers start fresh, and trains all at lr; leave it "
+            "out"
+        )
     if decided := sorted(given.keys() & set(OF_MODEL)):
         raise SettingsError(f"{decided[0]}: attach decides it; leave it out here")
     spec = model.preparation.image

@@ -46,6 +46,18 @@ def settings_of_frozen(settings: TrainSettings) -> TrainSettings:
     return dataclasses.replace(settings, **{**unused, "epochs": 1})
 
 
+def without_effect(settings: TrainSettings) -> str:
+    """Return a line on settings that are given and that a frozen network does not need, or ""."""
+    given = [
+        f"{name} = {value}"
+        for name in UNUSED
+        if name not in settings.undecided and (value := getattr(settings, name)) != UNUSED[name]
+    ]
+    if not given:
+        return ""
+    return f"freeze takes one pass and no step of training, so without effect: {', '.join(given)}"
+
+
 def train_frozen(settings: TrainSettings, data: TrainingData, device: str = "") -> FrozenFit:
     """Train the head, and a last layer of other classes, on one pass of a network in eval mode.
 

@@ -33,6 +33,7 @@ from lloss.training.training_data import (
     TrainingData,
     load_examples,
     moved,
+    pixels_sha256,
     seed_of,
 )
 
@@ -97,6 +98,16 @@ class LabeledImages:
     def augmented(self) -> bool:
         """Whether a task of lloss augments them, by the setting ``augment``."""
         return isinstance(self.batching, Task)
+
+    @property
+    def images_sha256(self) -> str:
+        """Identifies the images; "" where a dataset or a loader makes them."""
+        match self.examples:
+            case TrainingData(images=images):
+                return pixels_sha256(images)
+            case _Tensors(images=images):
+                return pixels_sha256(images.numpy())
+        return ""
 
     def source(self, settings: TrainSettings) -> BatchSource:
         """Return the batches to train on."""

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lloss.annotations import Problems
 from lloss.data.image_overlap import traces
 from lloss.data.labeled_set import LabeledSet
-from lloss.errors import (
-    CheckpointError,
-    LabelError,
-    SettingsError,
-)
+from lloss.errors import LabelError, SettingsError
 from lloss.files import sweep, write_text
 from lloss.tasks import get_task
 from lloss.tasks.task import Task
@@ -27,17 +22,18 @@ from lloss.text.first_names import first_names
 from lloss.training.checkpoint import FILE, Checkpoint, load_checkpoint
 from lloss.training.decisions import decide
 from lloss.training.divergence import doubts, few_steps_note
-from lloss.training.frozen import settings_of_frozen, train_frozen
+from lloss.training.frozen import settings_of_frozen, train_frozen, without_effect
 from lloss.training.probe import probe
 from lloss.training.run_folder import (
     METRICS,
     continue_run,
     earlier_run,
+    refuse_other_images,
     training_folder,
     with_taps,
 )
 from lloss.training.trainer import Trainer, finished_state
-from lloss.training.training_data import TrainingData, load_examples
+from lloss.training.training_data import TrainingData, load_examples, pixels_sha256
 from lloss.training.warm_start import take_weights
 
 SAMPLE = 64
@@ -69,104 +65,124 @@ def train(
     Ctrl-C.
     """
     with training_folder(run):
-        return _train(
-            labeled, settings, run, resume, warm_start, device, problems or Problems(), say
+        training = _Training(run, device, problems or Problems(), say)
+        return training.of(labeled, settings, resume, warm_start)
+
+
+@dataclass(frozen=True)
+class _Training:
+    """What all steps of a training share."""
+
+    run: Path
+    device: str
+    problems: Problems
+    say: Callable[[str], None]
+
+    def of(
+        self, labeled: LabeledSet, settings: TrainSettings, resume: bool, warm_start: Path | None
+    ) -> Checkpoint:
+        """Check everything, decode, and train what is left to train."""
+        task = get_task(settings.task)
+        if settings.freeze:
+            settings = self._of_frozen(settings, warm_start)
+        labeled = _with_loss(task, labeled.ordered(), self.problems)
+        task.check(labeled.labels, task.classes(labeled.labels))
+        start = load_checkpoint(warm_start) if warm_start else None
+        start_sha256 = start.sha256 if start else ""
+        before = earlier_run(self.run, settings, labeled.sha256, len(labeled), start_sha256, resume)
+        settings = self._decided(task, settings, labeled, start, before)
+        data, sample = _decoded(task, labeled, settings, self.run, self.problems)
+        self._say_each(self.problems.lines())
+        images = pixels_sha256(data.images)
+        if before is not None:
+            refuse_other_images(self.run, before, images)
+            if before.finished:
+                self._say_doubts(settings)
+                return before
+        own = traces(labeled.items)
+        checkpoint = Checkpoint(
+            settings,
+            data.classes,
+            len(data.images),
+            data.sha256,
+            sample.images,
+            images,
+            start_sha256,
+            np.append(start.traces, own) if start else own,
+            {},
         )
+        if settings.freeze:
+            return self._freeze(checkpoint, data)
+        return self._train(checkpoint, data, before, start)
 
+    def _of_frozen(self, settings: TrainSettings, warm_start: Path | None) -> TrainSettings:
+        if warm_start:
+            raise SettingsError(
+                "freeze: the network is that of --weights; leave the warm start out"
+            )
+        if line := without_effect(settings):
+            self.say(f"note: {line}")
+        return settings_of_frozen(settings)
 
-def _train(
-    labeled: LabeledSet,
-    settings: TrainSettings,
-    run: Path,
-    resume: bool,
-    warm_start: Path | None,
-    device: str,
-    problems: Problems,
-    say: Callable[[str], None],
-) -> Checkpoint:
-    task = get_task(settings.task)
-    if settings.freeze and warm_start:
-        raise SettingsError("freeze: the network is that of --weights; leave the warm start out")
-    settings = settings_of_frozen(settings) if settings.freeze else settings
-    labeled = _with_loss(task, labeled.ordered(), problems)
-    task.check(labeled.labels, task.classes(labeled.labels))
-    start = load_checkpoint(warm_start) if warm_start else None
-    start_sha256 = start.sha256 if start else ""
-    before = earlier_run(run, settings, labeled.sha256, len(labeled), start_sha256, resume)
-    if before is not None:
-        settings = settings.filled_from(before.settings)
-    else:
+    def _decided(
+        self,
+        task: Task,
+        settings: TrainSettings,
+        labeled: LabeledSet,
+        start: Checkpoint | None,
+        before: Checkpoint | None,
+    ) -> TrainSettings:
+        if before is not None:
+            return settings.filled_from(before.settings)
         decided = decide(task, settings, labeled, start.settings if start else None)
-        settings = decided.settings
-        for line in decided.lines:
-            say(line)
-    data, sample = _decoded(task, labeled, settings, run, problems)
-    for line in problems.lines():
-        say(line)
+        self._say_each(decided.lines)
+        return decided.settings
 
-    images = _pixels_sha256(data.images)
-    if before is not None and before.images_sha256 != images:
-        raise CheckpointError(
-            f"{run}: was trained on other images of the same names (their pixels changed); "
-            "restore them, or train in another folder"
-        )
-    if before is not None and before.finished:
-        _note_doubts(run, settings, problems, say)
-        return before
-    own = traces(labeled.items)
-    checkpoint = Checkpoint(
-        settings,
-        data.classes,
-        len(data.images),
-        data.sha256,
-        sample.images,
-        images,
-        start_sha256,
-        np.append(start.traces, own) if start else own,
-        {},
-    )
-    if settings.freeze:
-        return _freeze(run, checkpoint, data, device, say)
-    trainer = Trainer(settings, data, device)
-    if before is not None:
-        trainer.load_state(before.state)
-        before.check_code(trainer.model)
-    elif start is not None:
-        say(take_weights(trainer.model, start, settings, data.classes))
-    elif trainer.model.start is not None:
-        say(trainer.model.start.line)
-    if note := few_steps_note(trainer.model, settings.epochs * trainer.steps):
-        problems.note(note)
-        say(note)
-    done = continue_run(run, trainer, checkpoint, say=say)
-    _note_doubts(run, settings, problems, say)
-    return done
+    def _train(
+        self,
+        checkpoint: Checkpoint,
+        data: TrainingData,
+        before: Checkpoint | None,
+        start: Checkpoint | None,
+    ) -> Checkpoint:
+        settings = checkpoint.settings
+        trainer = Trainer(settings, data, self.device)
+        if before is not None:
+            trainer.load_state(before.state)
+            before.check_code(trainer.model)
+        elif start is not None:
+            self.say(take_weights(trainer.model, start, settings, data.classes))
+        elif trainer.model.start is not None:
+            self.say(trainer.model.start.line)
+        if note := few_steps_note(trainer.model, settings.epochs * trainer.steps):
+            self.problems.note(note)
+            self.say(note)
+        done = continue_run(self.run, trainer, checkpoint, say=self.say)
+        self._say_doubts(settings)
+        return done
 
+    def _freeze(self, checkpoint: Checkpoint, data: TrainingData) -> Checkpoint:
+        """Train the head alone, and write it as a run that is finished."""
+        fitted = train_frozen(checkpoint.settings, data, self.device)
+        self._say_each(fitted.lines)
+        figures = {"epoch": 1, "loss": fitted.head.mean_loss}
+        write_text(self.run / METRICS, json.dumps(figures) + "\n")
+        dataclasses.replace(
+            checkpoint,
+            settings=with_taps(checkpoint.settings, fitted.network),
+            state=finished_state(fitted.network),
+            probe=probe(fitted.network, checkpoint.settings, checkpoint.sample),
+        ).save(self.run / FILE)
+        return load_checkpoint(self.run)
 
-def _freeze(
-    run: Path, checkpoint: Checkpoint, data: TrainingData, device: str, say: Callable[[str], None]
-) -> Checkpoint:
-    """Train the head alone, and write it as a run that is finished."""
-    fitted = train_frozen(checkpoint.settings, data, device)
-    for line in fitted.lines:
-        say(line)
-    write_text(run / METRICS, json.dumps({"epoch": 1, "loss": fitted.head.mean_loss}) + "\n")
-    dataclasses.replace(
-        checkpoint,
-        settings=with_taps(checkpoint.settings, fitted.network),
-        state=finished_state(fitted.network),
-        probe=probe(fitted.network, checkpoint.settings, checkpoint.sample),
-    ).save(run / FILE)
-    return load_checkpoint(run)
+    def _say_doubts(self, settings: TrainSettings) -> None:
+        if (self.run / METRICS).exists():
+            self.problems.warnings = doubts(settings, self.run / METRICS)
+            self._say_each(f"note: {line}" for line in self.problems.warnings)
 
-
-def _note_doubts(
-    run: Path, settings: TrainSettings, problems: Problems, say: Callable[[str], None]
-) -> None:
-    if (run / METRICS).exists():
-        problems.warnings = doubts(settings, run / METRICS)
-        for line in problems.warnings:
-            say(f"note: {line}")
+    def _say_each(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.say(line)
 
 
 def _with_loss(task: Task, labeled: LabeledSet, problems: Problems) -> LabeledSet:
@@ -180,14 +196,6 @@ def _with_loss(task: Task, labeled: LabeledSet, problems: Problems) -> LabeledSe
         "can be measured on: they are not trained on"
     )
     return labeled.take(rows)
-
-
-def _pixels_sha256(images: NDArray[np.uint8]) -> str:
-    """Digest decoded images: a file may hold other pixels under the same name later."""
-    digest = hashlib.sha256(repr(images.shape).encode())
-    for image in images:  # one at a time: they may be on disk
-        digest.update(np.ascontiguousarray(image).data)
-    return digest.hexdigest()
 
 
 def _decoded(

@@ -75,6 +75,15 @@ def earlier_run(
     return before
 
 
+def refuse_other_images(run: Path, before: Checkpoint, images_sha256: str) -> None:
+    """Refuse to resume on images of the same names with other pixels."""
+    if before.images_sha256 != images_sha256:
+        raise CheckpointError(
+            f"{run}: was trained on other images of the same names (their pixels changed); "
+            "restore them, or train in another folder"
+        )
+
+
 def with_taps(settings: TrainSettings, network: TappedNetwork) -> TrainSettings:
     """Note the modules that the head reads in the settings."""
     return dataclasses.replace(settings, taps=tuple(tap.module for tap in network.taps))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -89,6 +90,14 @@ class TrainingData:
         """Return the data of these rows alone."""
         targets = [self.targets[row] for row in rows]
         return TrainingData(self.images[rows], targets, self.classes, self.sha256)
+
+
+def pixels_sha256(images: NDArray[Any]) -> str:
+    """Digest decoded images: a file may hold other pixels under the same name later."""
+    digest = hashlib.sha256(repr(images.shape).encode())
+    for image in images:  # one at a time: they may be on disk
+        digest.update(np.ascontiguousarray(image).data)
+    return digest.hexdigest()
 
 
 def seed_of(*words: int) -> int:

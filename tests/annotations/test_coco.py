@@ -35,6 +35,15 @@ def test_boxes_classes_and_crowds(tmp_path: Path, as_json: Write, coco: Any) -> 
     assert labels["b.jpg"].boxes.shape == (0, 4)
 
 
+def test_annotations_with_a_score_are_counted(tmp_path: Path, as_json: Write, coco: Any) -> None:
+    document, problems = coco(), Problems()
+    document["annotations"][0]["score"] = 0.7
+    path = as_json(tmp_path / "picks.json", document)
+    assert len(read_objects(path, problems)["a.jpg"].names) == 2
+    (note,) = problems.notes
+    assert note.startswith(f"{path}: 1 of 2 annotations have a score, as what a network finds")
+
+
 BROKEN: dict[str, tuple[str, int, str, Any, str, str]] = {
     "outside": ("annotations", 0, "bbox", [10, 5, 32, 10], "annotations[0].bbox", "outside the"),
     "in the slack": ("annotations", 0, "bbox", [40, 5, 1, 3], "annotations[0].bbox", "no area in"),

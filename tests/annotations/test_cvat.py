@@ -86,6 +86,14 @@ def test_ellipses_and_masks_become_boxes(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_what_a_network_found_is_counted(tmp_path: Path) -> None:
+    found, problems = GOOD.replace("manual", "auto"), Problems()
+    path = write_xml(tmp_path / "a.xml", found, found.replace('"cat"', '"dog"'))
+    assert read_objects(path, problems)["a.jpg"].names == ("cat", "dog")
+    (note,) = problems.notes
+    assert note.startswith(f"{path}: 2 of 3 shapes have the source 'auto', as what a network finds")
+
+
 def test_an_image_with_other_shapes_alone_is_not_background(tmp_path: Path) -> None:
     path = write_xml(tmp_path / "a.xml", '<polyline label="cat"/>')
     problems = Problems()

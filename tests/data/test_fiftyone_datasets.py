@@ -145,6 +145,20 @@ def test_an_export_is_read_without_the_package(tmp_path: Path) -> None:
     sample["ground_truth"] = Classification(label="dog").to_dict()
     path.write_text(json.dumps({"samples": [sample]}))
     assert read_class_labels(path, Problems()) == {"data/a.jpg": "dog"}
+    unclear = Classification(label=None).to_dict()
+    none = {**sample, "filepath": "data/c.jpg", "ground_truth": unclear}
+    path.write_text(json.dumps({"samples": [sample, none]}))
+    problems = Problems()
+    assert read_class_labels(path, problems) == {"data/a.jpg": "dog"}
+    assert any("1 samples have a label without a class" in note for note in problems.notes)
+    for samples, message in (
+        ([sample, {"ground_truth": None}], r"samples\[1\]: lacks its filepath"),
+        ([sample, "data/a.jpg"], r"samples\[1\]: lacks its filepath"),
+        ([sample, sample], "2 samples are of data/a.jpg; keep one"),
+    ):
+        path.write_text(json.dumps({"samples": samples}))
+        with pytest.raises(LabelError, match=message):
+            read_class_labels(path, Problems())
 
 
 def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,6 +51,12 @@ def test_a_mistake_in_the_file_is_named(
         change(project, old, new)
 
 
+def test_a_frozen_network_has_no_warm_start(project: Project) -> None:
+    change(project, "k = 5", "k = 5\nwarm_start = true")
+    with pytest.raises(SettingsError, match="warm_start and freeze: .*leave one of the two out"):
+        change(project, "lr = 0.05", "freeze = true")
+
+
 def test_init_checks_the_labels_and_leaves_nothing_behind(
     project: Project, pool: Path, labels: Path, tmp_path: Path
 ) -> None:

@@ -75,6 +75,19 @@ def test_what_is_given_stays_and_is_not_said() -> None:
     assert said == {"weights", "optimizer", "clip", "fresh_lr"}
 
 
+def test_a_rate_of_another_optimizer_is_noted() -> None:
+    for given, noted in (
+        ({"model": "convnext_tiny", "lr": 0.1}, True),
+        ({"model": "convnext_tiny", "lr": 2e-3}, False),
+        ({"model": "convnext_tiny", "lr": 0.1, "optimizer": "adamw"}, False),
+        ({"model": "resnet18-cifar", "lr": 0.1}, False),
+    ):
+        settings = resolve_settings("default", size=32, weights="none", **given)
+        lines = decide(get_task("classification"), settings, images(54)).lines
+        found = any("the rate 0.1 is 100 times what suits convnext" in line for line in lines)
+        assert found is noted
+
+
 @pytest.mark.parametrize(("count", "batch"), [(2, 2), (3, 3), (54, 54), (64, 64), (65, 64)])
 def test_a_batch_has_all_images_up_to_64(count: int, batch: int) -> None:
     assert decided(images(count)).batch_size == batch
@@ -83,8 +96,8 @@ def test_a_batch_has_all_images_up_to_64(count: int, batch: int) -> None:
 @pytest.mark.parametrize(
     ("count", "epochs"),
     [
-        (54, 200),  # one step each: the most epochs, and not 1,000
-        (640, 100),  # 10 steps each
+        (54, 100),  # one step each: the most epochs, and not 1,000
+        (800, 77),  # 13 steps each: 76.9
         (1000, 62),  # 16 steps each: 62.5
         (64000, 30),  # 1,000 steps each
     ],

@@ -193,6 +193,11 @@ def test_a_run_of_other_settings_data_or_network_is_not_resumed(
         lloss.fit(_model(), labeled, epochs=2, run=run, resume=True)
     with pytest.raises(CheckpointError, match="other labels"):
         lloss.fit(_model(), labeled.take(range(30)), epochs=1, run=run, resume=True)
+    lloss.fit(_depth(DepthLoss()), IMAGES, TARGETS, epochs=1, run=tmp_path / "floats")
+    with pytest.raises(CheckpointError, match="pixels changed"):
+        lloss.fit(
+            _depth(DepthLoss()), 1 - IMAGES, TARGETS, epochs=1, run=tmp_path / "floats", resume=True
+        )
     other = lloss.attach(TwoStages(), classes=CLASSES, size=8, hidden=4)
     with pytest.raises(CheckpointError, match="does not fit the network"):
         lloss.fit(other, labeled, epochs=1, run=run, resume=True)
@@ -203,7 +208,9 @@ def test_the_heads_gradient_reaches_the_network_in_the_epochs_that_it_may() -> N
     states = []
     for stop in (0, -1):
         model = _depth(DepthLoss())
-        lloss.fit(model, images, targets, epochs=1, gradient_stop=stop, head_weight=5.0)
+        # Not AdamW, whose first step is as long whatever the gradient.
+        options = {"optimizer": "sgd", "lr": 0.1, "epochs": 1, "head_weight": 5.0}
+        lloss.fit(model, images, targets, gradient_stop=stop, **options)
         states.append(model.network.state_dict()["up.weight"])
     assert not torch.equal(*states)
 
@@ -299,6 +306,8 @@ def test_mistakes_are_named(photos: Path) -> None:
     for options, message in (
         ({"size": 9}, "size: attach decides it"),
         ({"freeze": True}, "freeze: use lloss.fit_head"),
+        ({"loss_norm": "none"}, "loss_norm: attach decides it"),
+        ({"fresh_lr": 3.0}, "fresh_lr: fit does not know which layers"),
         ({"epoch": 9}, "fit: unknown setting 'epoch'"),
         ({"augment": "ssd"}, "classification has none, flip"),
     ):

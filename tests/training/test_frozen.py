@@ -203,7 +203,8 @@ def test_the_command_says_how_well_the_head_ranks(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    options = [*tiny_options, "--weights", frozen.weights, "--freeze"]
+    options = [*tiny_options, "--weights", frozen.weights, "--freeze", "--lr", "0.2"]
     result = call(capsys, "train", photos, *options, "-o", tmp_path / "run", code=0)
+    assert "no step of training, so without effect: " in result.err and "lr = 0.2" in result.err
     assert "held-out images right" in result.err
     assert result.out.endswith("checkpoint.pt: the trained head of a frozen network\n")
