@@ -2,9 +2,9 @@
 
     python benchmarks/bring_your_own.py --arrays FOLDER [--devkit DEVKIT] [--only NAME]
 
-Each network is first trained without lloss: 4,000 CIFAR-10 images, from random weights (a detector:
+Each network is first trained without lloss: 2,000 CIFAR-10 images, from random weights (a detector:
 BCCD's images). Then ``attach`` → ``fit_head`` on 1,000 other images → ``to_onnx`` → ``Scorer``, and
-the predicted losses of 4,000 further images are compared with the true ones. FOLDER holds
+the predicted losses of 2,000 further images are compared with the true ones. FOLDER holds
 ``train_images.npy``, ``train_labels.npy``, ``test_images.npy`` and ``test_labels.npy``; DEVKIT the
 ``VOCdevkit`` of a detection set. Networks of packages that are not installed are left out, and
 named. Prints a table row as each network ends; ``--out`` keeps them, and a row that is there
@@ -43,8 +43,8 @@ from lloss.training.labeled_batches import LabeledImages
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer")
 CLASSES += ("dog", "frog", "horse", "ship", "truck")
 SIZE = 64
-TRAIN, FIT, TEST = 4000, 1000, 4000
-EPOCHS, BATCH = 8, 64
+TRAIN, FIT, TEST = 2000, 1000, 2000
+EPOCHS, BATCH = 5, 64
 CELLS = ("Platelets", "RBC", "WBC")
 DETECTOR_EPOCHS = 15
 
