@@ -317,6 +317,31 @@ def test_mistakes_are_named(photos: Path) -> None:
         lloss.fit(_model(classes=["bright", "dark", "blue"]), labeled)
 
 
+@pytest.mark.parametrize("form", ["targets", "dataset", "loader"])
+@pytest.mark.parametrize(
+    ("images", "targets", "message"),
+    [
+        (IMAGES, [0, 1, 2, 3] * 2, "the label 3: the network has the classes bright, dark, r"),
+        (IMAGES, [0, 1, -1, 2] * 2, "the label -1: .* or by number from 0 to 2"),
+        (IMAGES, [0.5] * 8, r"targets float32 \[\d\]: give the number"),
+        (255 * IMAGES, [0, 1] * 4, "images float up to 25.: normalize them by mean and std"),
+        (torch.rand(8, 3, 9, 9), [0, 1] * 4, "9×9 pixels: the model is for 8×8"),
+    ],
+)
+def test_targets_and_images_that_are_not_of_the_model(
+    images: Tensor, targets: list[Any], message: str, form: str
+) -> None:
+    data: tuple[Any, ...] = images, targets
+    if form != "targets":
+        pairs = TensorDataset(images, torch.tensor(targets))
+        data = (pairs if form == "dataset" else DataLoader(pairs, 4),)
+    with pytest.raises(LabelError, match=message):
+        lloss.evaluate(_model(), *data)
+    if "pixels" not in message:  # training may change the size of images
+        with pytest.raises(LabelError, match=message):
+            lloss.fit(_model(), *data, epochs=1)
+
+
 def test_detection_is_trained_on_square_inputs_only() -> None:
     model = _model(size=(8, 12))
     model.task = "detection"
