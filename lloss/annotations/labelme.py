@@ -24,6 +24,7 @@ from lloss.annotations.boxes import (
 from lloss.annotations.boxes import check_turned_box as check_circle
 from lloss.annotations.json_fields import Name, PixelCount, Point, convert, load_json
 from lloss.annotations.problems import AnnotationError, Problems
+from lloss.errors import LabelError
 
 _OUTLINES = ("rectangle", "polygon", "mask", "oriented_rectangle")
 
@@ -51,7 +52,12 @@ class LabelMeParser:
 
     def parse(self, path: Path, name: str) -> ListedImage | None:
         """The objects of an image of this name; None where only points and lines mark any."""
-        record = convert(load_json(path), _Image, str(path))
+        try:
+            document = load_json(path)
+        except LabelError as error:  # of this image alone
+            what = str(error).removeprefix(str(path)).lstrip(":, ")
+            raise AnnotationError(str(path), what) from error
+        record = convert(document, _Image, str(path))
         height, width = record.imageHeight, record.imageWidth
         size = (int(height), int(width)) if height and width else None
         image, left_out = ListedImage(str(path), name, size), 0

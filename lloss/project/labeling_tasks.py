@@ -143,6 +143,12 @@ class TaskListWriter:
         how, model = self.settings, self.model
         if how.format == "yolo" and model.predictions:
             check_yolo(model.task)
+        unscored = model.predictions and model.task not in YOLO_TASKS
+        if how.min_score is not None and (unscored or not how.predictions):
+            raise SettingsError(
+                "min_score: is of the objects and joints of predictions, which this list has not; "
+                "leave it out"
+            )
         items = _by_image(self.pool.find(self.picks.ids))
         task = model.task or ("pose" if any(isinstance(i, CropItem) for i in items) else "")
         copied = how.copy_images or not all(_whole(item).file for item in items)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +28,7 @@ class FeatureCache:
     losses: Tensor
     images: int
     metrics: Tensor | None = None  # the task's figure on each image, float [images]
+    span: tuple[float, float] = (-1.0, 1.0)  # the least and the largest value of the images
 
     def rows(self, images: NDArray[np.int64]) -> Tensor:
         """Return the rows of these images and of their views."""
@@ -52,7 +54,7 @@ def run_network(
     inputs: list[list[Tensor]] = []
     losses: list[Tensor] = []
     metrics: list[Tensor] = []
-    images = 0
+    images, span = 0, (math.inf, -math.inf)
     with evaluating(model):
         for view in range(views + 1):
             for batch, targets in labeled.batches(view, seed):
@@ -63,9 +65,11 @@ def run_network(
                 inputs.append([*features.pooled, *summary])
                 if not view:
                     images += len(batch)
+                    span = min(span[0], float(batch.min())), max(span[1], float(batch.max()))
                     metric = model.objective.metric(features.output, targets)
                     metrics += [] if metric is None else [metric]
     if not losses:
         raise LabelError("no labeled image: give some")
     columns = [torch.cat(columns) for columns in zip(*inputs)]
-    return FeatureCache(columns, torch.cat(losses), images, torch.cat(metrics) if metrics else None)
+    joined = torch.cat(metrics) if metrics else None
+    return FeatureCache(columns, torch.cat(losses), images, joined, span)

@@ -142,7 +142,7 @@ def fit_cached_head(
         interval=accuracy_interval(*figures, folds=folds[held]),
         mean_loss=float(losses.mean()),
         metric=cache.metric,
-        notes=_notes(model, losses, cache.metric),
+        notes=_notes(model, losses, cache),
         folds=int(folds.max()) + 1,
     )
 
@@ -176,14 +176,21 @@ def _check(cache: FeatureCache, compare: HeadLoss) -> None:
         )
 
 
-def _notes(model: AttachedModel, losses: NDArray[np.float32], metric: float | None) -> list[str]:
+def _notes(model: AttachedModel, losses: NDArray[np.float32], cache: FeatureCache) -> list[str]:
     """Say where the images may be those of training, or not be prepared as for training."""
+    metric, (least, largest) = cache.metric, cache.span
     notes, small = [], float((losses < LEARNED * losses.max()).mean())
     if small >= MOST:
         notes.append(
             f"the network has nearly no loss on {small:.0%} of these images. If it was trained on "
             "them, the order of their losses is mostly noise: give images that it was not trained "
             "on, or more views"
+        )
+    if 0 <= least < largest <= 1 and any(model.preparation.mean):
+        notes.append(
+            "all values of the images are from 0 to 1, as before normalization: a scorer "
+            "normalizes them by mean and std of model.preparation; do so too, or attach with "
+            "mean=(0, 0, 0) and std=(1, 1, 1)"
         )
     if metric is not None and model.task == "classification":
         within = wilson(metric * len(losses), len(losses))

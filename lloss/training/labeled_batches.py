@@ -25,6 +25,7 @@ from lloss.tasks import get_task, task_names
 from lloss.tasks.task import Task
 from lloss.tasks.train_settings import TrainSettings
 from lloss.text.first_names import first_names
+from lloss.training.class_targets import known_classes, target_list
 from lloss.training.training_data import (
     Batches,
     Batching,
@@ -39,6 +40,9 @@ from lloss.training.training_data import (
 
 PIXELS = 256 * 64 * 64
 """Of a batch: feature maps are to fit a small memory."""
+
+FAR = 10
+"""So many times the largest normalized value come of pixels that are not normalized."""
 
 
 @dataclass(frozen=True)
@@ -76,23 +80,23 @@ class LabeledImages:
             return cls(model, _decoded_set(model, data, training, problems), get_task(model.task))
         mapped = isinstance(data, Dataset) and not isinstance(data, IterableDataset)
         if targets is None and mapped:
-            return cls(model, _DatasetExamples(data), OwnBatching(own))
+            return cls(model, _DatasetExamples(data), OwnBatching(own, model))
         if targets is None:
             if not isinstance(data, Iterable) or isinstance(data, (str, bytes, Mapping)):
                 raise LabelError(
                     f"a {type(data).__name__}: give a labeled set, images and targets, a dataset, "
                     "or a DataLoader"
                 )
-            return cls(model, None, OwnBatching(own), data)
+            return cls(model, None, OwnBatching(own, model), data)
         floats = isinstance(data, Tensor) and data.is_floating_point()
-        made = _targets(model, targets)
+        made = target_list(model, targets)
         examples = _Tensors(data.detach().cpu(), made) if floats else _decoded(model, data, made)
         if len(examples) != len(made):
             raise LabelError(
                 f"{len(examples)} images and {len(made)} targets: give one target per image"
             )
         known = model.task == "classification" and not floats
-        return cls(model, examples, get_task(model.task) if known else OwnBatching(own))
+        return cls(model, examples, get_task(model.task) if known else OwnBatching(own, model))
 
     @property
     def augmented(self) -> bool:
@@ -112,7 +116,7 @@ class LabeledImages:
     def source(self, settings: TrainSettings) -> BatchSource:
         """Return the batches to train on."""
         if self.examples is None:
-            return _LoaderBatches(self.loader, settings)
+            return _LoaderBatches(self.loader, settings, self.model)
         return Batches(self.batching, settings, self.examples)
 
     def batches(self, view: int = 0, seed: int = 0) -> Iterator[tuple[Tensor, Any]]:
@@ -125,7 +129,8 @@ class LabeledImages:
             if view:
                 raise SettingsError("views: a loader augments its images itself; leave views out")
             for batch in self.loader:
-                images, targets = _checked(batch)
+                images, targets = _checked(batch, self.model)
+                _refuse_size(images, self.model)
                 yield images.to(device), moved(targets, device)
             return
         preparation, generator = self.model.preparation, _generator(seed, view)
@@ -137,6 +142,8 @@ class LabeledImages:
             if view:
                 images, some = self._augmented(images, some, generator)
             images = images if images.is_floating_point() else normalize(images)
+            _refuse_size(images, self.model)
+            _refuse_pixels(images, self.model)
             yield images.to(device), moved(self.batching.collate(some), device)
 
     def _augmented(
@@ -161,7 +168,8 @@ class OwnBatching:
     Without a task, or its functions, torch's collation, and no augmentation.
     """
 
-    task: Any = None
+    task: Any
+    model: AttachedModel
 
     @property
     def augments(self) -> bool:
@@ -176,6 +184,8 @@ class OwnBatching:
         generator: torch.Generator,
     ) -> tuple[Tensor, list[Any]]:
         """Let the task change them; refuse a result that the network cannot be trained on."""
+        if images.is_floating_point():
+            _refuse_pixels(images, self.model)
         if not self.augments:
             return images, targets
         found, of = self.task.augment(images, targets, generator), type(self.task).__name__
@@ -194,7 +204,8 @@ class OwnBatching:
 
     def collate(self, targets: Sequence[Any]) -> Any:
         """Let the task make one batch of them, or stack them."""
-        return (getattr(self.task, "collate", None) or default_collate)(list(targets))
+        made = (getattr(self.task, "collate", None) or default_collate)(list(targets))
+        return known_classes(self.model, made)
 
 
 @dataclass(frozen=True)
@@ -239,7 +250,7 @@ class _LoaderBatches:
     it is seeded by epoch and step, so that a resumed run sees the same batches.
     """
 
-    def __init__(self, loader: Any, settings: TrainSettings) -> None:
+    def __init__(self, loader: Any, settings: TrainSettings, model: AttachedModel) -> None:
         try:
             self.steps = len(loader)
         except TypeError as error:
@@ -249,7 +260,7 @@ class _LoaderBatches:
             ) from error
         if not self.steps:
             raise LabelError("the loader has no batch; give labeled images")
-        self.loader, self.settings = loader, settings
+        self.loader, self.settings, self.model = loader, settings, model
         self.images = self.steps * (getattr(loader, "batch_size", None) or 1)
 
     def stream(
@@ -273,7 +284,7 @@ class _LoaderBatches:
                     raise LabelError(
                         f"the loader ended after {step} batches, its length is {self.steps}"
                     ) from None
-            images, targets = _checked(batch)
+            images, targets = _checked(batch, self.model)
             if len(images) < 2:
                 raise LabelError(
                     "the loader has a batch of one image, which the head cannot compare with "
@@ -282,7 +293,7 @@ class _LoaderBatches:
             yield images, targets
 
 
-def _checked(batch: Any) -> tuple[Tensor, Any]:
+def _checked(batch: Any, model: AttachedModel) -> tuple[Tensor, Any]:
     pair = isinstance(batch, (tuple, list)) and len(batch) == 2
     if not pair or not isinstance(batch[0], Tensor) or batch[0].ndim != 4:
         raise LabelError(
@@ -294,7 +305,29 @@ def _checked(batch: Any) -> tuple[Tensor, Any]:
             f"a loader of images {_kind(batch[0])}: give float [B, 3, H, W], normalized by the "
             "model's preparation"
         )
-    return batch[0], batch[1]
+    _refuse_pixels(batch[0], model)
+    return batch[0], known_classes(model, batch[1])
+
+
+def _refuse_size(images: Tensor, model: AttachedModel) -> None:
+    """Refuse images that a scorer would show the network at another size."""
+    spec, (height, width) = model.preparation.image, images.shape[2:]
+    if (height, width) != (spec.height, spec.width):
+        raise LabelError(
+            f"images of {height}×{width} pixels: the model is for {spec.height}×{spec.width}; "
+            "resize them, or attach with their size"
+        )
+
+
+def _refuse_pixels(images: Tensor, model: AttachedModel) -> None:
+    """Refuse images float [B, 3, H, W] that are not normalized."""
+    how = model.preparation
+    usual = max(max(mean, 1 - mean) / std for mean, std in zip(how.mean, how.std))
+    if (largest := float(images.abs().max())) > FAR * usual:
+        raise LabelError(
+            f"images float up to {largest:.3g}: normalize them by mean and std of "
+            "model.preparation, or give uint8 [N, H, W, 3]"
+        )
 
 
 def _kind(value: Any) -> str:
@@ -307,20 +340,6 @@ def _kind(value: Any) -> str:
 
 def _generator(seed: int, view: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed_of(seed, view))
-
-
-def _targets(model: AttachedModel, targets: Any) -> Sequence[Any]:
-    """One target per image; of a classifier the indices of the classes that are named."""
-    if not hasattr(targets, "__len__") or not hasattr(targets, "__getitem__"):
-        raise LabelError(f"targets: a {type(targets).__name__}; give one per image, in a list")
-    if model.task != "classification" or not len(targets) or not isinstance(targets[0], str):
-        return targets  # type: ignore[no-any-return]
-    places = {name: place for place, name in enumerate(model.classes)}
-    if unknown := [name for name in targets if name not in places]:
-        raise LabelError(
-            f"the label {unknown[0]!r}: the network has the classes {', '.join(model.classes[:9])}"
-        )
-    return [places[name] for name in targets]
 
 
 def _decoded_set(

@@ -75,3 +75,13 @@ def test_a_broken_file_is_named(
     problems = Problems(skip=True)
     assert read_objects(tmp_path, problems) == {}
     assert problems.unusable == {str(tmp_path): {"a"}}
+
+
+def test_a_file_that_is_not_json_is_left_out(tmp_path: Path, as_json: Write) -> None:
+    as_json(tmp_path / "a.json", image(shape("rectangle", [30, 15], [10, 5])))
+    (tmp_path / "b.json").write_text("{")
+    with pytest.raises(LabelError, match="b.json: line 1: is not JSON.*--skip-bad"):
+        read_objects(tmp_path, Problems())
+    problems = Problems(skip=True)
+    assert list(read_objects(tmp_path, problems)) == ["a"]
+    assert problems.unusable == {str(tmp_path): {"b"}}

@@ -71,6 +71,9 @@ def test_the_list_has_images_alone_where_no_predictions_are(
     assert "without predictions" not in result.err
     document = json.loads(out.read_text())
     assert document["annotations"] == [] and len(document["categories"]) == 3
+    for more in ([], ["--no-predictions"]):
+        result = call(capsys, *words, *more, "--min-score", 0.5, code=2)
+        assert "min_score: is of the objects and joints of predictions" in result.err
     (cycle / "model.onnx").rename(cycle / "moved.onnx")
     result = call(capsys, *words, code=0)
     assert re.search(

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 import lloss
+from lloss.annotations import Problems
 from lloss.errors import CheckpointError, InterruptedRunError, LabelError, SettingsError
 from lloss.modeling.attached_model import AttachedModel
 from lloss.tasks import get_task
@@ -44,6 +45,18 @@ def test_network_and_head_are_trained_in_place(photos: Path) -> None:
     assert model.network is network and not any(m.training for m in model.modules())
     after = model.state_dict()
     assert not any(torch.equal(value, after[name]) for name, value in before.items())
+
+
+def test_few_steps_are_noted() -> None:
+    problems = Problems()
+    lloss.fit(_model(), PIXELS, [0, 1] * 4, epochs=2, problems=problems)
+    assert problems.notes == []  # without batch norm
+    model = lloss.attach(
+        nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 3)),
+        size=8, taps=["1"],
+    )  # fmt: skip
+    lloss.fit(model, PIXELS, [0, 1] * 4, epochs=2, problems=problems)
+    assert [note.partition(" for")[0] for note in problems.notes] == ["few steps (2)"]
 
 
 def test_the_same_seed_trains_the_same_network(photos: Path) -> None:
@@ -315,6 +328,31 @@ def test_mistakes_are_named(photos: Path) -> None:
             lloss.fit(_model(), labeled, **options)
     with pytest.raises(LabelError, match="'red'"):
         lloss.fit(_model(classes=["bright", "dark", "blue"]), labeled)
+
+
+@pytest.mark.parametrize("form", ["targets", "dataset", "loader"])
+@pytest.mark.parametrize(
+    ("images", "targets", "message"),
+    [
+        (IMAGES, [0, 1, 2, 3] * 2, "the label 3: the network has the classes bright, dark, r"),
+        (IMAGES, [0, 1, -1, 2] * 2, "the label -1: .* or by number from 0 to 2"),
+        (IMAGES, [0.5] * 8, r"targets float32 \[\d\]: give the number"),
+        (255 * IMAGES, [0, 1] * 4, "images float up to 25.: normalize them by mean and std"),
+        (torch.rand(8, 3, 9, 9), [0, 1] * 4, "9×9 pixels: the model is for 8×8"),
+    ],
+)
+def test_targets_and_images_that_are_not_of_the_model(
+    images: Tensor, targets: list[Any], message: str, form: str
+) -> None:
+    data: tuple[Any, ...] = images, targets
+    if form != "targets":
+        pairs = TensorDataset(images, torch.tensor(targets))
+        data = (pairs if form == "dataset" else DataLoader(pairs, 4),)
+    with pytest.raises(LabelError, match=message):
+        lloss.evaluate(_model(), *data)
+    if "pixels" not in message:  # training may change the size of images
+        with pytest.raises(LabelError, match=message):
+            lloss.fit(_model(), *data, epochs=1)
 
 
 def test_detection_is_trained_on_square_inputs_only() -> None:

@@ -263,3 +263,12 @@ def test_losses_that_teach_nothing_are_refused(losses: Any, message: str) -> Non
     model = lloss.attach(_Bright(), task=Own(), size=8)
     with pytest.raises((SettingsError, LabelError), match=message):
         lloss.fit_head(model, _images(30), torch.rand(30) + 0.1)
+
+
+@pytest.mark.parametrize(("shift", "noted"), [(0.0, True), (-0.5, False)])
+def test_images_that_look_as_before_normalization_are_noted(shift: float, noted: bool) -> None:
+    images = torch.from_numpy(_images()).permute(0, 3, 1, 2) / 255 + shift
+    for mean, expected in (((0.5, 0.5, 0.5), noted), ((0, 0, 0), False)):
+        fit = lloss.fit_head(_model(mean=mean, std=(1, 1, 1)), images, torch.zeros(80).long())
+        found = [note for note in fit.notes if "from 0 to 1, as before normalization" in note]
+        assert bool(found) is expected
