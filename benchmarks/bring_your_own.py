@@ -142,6 +142,9 @@ def train(network: nn.Module, data: Data, mean: Any, std: Any, name: str) -> Non
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, EPOCHS * batches)
     generator = torch.Generator().manual_seed(0)
     network.train()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 0.1  # torchvision's .01 for MobileNetV3 is for longer trainings
     for _ in tqdm(range(EPOCHS), f"train {name}", disable=None, leave=False):
         for rows in torch.randperm(len(data.images), generator=generator).split(BATCH)[:batches]:
             images = torch.from_numpy(data.images[rows.numpy()])

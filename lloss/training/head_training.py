@@ -21,6 +21,10 @@ LEARNING_RATE, WEIGHT_DECAY = 1e-3, 1e-2
 FLAT = 0.01
 """Channels that vary less than this share of the mean deviation are scaled no further."""
 
+STEADY = 1e-3
+"""Nor are channels that vary less than this share of the map's own size: float32 computes it to some
+1e-6, and another engine would disagree about what is scaled up further."""
+
 
 def train_head(
     head: LossPredictionHead, cache: FeatureCache, rows: Tensor, compare: HeadLoss, seed: int
@@ -107,8 +111,8 @@ def _fresh(head: LossPredictionHead, seed: int) -> LossPredictionHead:
 def scale_of(values: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and deviation of each channel; one that hardly varies gets the smallest that counts."""
     std = values.std(0, correction=0)
-    floor = std.mean() * FLAT
-    return values.mean(0), std.clamp(min=float(floor) or 1.0)
+    floor = max(float(std.mean()) * FLAT, float(values.square().mean().sqrt()) * STEADY)
+    return values.mean(0), std.clamp(min=floor or 1.0)
 
 
 def unscale(layer: nn.Linear, mean: Tensor, std: Tensor) -> None:

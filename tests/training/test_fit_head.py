@@ -21,7 +21,7 @@ from lloss.modeling.attached_model import AttachedModel
 from lloss.training import head_training
 from lloss.training.feature_cache import run_network
 from lloss.training.fit_head import HeadFit
-from lloss.training.head_training import folds_of, train_head
+from lloss.training.head_training import folds_of, scale_of, train_head
 from lloss.training.labeled_batches import LabeledImages
 
 from ..outside_networks import DepthLoss, DepthNet, TwoStages
@@ -272,3 +272,11 @@ def test_images_that_look_as_before_normalization_are_noted(shift: float, noted:
         fit = lloss.fit_head(_model(mean=mean, std=(1, 1, 1)), images, torch.zeros(80).long())
         found = [note for note in fit.notes if "from 0 to 1, as before normalization" in note]
         assert bool(found) is expected
+
+
+def test_noise_of_float32_in_a_map_is_not_scaled_up() -> None:
+    values = torch.full((100, 8), 0.14) + 2e-6 * torch.randn(100, 8)  # of a network gone dead
+    mean, std = scale_of(values)
+    assert float(((values - mean) / std).abs().max()) < 0.1
+    mean, std = scale_of(0.14 + 0.01 * torch.randn(100, 8))
+    assert float(std.max()) < 0.02
