@@ -22,8 +22,8 @@ FLAT = 0.01
 """Channels that vary less than this share of the mean deviation are scaled no further."""
 
 STEADY = 1e-3
-"""Nor are channels that vary less than this share of the map's own size: float32 computes it to some
-1e-6, and another engine would disagree about what is scaled up further."""
+"""Nor are channels that vary less than this share of the map's own size: float32 computes it to
+some 1e-6, and another engine would disagree about what is scaled up further."""
 
 
 def train_head(
