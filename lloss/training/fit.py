@@ -19,7 +19,7 @@ from lloss.annotations import Problems
 from lloss.data.image_overlap import traces
 from lloss.data.labeled_set import LabeledSet
 from lloss.errors import SettingsError
-from lloss.modeling.attached_model import AttachedModel
+from lloss.modeling.attached_model import AttachedModel, refuse_unattached
 from lloss.modeling.head_losses import HEAD_LOSSES
 from lloss.tasks import get_task, task_names
 from lloss.tasks.recipes import BY_OPTIMIZER, recipe_of
@@ -95,6 +95,7 @@ def fit(
             or another network.
         InterruptedRunError: Ctrl-C; the run's folder holds the state.
     """
+    refuse_unattached(model)
     if resume and run is None:
         raise SettingsError("resume: give the run's folder as run=")
     wanted = _settings(model, settings)

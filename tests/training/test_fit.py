@@ -47,6 +47,15 @@ def test_network_and_head_are_trained_in_place(photos: Path) -> None:
     assert not any(torch.equal(value, after[name]) for name, value in before.items())
 
 
+def test_a_bare_network_is_to_be_attached_and_only_once() -> None:
+    network: Any = TwoStages()
+    for use in (lloss.fit, lloss.fit_head, lloss.evaluate):
+        with pytest.raises(SettingsError, match="a TwoStages: give a model from lloss.attach"):
+            use(network, PIXELS, [0, 1] * 4)
+    with pytest.raises(SettingsError, match="an AttachedModel: attach to its .network"):
+        lloss.attach(_model(), classes=CLASSES, size=8)
+
+
 def test_few_steps_are_noted() -> None:
     problems = Problems()
     lloss.fit(_model(), PIXELS, [0, 1] * 4, epochs=2, problems=problems)
