@@ -15,7 +15,8 @@ from lloss.images.decode import ImageSpec
 from lloss.statistics.loss_distribution import LossReference
 
 KEY = "lloss.manifest"
-FORMAT = 1
+FORMATS = 1, 2
+"""Formats that are read; 2 has a grey other than black around the image, which 1 did not know."""
 INPUT = "images"
 EMBEDDING = "embedding"
 PRETRAINED_EMBEDDING = "pretrained_embedding"
@@ -54,7 +55,8 @@ class Manifest:
 
     def to_json(self) -> str:
         """One JSON object, for the file's metadata."""
-        return json.dumps({"format": FORMAT, **msgspec.to_builtins(self)}, ensure_ascii=False)
+        version = FORMATS[bool(self.image.fill)]
+        return json.dumps({"format": version, **msgspec.to_builtins(self)}, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str, where: str) -> Manifest:
@@ -62,9 +64,9 @@ class Manifest:
         try:
             fields = json.loads(text)
             version = fields.pop("format")
-            if version != FORMAT:
+            if version not in FORMATS:
                 raise ModelFileError(
-                    f"{where}: its manifest is of format {version}, this lloss reads {FORMAT}; "
+                    f"{where}: its manifest is of format {version}, this lloss reads {FORMATS}; "
                     "update lloss or export again"
                 )
             return msgspec.convert(fields, cls)

@@ -98,6 +98,13 @@ def test_weights_in_another_file_are_refused_and_not_read(tmp_path: Path) -> Non
         read_manifest(foreign(tmp_path / "reaching.onnx", weight))
 
 
+def test_a_grey_border_needs_a_version_that_knows_it(onnx_file: Path) -> None:
+    manifest = read_manifest(onnx_file)
+    grey = dataclasses.replace(manifest, image=dataclasses.replace(manifest.image, fill=114))
+    assert [json.loads(m.to_json())["format"] for m in (manifest, grey)] == [1, 2]
+    assert Manifest.from_json(grey.to_json(), "m.onnx").image.fill == 114
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,7 +51,7 @@ def open_dataset(uri: str, create: bool = False) -> tuple[Any, Any]:
     if Path(name).is_dir():
         remedy = "give its folder of images as the pool, and --labels with its samples.json"
         raise PoolError(f"{uri}: is a folder; {remedy}")
-    try:
+    with using_database(uri):
         import fiftyone  # an optional package, which starts a database
 
         names = fiftyone.list_datasets()
@@ -58,13 +59,20 @@ def open_dataset(uri: str, create: bool = False) -> tuple[Any, Any]:
             return fiftyone.load_dataset(name), fiftyone
         if create:
             return fiftyone.Dataset(name), fiftyone
+    known = first_names(names) or "no dataset"
+    raise PoolError(f"{uri}: FiftyOne has no dataset {name!r}; it has {known}")
+
+
+@contextlib.contextmanager
+def using_database(uri: str) -> Iterator[None]:
+    """Turn what FiftyOne and its database raise into one line on ``uri``."""
+    try:
+        yield
     except ImportError as error:
         raise MissingExtraError(uri, "fiftyone", "fiftyone") from error
     except Exception as error:  # of the database's process, or of its client
         reason = " ".join(str(error).split())[:200]
         raise PoolError(f"{uri}: FiftyOne's database cannot be used: {reason}") from error
-    known = first_names(names) or "no dataset"
-    raise PoolError(f"{uri}: FiftyOne has no dataset {name!r}; it has {known}")
 
 
 def name_and_field(uri: str) -> tuple[str, str]:

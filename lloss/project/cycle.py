@@ -281,7 +281,7 @@ class _Cycle:
 
     def _evaluate(self, checkpoint: Checkpoint) -> dict[str, Any] | None:
         if self.held_out is None:
-            self.say("no held-out images, so nothing is measured (see test and holdout)")
+            self.say("no held-out images: neither the model nor its ranking is measured (see test)")
             return None
         path = self.folder / EVALUATION
         if not path.exists():

@@ -13,7 +13,7 @@ from lloss.annotations.label_types import ObjectLabel, PersonLabel
 from lloss.annotations.prediction import ClassMask, Prediction
 from lloss.annotations.task_lists.task_list import TaskList
 from lloss.errors import PoolError
-from lloss.pools.fiftyone_pool import open_dataset
+from lloss.pools.fiftyone_pool import open_dataset, using_database
 from lloss.pools.uri import is_url
 
 TAG = "lloss"
@@ -48,14 +48,17 @@ def write_fiftyone(tasks: TaskList, source: str) -> list[str]:
         found = [pick.prediction for pick in image.picks if pick.prediction is not None]
         rows.append(_Row(path, first.rank, first.score, found, image.size))
     dataset, fiftyone = open_dataset(source, create=True)
-    ids = _sample_ids(dataset)
-    dataset.persistent = dataset.persistent or not ids  # keep one that was created now
-    missing = [row.path for row in rows if row.path not in ids]
-    if missing:
-        dataset.add_samples([fiftyone.Sample(filepath=path) for path in missing], progress=False)
+    with using_database(source):
         ids = _sample_ids(dataset)
-    _write(dataset, fiftyone, {ids[row.path]: row for row in rows})
-    _describe(dataset, fiftyone, tasks)
+        dataset.persistent = dataset.persistent or not ids  # keep one that was created now
+        missing = [row.path for row in rows if row.path not in ids]
+        if missing:
+            dataset.add_samples(
+                [fiftyone.Sample(filepath=path) for path in missing], progress=False
+            )
+            ids = _sample_ids(dataset)
+        _write(dataset, fiftyone, {ids[row.path]: row for row in rows})
+        _describe(dataset, fiftyone, tasks)
     added = f"; {len(missing)} of them were not in it and are added" if missing else ""
     return [f"{source}: {len(rows)} samples have the tag {TAG!r} and {', '.join(FIELDS)}{added}"]
 

@@ -15,6 +15,7 @@ from lloss.annotations.prediction import ClassMask, Prediction, found_objects
 from lloss.annotations.task_lists.task_list import ListedPick, TaskImage, TaskList
 from lloss.errors import PoolError
 from lloss.images.decode import Raw
+from lloss.pools.fiftyone_pool import using_database
 from lloss.project.fiftyone_list import write_fiftyone
 from lloss.project.project import Project
 from tests.command_line import call
@@ -113,3 +114,9 @@ def test_a_selection_is_written_by_its_name(
     assert "has a format of its own: leave --format out" in result.err
     result = call(capsys, *words, "-o", "fiftyone:picks", "--copy-images", code=2)
     assert "copy_images: a dataset of FiftyOne has no copies; leave it out" in result.err
+
+
+def test_a_database_that_fails_is_named() -> None:
+    with pytest.raises(PoolError, match="fiftyone:cells: FiftyOne's database cannot.*: gone"):
+        with using_database("fiftyone:cells"):
+            raise OSError("gone")
