@@ -26,7 +26,7 @@ from lloss.errors import ImageError, LlossError, ParityError, PoolError, Setting
 from lloss.files import atomic_write
 from lloss.images.decode import ImageSpec
 from lloss.manifest import KEY, PRECISIONS, PRETRAINED_EMBEDDING, Manifest
-from lloss.modeling.attached_model import AttachedModel
+from lloss.modeling.attached_model import AttachedModel, refuse_unattached
 from lloss.pools.in_memory_pool import pool_of
 from lloss.training.checkpoint import Checkpoint
 
@@ -121,8 +121,7 @@ def to_onnx(
         PoolError: no image of the sample can be read, or a pool is too small.
         SettingsError: an unknown precision, or one below fp32 without ``pool``.
     """
-    if not isinstance(model, AttachedModel):
-        raise SettingsError(f"a {type(model).__name__}: give a model from lloss.attach")
+    refuse_unattached(model)
     reduced = make_reduction(precision, pool, **reduction)
     if sample is None and pool is None:
         raise SettingsError("sample: give images to check the export on, such as the pool to score")

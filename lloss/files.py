@@ -31,7 +31,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     try:
         if path.exists() and not (path.is_file() or path.is_dir()):
             raise LlossError(
-                f"{path}: is no file but a device, which writing would replace; name a file"
+                f"{path}: is a device, which a file would replace; choose another name"
             )
         path.parent.mkdir(parents=True, exist_ok=True)
         yield aside

@@ -145,6 +145,6 @@ def test_locking_makes_a_missing_folder_and_removes_it_if_nothing_came_of_it(
 
 
 def test_a_device_is_not_replaced() -> None:
-    with pytest.raises(LlossError, match=r"^/dev/null: is no file but a device"):
+    with pytest.raises(LlossError, match=r"^/dev/null: is a device"):
         write_text(Path("/dev/null"), "x")
     assert Path("/dev/null").is_char_device()

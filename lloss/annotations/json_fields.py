@@ -35,6 +35,8 @@ def convert(entry: Any, kind: type[T], where: str) -> T:
     """Convert an entry to a record; an error names the place and the value of the field."""
     try:
         return msgspec.convert(entry, kind, dec_hook=_to_name)
+    except UnicodeEncodeError:
+        raise AnnotationError(where, "a text has half of a character") from None
     except msgspec.ValidationError as error:
         what, _, path = str(error).rstrip("`").partition(" - at `$")
         if missing := re.search(r"required field `(\w+)", what):

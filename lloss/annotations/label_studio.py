@@ -67,7 +67,7 @@ class Annotation(msgspec.Struct, frozen=True):
             for name in names
         ]
 
-    def controls(self) -> Iterator[tuple[Any, list[Any]]]:
+    def controls(self) -> Iterator[tuple[str, list[Any]]]:
         """The name of each control of the whole image, and what is chosen there."""
         for item in self.result:
             if isinstance(item, dict) and item.get("type") == "choices":
@@ -75,7 +75,7 @@ class Annotation(msgspec.Struct, frozen=True):
                 # A region's has coordinates as well.
                 if isinstance(value, dict) and value.keys() == {"choices"}:
                     names = value["choices"]
-                    yield item.get("from_name"), names if isinstance(names, list) else []
+                    yield str(item.get("from_name")), names if isinstance(names, list) else []
 
     def choice(self, control: str | None = None) -> str:
         """The class of the whole image; "" when there is not exactly one choice."""

@@ -59,8 +59,7 @@ def parse_masks(document: Any, origin: str, problems: Problems) -> Iterator[Stud
         image = ListedImage(some[-1].where, name, None)
         with problems.skipping(origin, name):
             layers = []
-            for where, item in regions_of(some[-1]):
-                kind = item.get("type") if isinstance(item, dict) else None
+            for where, kind, item in regions_of(some[-1]):
                 if kind != _BRUSH and kind not in _OUTLINES:
                     known = ", ".join((_BRUSH, *_OUTLINES))
                     raise AnnotationError(where, f"is of the type {kind!r}; masks are {known}")

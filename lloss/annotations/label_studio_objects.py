@@ -72,9 +72,8 @@ def parse_regions(
     converted = Counter[str]()
     for name, some in read_annotations(document, origin, problems, name_of).items():
         image = ListedImage(some[-1].where, name, None)
-        for where, item in regions_of(some[-1]):
+        for where, kind, item in regions_of(some[-1]):
             with image.objects.skipping(problems):
-                kind = item.get("type") if isinstance(item, dict) else None
                 if kind not in BOXES:
                     known = ", ".join(sorted(BOXES))
                     raise AnnotationError(where, f"is of the type {kind!r}; objects are {known}")
@@ -106,8 +105,8 @@ def parse_keypoints(document: Any, origin: str, problems: Problems) -> Iterator[
 
 def _keypoints(placed: Placed, image: ListedImage) -> dict[str, tuple[float, float]]:
     joints: dict[str, tuple[float, float]] = {}
-    for where, item in regions_of(placed):
-        if not isinstance(item, dict) or item.get("type") != KEYPOINT:
+    for where, kind, item in regions_of(placed):
+        if kind != KEYPOINT:
             continue
         region = sized_region(item, image, where)
         point = convert(region.value, _Keypoint, f"{where}.value")

@@ -84,11 +84,12 @@ class Region(msgspec.Struct):
     image_rotation: Coordinate | None = None
 
 
-def regions_of(placed: Placed) -> Iterator[tuple[str, Any]]:
-    """Place and fields of what is marked on the image."""
+def regions_of(placed: Placed) -> Iterator[tuple[str, str, Any]]:
+    """Place, type and fields of what is marked on the image."""
     for index, item in enumerate(placed.annotation.result):
-        if not isinstance(item, dict) or item.get("type") not in _NOT_REGIONS:
-            yield f"{placed.where}.result[{index}]", item
+        kind = str(item.get("type")) if isinstance(item, dict) else ""
+        if kind not in _NOT_REGIONS:
+            yield f"{placed.where}.result[{index}]", kind, item
 
 
 def sized_region(item: Any, image: ListedImage, where: str) -> Region:

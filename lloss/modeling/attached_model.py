@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from lloss.errors import SettingsError
 from lloss.images.decode import ImageSpec
 from lloss.modeling.network import TappedNetwork
 from lloss.modeling.objective import Objective, one_per_image
@@ -22,6 +23,12 @@ class Preparation:
     image: ImageSpec  # how it is decoded and resized
     mean: tuple[float, ...]  # of the channels in 0..1, subtracted
     std: tuple[float, ...]  # of the channels, divided by
+
+
+def refuse_unattached(model: Any) -> None:
+    """Raise SettingsError for what is not a model of ``lloss.attach``, such as a bare network."""
+    if not isinstance(model, AttachedModel):
+        raise SettingsError(f"a {type(model).__name__}: give a model from lloss.attach")
 
 
 class AttachedModel(nn.Module):

@@ -10,6 +10,24 @@ from lloss.data.id_matching import Matches
 from lloss.data.image_overlap import trace
 from lloss.data.labeled_set import LabeledSet
 
+_TRAINING = ("model", "weights", "size", "optimizer", "lr", "freeze")
+"""Settings by which the figures of two cycles differ, besides their labels. Epochs and batches grow
+with the labels."""
+
+
+def note_training(before: Mapping[str, Any], now: Mapping[str, Any], problems: Problems) -> None:
+    """Note settings of training that are not those of the cycle before, such as automatic ones."""
+    changed = [
+        f"{name} = {before[name]!r} (now {now[name]!r})"
+        for name in _TRAINING
+        if name in before and before[name] != now[name]
+    ]
+    if changed:
+        problems.note(
+            f"the cycle before was trained with {', '.join(changed)}: the figures of the two "
+            "differ by that too"
+        )
+
 
 def content_hashes(labeled: LabeledSet) -> dict[str, str]:
     """Hash the content of each image, by id; leave out unreadable images and remote objects."""

@@ -33,7 +33,7 @@ from lloss.export.pool_sample import ReferenceSample
 from lloss.files import sweep, write_json
 from lloss.manifest import Manifest, read_manifest
 from lloss.pools import Pool, SubsetPool
-from lloss.project.changes import content_hashes, note_changes
+from lloss.project.changes import content_hashes, note_changes, note_training
 from lloss.project.labeling_tasks import (
     SUFFIXES,
     TaskListSettings,
@@ -195,6 +195,8 @@ class _Cycle:
     def run(self, at_most: bool) -> Summary:
         """Run the steps that are not done yet."""
         checkpoint = self._train()
+        if self.done:
+            note_training(self._training_before(), checkpoint.settings.as_dict(), self.problems)
         evaluation = self._evaluate(checkpoint)
         pool = self.project.open_pool()
         excluded = self.project.test_ids(pool, self.held_out, self.problems)
@@ -269,6 +271,13 @@ class _Cycle:
                 f"{error}. Change the settings under [train] in {self.project.root / FILE}, "
                 f"remove {self.folder} and run the same command again"
             ) from error
+
+    def _training_before(self) -> dict[str, Any]:
+        """The settings of the cycle before; of earlier versions those of its start."""
+        with contextlib.suppress(ProjectError):
+            last = self.project.cycles / f"{self.number - 1:03d}"
+            return self.done[-1].training or _at_start(last, self.project).train.as_dict()
+        return {}
 
     def _evaluate(self, checkpoint: Checkpoint) -> dict[str, Any] | None:
         if self.held_out is None:

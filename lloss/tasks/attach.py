@@ -76,6 +76,8 @@ def attach(
             map, or the network's output does not fit the task.
     """
     check_kind("keep_embedding", keep_embedding, Embedding)
+    if isinstance(network, AttachedModel):
+        raise SettingsError("an AttachedModel: attach to its .network, for another head")
     known = get_task(task) if isinstance(task, str) else None
     network = _built(network, classes) if isinstance(network, str) else network
     detector = _detector(network, known, classes)

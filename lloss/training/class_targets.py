@@ -22,7 +22,7 @@ def target_list(model: AttachedModel, targets: Any) -> Sequence[Any]:
     if model.task != "classification" or not len(targets):
         return targets  # type: ignore[no-any-return]
     if not any(isinstance(name, str) for name in targets):
-        return known_classes(model, targets)  # type: ignore[no-any-return]
+        return known_classes(model, targets).cpu()  # type: ignore[no-any-return]
     places = {name: place for place, name in enumerate(model.classes)}
     if unknown := [name for name in targets if name not in places]:
         raise _unknown(model, unknown[0])

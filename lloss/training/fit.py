@@ -19,7 +19,7 @@ from lloss.annotations import Problems
 from lloss.data.image_overlap import traces
 from lloss.data.labeled_set import LabeledSet
 from lloss.errors import SettingsError
-from lloss.modeling.attached_model import AttachedModel
+from lloss.modeling.attached_model import AttachedModel, refuse_unattached
 from lloss.modeling.head_losses import HEAD_LOSSES
 from lloss.modeling.network_checks import check_trainable
 from lloss.tasks import get_task, task_names
@@ -28,6 +28,7 @@ from lloss.tasks.train_settings import AUTOMATIC, TrainSettings
 from lloss.training.attached_evaluation import ModelEvaluation, measure_model
 from lloss.training.checkpoint import Checkpoint
 from lloss.training.decisions import epochs_of
+from lloss.training.divergence import few_steps_note
 from lloss.training.labeled_batches import LabeledImages
 from lloss.training.run_folder import (
     METRICS,
@@ -82,7 +83,7 @@ def fit(
             ``metrics.jsonl``.
         resume: continue the run in the folder, which may be finished, or not begun; the model gets
             its weights. Of a dataset or a loader only the number of images is compared.
-        problems: receives notes on the images.
+        problems: receives notes on the images, and on few steps.
         settings: those of ``lloss train``, such as ``epochs``, ``lr``, ``gradient_stop`` and
             ``augment``; by default AdamW at 0.0003, batches of 64 images at most, and epochs of
             1,000 steps in all, but at least 30.
@@ -95,6 +96,7 @@ def fit(
             or another network.
         InterruptedRunError: Ctrl-C; the run's folder holds the state.
     """
+    refuse_unattached(model)
     if resume and run is None:
         raise SettingsError("resume: give the run's folder as run=")
     wanted = _settings(model, settings)
@@ -104,6 +106,8 @@ def fit(
     _refuse_ignored(labeled, settings)
     wanted = _with_epochs(wanted, labeled)
     source = labeled.source(wanted)
+    if problems is not None:
+        problems.note(few_steps_note(model, wanted.epochs * source.steps))
     measured = None if validation is None else _opened(model, validation)
 
     def observe() -> dict[str, float]:

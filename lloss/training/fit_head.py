@@ -114,8 +114,9 @@ def fit_head(
         raise SettingsError(f"loss {loss!r}: choose one of {', '.join(HEAD_LOSSES)}")
     if not 0 <= holdout <= 0.5:
         raise SettingsError(f"holdout = {holdout}: give a share above 0, of at most 0.5")
-    if views < 0:
-        raise SettingsError(f"views = {views}: give a number of augmented copies, 0 or more")
+    for name, number in (("views", views), ("seed", seed)):
+        if not isinstance(number, int) or number < 0:
+            raise SettingsError(f"{name} = {number!r}: give a whole number from 0 on")
     cache = run_network(model, LabeledImages.of(model, data, targets), views, seed)
     return fit_cached_head(model, cache, compare, holdout, seed)
 

@@ -17,7 +17,7 @@ from lloss.data.decode_ahead import decode_with
 from lloss.data.labeled_set import LabeledSet
 from lloss.errors import ImageError, LabelError, SettingsError
 from lloss.images.decode import Pixels, decode_into
-from lloss.modeling.attached_model import AttachedModel
+from lloss.modeling.attached_model import AttachedModel, refuse_unattached
 from lloss.modeling.network import Normalize
 from lloss.pools import Item
 from lloss.pools.in_memory_pool import pool_of
@@ -75,6 +75,7 @@ class LabeledImages:
             training: the settings to augment by; None for images as a scorer decodes them.
             problems: receives notes on a labeled set.
         """
+        refuse_unattached(model)
         own = getattr(model.objective, "task", model.objective)
         if isinstance(data, LabeledSet):
             return cls(model, _decoded_set(model, data, training, problems), get_task(model.task))

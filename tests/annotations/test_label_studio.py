@@ -237,3 +237,10 @@ def test_an_export_is_no_data_of_its_own(tmp_path: Path) -> None:
     path = write(tmp_path, task("a.jpg", annotation()))
     with pytest.raises(LabelError, match="without images; give the pool, and it as --labels"):
         open_objects(str(path), Problems())
+
+
+def test_a_control_without_a_name_of_its_own_is_no_other(tmp_path: Path) -> None:
+    odd = {**choice("cat"), "from_name": ["kind"]}
+    assert read_class_labels(write(tmp_path, task("a.jpg", annotation(odd))), Problems()) == {
+        "a.jpg": "cat"
+    }

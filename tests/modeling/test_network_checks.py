@@ -92,12 +92,6 @@ def test_attach_refuses_a_mean_of_0_to_255() -> None:
         lloss.attach(TwoStages(3), size=8, mean=(123.7, 116.3, 103.5), std=(58.4, 57.1, 57.4))
 
 
-def test_a_negative_number_of_views_is_refused() -> None:
-    model = lloss.attach(TwoStages(3), size=8)
-    with pytest.raises(SettingsError, match="views = -1: give a number"):
-        lloss.fit_head(model, torch.zeros(30, 3, 8, 8), [0, 1, 2] * 10, views=-1)
-
-
 def test_images_in_double_precision_are_taken() -> None:
     model = lloss.attach(TwoStages(3), size=8)
     images = torch.randn(30, 3, 8, 8, generator=torch.Generator().manual_seed(0))

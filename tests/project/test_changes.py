@@ -9,7 +9,7 @@ import pytest
 from lloss.annotations import Problems
 from lloss.data.labeled_set import LabeledSet
 from lloss.pools import open_pool
-from lloss.project.changes import content_hashes, note_changes
+from lloss.project.changes import content_hashes, note_changes, note_training
 
 CLASSES = ["cat", "dog", "cat", "dog"]
 
@@ -27,6 +27,15 @@ def _notes(before: LabeledSet, now: LabeledSet, images: dict[str, str]) -> list[
     labels = {item.id: label for item, label in zip(before.items, before.labels)}
     note_changes(labels, images, now, "003", problems)
     return problems.notes
+
+
+def test_settings_of_training_that_are_others_are_noted() -> None:
+    before, problems = {"weights": "none", "lr": 0.01, "epochs": 60}, Problems()
+    note_training(before, {"weights": "imagenet", "lr": 0.01, "epochs": 9, "size": 64}, problems)
+    assert problems.notes == [
+        "the cycle before was trained with weights = 'none' (now 'imagenet'): the figures of the "
+        "two differ by that too"
+    ]
 
 
 def test_labels_that_are_gone_or_others_are_counted(labeled: LabeledSet) -> None:

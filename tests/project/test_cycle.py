@@ -87,7 +87,10 @@ def test_a_second_cycle_selects_other_images_and_writes_every_file(
 ) -> None:
     first = selected(done.cycles / "001")
     add(labels, first)
-    second = next_cycle(done)
+    done = change(done, "lr = 0.05", "lr = 0.04")
+    said = list[str]()
+    second = next_cycle(done, said.append)
+    assert "before was trained with lr = 0.05 (now 0.04)" in "\n".join(said)
     again = selected(second.folder)
     assert len({*first, *again}) == 10 and not set(again) & set(read_labels(labels))
     assert second.folder.name == "002" and second.summary.labeled == 24 + 5

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 import lloss
+from lloss.annotations import Problems
 from lloss.errors import CheckpointError, InterruptedRunError, LabelError, SettingsError
 from lloss.modeling.attached_model import AttachedModel
 from lloss.tasks import get_task
@@ -44,6 +45,27 @@ def test_network_and_head_are_trained_in_place(photos: Path) -> None:
     assert model.network is network and not any(m.training for m in model.modules())
     after = model.state_dict()
     assert not any(torch.equal(value, after[name]) for name, value in before.items())
+
+
+def test_a_bare_network_is_to_be_attached_and_only_once() -> None:
+    network: Any = TwoStages()
+    for use in (lloss.fit, lloss.fit_head, lloss.evaluate):
+        with pytest.raises(SettingsError, match="a TwoStages: give a model from lloss.attach"):
+            use(network, PIXELS, [0, 1] * 4)
+    with pytest.raises(SettingsError, match="an AttachedModel: attach to its .network"):
+        lloss.attach(_model(), classes=CLASSES, size=8)
+
+
+def test_few_steps_are_noted() -> None:
+    problems = Problems()
+    lloss.fit(_model(), PIXELS, [0, 1] * 4, epochs=2, problems=problems)
+    assert problems.notes == []  # without batch norm
+    model = lloss.attach(
+        nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 3)),
+        size=8, taps=["1"],
+    )  # fmt: skip
+    lloss.fit(model, PIXELS, [0, 1] * 4, epochs=2, problems=problems)
+    assert [note.partition(" for")[0] for note in problems.notes] == ["few steps (2)"]
 
 
 def test_the_same_seed_trains_the_same_network(photos: Path) -> None:

@@ -234,6 +234,8 @@ def test_a_network_that_guesses_is_suspected(share: float, notes: int) -> None:
         ([b"broken"] * 30, [0] * 30, {}, LabelError, "not an image.*leave it out"),
         (_images(30), [0] * 30, {"loss": "hinge"}, SettingsError, "choose one of margin"),
         (_images(30), [0] * 30, {"holdout": 0.8}, SettingsError, "of at most 0.5"),
+        (_images(30), [0] * 30, {"views": -1}, SettingsError, "views = -1: give a whole number"),
+        (_images(30), [0] * 30, {"seed": 0.5}, SettingsError, "seed = 0.5: give a whole number"),
         (torch.zeros(30, 3, 8, 8), [0] * 30, {"views": 1}, SettingsError, "uint8"),
         (DataLoader([]), None, {"views": 1}, SettingsError, "leave views out"),
         (DataLoader([]), None, {}, LabelError, "no labeled image"),
