@@ -27,7 +27,8 @@ def check_weights(network: nn.Module, what: str) -> None:
                 f"{what}: {name!r} was made in torch.inference_mode, where nothing can be trained; "
                 "build the network outside of it"
             )
-        if value.is_floating_point() and value.dtype != torch.float32:
+        parameter = isinstance(value, nn.Parameter)  # a constant may well have another precision
+        if parameter and value.is_floating_point() and value.dtype != torch.float32:
             raise SettingsError(
                 f"{what}: {name!r} is {str(value.dtype).removeprefix('torch.')}; lloss takes "
                 "networks in float32: network.float()"
