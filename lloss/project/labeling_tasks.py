@@ -8,7 +8,7 @@ import itertools
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -105,6 +105,9 @@ def write_tasks(
         PoolError: the pool lacks a selected image, or is not known.
         ScoresError: the model is not that of the scores.
     """
+    known = {each.name for each in fields(TaskListSettings)}
+    if unknown := sorted(settings.keys() - known):
+        raise SettingsError(f"{unknown[0]}: unknown; known are {', '.join(sorted(known))}")
     how = TaskListSettings(format=format, **settings)
     folder = None if scores is None else ScoresFolder(scores)
     images = _pool_of(folder) if pool is None else pool_of(pool)

@@ -169,6 +169,7 @@ def test_images_that_are_gone_are_counted(tmp_path: Path, picture: Any) -> None:
     ("settings", "message"),
     [
         ({"format": "voc"}, "format 'voc': choose one of coco, yolo, cvat, label-studio"),
+        ({"format": "coco", "scores_of": 1}, "scores_of: unknown; known are copy_images, format"),
         ({"format": "coco", "min_score": 40}, "min_score = 40: give a score from 0 to 1"),
         ({"format": "coco", "image_url": "x"}, "image_url: the format coco has no URLs"),
         ({"format": "label-studio", "image_url": "{name}"}, "only {path} and {id} are known"),
