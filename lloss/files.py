@@ -24,10 +24,15 @@ def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a path beside ``path`` to write to; rename it into place when the block succeeds.
 
     The file is flushed to disk before the rename, so that a crash leaves the old file or the new
-    one. When the block fails, what was written is removed and ``path`` is unchanged.
+    one. When the block fails, what was written is removed and ``path`` is unchanged. A device, such
+    as ``/dev/null``, is refused.
     """
     aside = path.with_name(f".{path.name}.{secrets.token_hex(_TOKEN)}.part")
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise LlossError(
+                f"{path}: is a device, which a file would replace; choose another name"
+            )
         path.parent.mkdir(parents=True, exist_ok=True)
         yield aside
         with aside.open("rb") as file:

@@ -142,3 +142,9 @@ def test_locking_makes_a_missing_folder_and_removes_it_if_nothing_came_of_it(
     assert _names(folder) == ["kept"]
     with pytest.raises(LlossError, match="cannot be written"), locked(folder / "kept" / "c"):
         pass
+
+
+def test_a_device_is_not_replaced() -> None:
+    with pytest.raises(LlossError, match=r"^/dev/null: is a device"):
+        write_text(Path("/dev/null"), "x")
+    assert Path("/dev/null").is_char_device()

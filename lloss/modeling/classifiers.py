@@ -41,7 +41,10 @@ def build_classifier(name: str, classes: int) -> nn.Module:
     if name in torchvision_models.list_models(module=torchvision_models):
         return _torchvisions(name, classes)
     known = ", ".join([*OWN, "resnet18", "mobilenet_v3_small", "convnext_tiny", "vit_b_16"])
-    raise SettingsError(f"model {name!r}: unknown; choose {known} or another of torchvision's")
+    raise SettingsError(
+        f"model {name!r}: unknown; choose {known}, another of torchvision's, "
+        "timm:NAME or package.module:factory"
+    )
 
 
 def published(name: str) -> Published | None:

@@ -18,10 +18,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
+import torch
 from torch import nn
 
 from lloss.entry_points import MODELS, load, reason, registered
 from lloss.errors import SettingsError
+from lloss.modeling.network_checks import check_weights
 from lloss.text.similar_names import nearest
 
 CLASSES = ("num_classes", "classes")
@@ -89,7 +91,8 @@ def make_network(model: str, factory: Factory, classes: int, given: Mapping[str,
     takes = _classes_parameter(model, factory)
     _refuse_unknown(model, factory, given)
     try:
-        network = factory(**{takes: classes}, **given)
+        with torch.enable_grad():  # at its end gradients are on, whatever the factory did
+            network = factory(**{takes: classes}, **given)
     except ModuleNotFoundError as error:
         raise _missing(model, model.partition(":")[0], error) from error
     except (Exception, SystemExit) as error:
@@ -101,6 +104,7 @@ def make_network(model: str, factory: Factory, classes: int, given: Mapping[str,
         raise SettingsError(
             f"model {model!r}: returned a {type(network).__name__}, not a torch.nn.Module"
         )
+    check_weights(network, f"model {model!r}")
     return network
 
 

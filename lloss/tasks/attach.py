@@ -15,6 +15,7 @@ from lloss.modeling import IMAGENET_MEAN, IMAGENET_STD
 from lloss.modeling.attached_model import AttachedModel, Preparation, release_taps
 from lloss.modeling.head import LossPredictionHead
 from lloss.modeling.network import TappedNetwork
+from lloss.modeling.network_checks import check_logits, check_weights
 from lloss.modeling.network_source import build_network, described_input
 from lloss.modeling.objective import Objective
 from lloss.modeling.prediction import described, prediction_of
@@ -80,6 +81,8 @@ def attach(
     known = get_task(task) if isinstance(task, str) else None
     network = _built(network, classes) if isinstance(network, str) else network
     detector = _detector(network, known, classes)
+    if detector is None:
+        check_weights(network, f"a {type(network).__name__}")
     network = detector.network if detector else network  # the one inside Ultralytics' YOLO
     usual = detector.input() if detector else _usual_input(network)
     height, width = _sides(size or usual.size)
@@ -157,6 +160,10 @@ def _sides(size: Any) -> tuple[int, int]:
 
 def _three(name: str, values: Sequence[float]) -> tuple[float, ...]:
     floats = tuple(float(value) for value in values)
+    if name == "mean" and len(floats) == 3 and not all(0 <= value <= 1 for value in floats):
+        raise SettingsError(
+            f"mean = {floats}: is of channels in 0..1; divide a mean and std of 0..255 by 255"
+        )
     if len(floats) != 3 or (name == "std" and min(floats) <= 0):
         above = ", each above 0" if name == "std" else ""
         raise SettingsError(f"{name} = {floats}: give three numbers{above}, one per channel")
@@ -189,6 +196,7 @@ def _class_names(task: str, classes: Sequence[str], output: Any) -> tuple[str, .
         raise SettingsError(
             f"classes: {len(names)} names for a network of {logits.shape[1]} outputs"
         )
+    check_logits(logits, f"task {task!r}")
     return names or tuple(map(str, range(logits.shape[1])))
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lloss.entry_points import reason
 from lloss.errors import SettingsError
+from lloss.modeling.network_checks import check_logits, check_trainable
 from lloss.modeling.network_source import (
     assumptions,
     build_network,
@@ -74,6 +75,9 @@ class OutsideNetworks(Networks):
                 "with its own library, then use lloss.attach and lloss.fit_head"
             )
 
+        if not settings.freeze:
+            check_trainable(network, f"model {self.model!r}", "pass --freeze with --weights FILE")
+
         def predict(module: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> Any:
             return self.task.prediction(output, inputs[0])
 
@@ -109,6 +113,8 @@ class OutsideNetworks(Networks):
                 f"model {self.model!r}: {task} of {len(classes)} classes takes {[2, *wanted]} of "
                 f"two images, the network gives {described(output)}"
             )
+        if task in ("classification", "segmentation"):
+            check_logits(output, f"model {self.model!r}")
         try:
             objective.outputs(output)
             if objective.summary_size:

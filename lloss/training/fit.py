@@ -21,6 +21,7 @@ from lloss.data.labeled_set import LabeledSet
 from lloss.errors import SettingsError
 from lloss.modeling.attached_model import AttachedModel, refuse_unattached
 from lloss.modeling.head_losses import HEAD_LOSSES
+from lloss.modeling.network_checks import check_trainable
 from lloss.tasks import get_task, task_names
 from lloss.tasks.recipes import BY_OPTIMIZER, recipe_of
 from lloss.tasks.train_settings import AUTOMATIC, TrainSettings
@@ -115,7 +116,7 @@ def fit(
     def trainer() -> Trainer:
         return Trainer(wanted, source, next(model.parameters()).device.type, model.tapped)
 
-    with _modes_kept(model):
+    with _modes_kept(model), torch.enable_grad():
         if run is None:
             return train_epochs(trainer(), observe)
         with training_folder(Path(run)):
@@ -146,6 +147,7 @@ def _refuse(model: AttachedModel, given: dict[str, Any]) -> None:
             f"a {type(model.network).__name__}: fit does not train it; train it with {trainer}, "
             "attach again, and then use fit_head"
         )
+    check_trainable(model.network, f"a {type(model.network).__name__}", "use lloss.fit_head")
     if given.get("freeze"):
         raise SettingsError("freeze: use lloss.fit_head, which trains the head alone")
     if given.get("fresh_lr", 0) not in (0, 1):

@@ -142,7 +142,7 @@ class LabeledImages:
             images, some = self.examples.batch(rows)
             if view:
                 images, some = self._augmented(images, some, generator)
-            images = images if images.is_floating_point() else normalize(images)
+            images = images.float() if images.is_floating_point() else normalize(images)
             _refuse_size(images, self.model)
             _refuse_pixels(images, self.model)
             yield images.to(device), moved(self.batching.collate(some), device)
@@ -307,7 +307,7 @@ def _checked(batch: Any, model: AttachedModel) -> tuple[Tensor, Any]:
             "model's preparation"
         )
     _refuse_pixels(batch[0], model)
-    return batch[0], known_classes(model, batch[1])
+    return batch[0].float(), known_classes(model, batch[1])
 
 
 def _refuse_size(images: Tensor, model: AttachedModel) -> None:

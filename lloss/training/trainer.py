@@ -146,7 +146,9 @@ class Trainer:
 
     def _clip(self) -> None:
         """Shorten gradients that are too long: the network's and the head's do not mix."""
-        for part in filter(None, (self.model.network, self.model.head)):
+        for part in (self.model.network, self.model.head):
+            if part is None:
+                continue
             parameters = [p for p in part.parameters() if p.grad is not None]
             gradients = [p.grad for p in parameters if p.grad is not None]
             norm = torch.nn.utils.get_total_norm(gradients)
