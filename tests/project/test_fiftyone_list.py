@@ -117,6 +117,6 @@ def test_a_selection_is_written_by_its_name(
 
 
 def test_a_database_that_fails_is_named() -> None:
-    with pytest.raises(PoolError, match="fiftyone:cells: FiftyOne's database cannot.*: gone"):
-        with using_database("fiftyone:cells"):
-            raise OSError("gone")
+    named = pytest.raises(PoolError, match="fiftyone:cells: FiftyOne's database cannot.*: gone")
+    with named, using_database("fiftyone:cells"):
+        raise OSError("gone")
