@@ -44,7 +44,7 @@ NETWORKS: dict[str, Callable[[], torch.nn.Module]] = {
     "resnet18": lambda: torchvision.models.resnet18(num_classes=10),
     "mobilenet_v3_small": lambda: torchvision.models.mobilenet_v3_small(num_classes=10),
     "timm tf_efficientnet_lite0": of_timm("tf_efficientnet_lite0"),
-    "timm vit_tiny, patches of 8": of_timm("vit_tiny_patch16_224", img_size=SIZE, patch_size=8),
+    "timm vit_tiny of patches of 8": of_timm("vit_tiny_patch16_224", img_size=SIZE, patch_size=8),
     "timm convnext_atto": of_timm("convnext_atto"),
 }
 
