@@ -25,8 +25,10 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
     The file is flushed to disk before the rename, so that a crash leaves the old file or the new
     one. When the block fails, what was written is removed and ``path`` is unchanged. A device, such
-    as ``/dev/null``, is refused.
+    as ``/dev/null``, is refused, and ``.``, which names no file.
     """
+    if not path.name:
+        raise LlossError(f"{path}: is a folder; name a file in it")
     aside = path.with_name(f".{path.name}.{secrets.token_hex(_TOKEN)}.part")
     try:
         if path.exists() and not (path.is_file() or path.is_dir()):

@@ -86,6 +86,9 @@ def test_a_path_that_cannot_be_written_is_one_error(tmp_path: Path) -> None:
         with pytest.raises(LlossError, match="cannot be written") as caught:
             write_text(tmp_path / name, "text")
         assert "\n" not in str(caught.value)
+    for nameless in (".", "/"):
+        with pytest.raises(LlossError, match="is a folder; name a file in it"):
+            write_text(Path(nameless), "text")
     assert _names(tmp_path) == ["file", "folder"]
 
 

@@ -69,8 +69,12 @@ class TaskListSettings:
             raise SettingsError(f"min_score = {self.min_score}: give a score from 0 to 1")
         if self.image_url and self.format != "label-studio":
             raise SettingsError(f"image_url: the format {self.format} has no URLs; leave it out")
-        if "{" in self.image_url.replace("{path}", "").replace("{id}", ""):
+        rest = self.image_url.replace("{path}", "").replace("{id}", "")
+        if "{" in rest:
             raise SettingsError(f"image_url {self.image_url!r}: only {{path}} and {{id}} are known")
+        if rest and rest == self.image_url:
+            what = "is the same for all images; write {path} or {id} into it"
+            raise SettingsError(f"image_url {self.image_url!r}: {what}")
 
 
 def write_tasks(
@@ -144,6 +148,8 @@ class TaskListWriter:
     def write(self, path: Path) -> list[str]:
         """Write the list whole or not at all; return lines on it."""
         how, model = self.settings, self.model
+        if SUFFIXES.get(how.format) and (path.is_dir() or not path.name):
+            raise SettingsError(f"{path}: is a folder; name a file in it")
         if how.format == "yolo" and model.predictions:
             check_yolo(model.task)
         unscored = model.predictions and model.task not in YOLO_TASKS

@@ -92,8 +92,8 @@ def resolve_settings(preset: str, where: str = "settings", **given: Any) -> Trai
 
     Automatic values stay so, see :data:`.AUTOMATIC`. None counts as not given; ``where`` names the
     source of what is given in messages. Raises ``SettingsError`` for an unknown preset or task, a
-    preset of another task or (where it has taps) another model, or a value that the task cannot
-    use.
+    preset of another task or (where it has taps) another model, a mean of images in 0..255, or a
+    value that the task cannot use.
     """
     if preset not in PRESETS:
         raise SettingsError(f"preset {preset!r}: choose one of {', '.join(PRESETS)}")
@@ -110,5 +110,17 @@ def resolve_settings(preset: str, where: str = "settings", **given: Any) -> Trai
     model, args = values.get("model", ""), values.get("model_args", ())
     defaults = task.networks(model, args).defaults(model)
     settings = TrainSettings.from_dict({**defaults, **values}, where)
+    if "mean" in given:
+        _refuse_bytes(settings.mean, where)
     task.check_settings(settings)
     return settings
+
+
+def _refuse_bytes(mean: tuple[float, ...], where: str) -> None:
+    """Refuse a given mean of images in 0..255; :class:`.TrainSettings` reads it in old runs."""
+    if max(map(abs, mean)) > 10:
+        scaled = ",".join(f"{value / 255:.3g}" for value in mean)
+        raise SettingsError(
+            f"{where}: mean = {mean}: is of images in 0..255, and lloss reads them in 0..1; "
+            f"divide mean and std by 255 (mean {scaled})"
+        )

@@ -173,11 +173,22 @@ def test_images_that_are_gone_are_counted(tmp_path: Path, picture: Any) -> None:
         ({"format": "coco", "min_score": 40}, "min_score = 40: give a score from 0 to 1"),
         ({"format": "coco", "image_url": "x"}, "image_url: the format coco has no URLs"),
         ({"format": "label-studio", "image_url": "{name}"}, "only {path} and {id} are known"),
+        ({"format": "label-studio", "image_url": "http://x/"}, "is the same for all images"),
     ],
 )
 def test_settings_that_mean_nothing(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         lloss.write_tasks(picks_of("a"), tmp_path / "t", pool="nowhere", **settings)
+
+
+@pytest.mark.parametrize("format", ["coco", "cvat", "label-studio"])
+def test_a_folder_is_no_list(tmp_path: Path, picture: Any, format: Any) -> None:
+    picture(tmp_path / "pool" / "a.png", 8, 6)
+    for path in (tmp_path, Path(), Path("/")):
+        with pytest.raises(SettingsError, match="is a folder; name a file in it"):
+            lloss.write_tasks(picks_of("a.png"), path, format=format, pool=tmp_path / "pool")
+    assert [path.name for path in tmp_path.iterdir()] == ["pool"]
+    assert not list(tmp_path.parent.glob(f"{tmp_path.name}*.xml"))
 
 
 def test_without_scores_the_pool_is_asked_for(tmp_path: Path) -> None:

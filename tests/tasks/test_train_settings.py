@@ -86,6 +86,16 @@ def test_a_preset_is_of_one_task_and_its_taps_of_one_model(
     assert resolve_settings(preset, model=whole.model, task=whole.task) == whole
 
 
+def test_a_given_mean_of_images_in_0_to_255_is_refused_and_old_runs_read_it() -> None:
+    mean = [123.7, 116.3, 103.5]
+    for preset in ("default", "paper-voc"):
+        with pytest.raises(SettingsError, match=r"a\.toml: mean .* 255 \(mean 0.485,0.456,0.406\)"):
+            resolve_settings(preset, "a.toml", mean=mean)
+    assert TrainSettings.from_dict({"mean": mean}).mean == tuple(mean)
+    assert resolve_settings("default", mean=[0, 0, 0], std=[1 / 255] * 3).mean == (0, 0, 0)
+    assert resolve_settings("default", mean=[-2.0, 0.5, 2.0]).mean == (-2, 0.5, 2)
+
+
 def test_an_unknown_preset_is_refused_with_the_known_ones() -> None:
     with pytest.raises(SettingsError, match=r"paper-imagenet.*paper-cifar10"):
         resolve_settings("paper-imagenet")

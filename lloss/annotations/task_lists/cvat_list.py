@@ -6,6 +6,7 @@ scores. See https://docs.cvat.ai/docs/manual/advanced/xml_format.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
@@ -23,16 +24,23 @@ from lloss.annotations.task_lists.task_list import (
     marks_of,
     run_lengths,
 )
+from lloss.errors import LabelError
 from lloss.files import write_text
+from lloss.text.csv_table import shortened
 
 _KINDS = {"classification": "tag", "detection": "rectangle", "segmentation": "mask"}
 """CVAT's types of a label, by the task of the model."""
+
+_NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 
 _BY_PREDICTION = {"source": "auto"}
 
 
 def write_cvat(tasks: TaskList, path: Path) -> None:
-    """Write the list; images are in the order of their best pick's rank."""
+    """Write the list; images are in the order of their best pick's rank.
+
+    A name that XML cannot hold is a LabelError.
+    """
     root = Element("annotations")
     SubElement(root, "version").text = "1.1"
     _add_labels(SubElement(SubElement(root, "meta"), "task"), tasks)
@@ -62,6 +70,11 @@ def _add_label(labels: Element, name: str, kind: str) -> Element:
 
 def _add_image(root: Element, number: int, image: TaskImage, joints: tuple[str, ...]) -> None:
     height, width = image.size
+    if _NOT_XML.search(image.name):
+        raise LabelError(
+            f"{shortened(image.name)!r} has a control character in it, which XML cannot hold: "
+            "rename it, or choose another format"
+        )
     place = {"id": str(number), "name": image.name, "width": str(width), "height": str(height)}
     element = SubElement(root, "image", place)
     for pick in image.picks:

@@ -4,13 +4,16 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
+import pytest
 
 from lloss.annotations import Problems
 from lloss.annotations.task_lists.cvat_list import write_cvat
+from lloss.annotations.task_lists.task_list import TaskList
 from lloss.data.class_labels import read_class_labels
 from lloss.data.object_labels import read_objects
+from lloss.errors import LabelError
 
-from .lists import SIZE, classes, mask, masks, objects, persons
+from .lists import SIZE, classes, image, mask, masks, objects, persons
 
 
 def test_objects_come_back(tmp_path: Path) -> None:
@@ -27,6 +30,13 @@ def test_classes_come_back(tmp_path: Path) -> None:
     write_cvat(classes(), tmp_path / "tasks.xml")
     labels = read_class_labels(tmp_path / "tasks.xml", Problems())
     assert labels == {"1.png": "dog", "2.png": "cat"}
+
+
+def test_a_name_that_xml_cannot_hold_is_refused(tmp_path: Path) -> None:
+    tasks = TaskList([image("a\x01.png", None)], "", (), "")
+    with pytest.raises(LabelError, match=r"'a\\x01.png' has a control character in it"):
+        write_cvat(tasks, tmp_path / "tasks.xml")
+    assert not list(tmp_path.iterdir())
 
 
 def test_masks_are_run_lengths_in_their_box(tmp_path: Path) -> None:
