@@ -79,7 +79,7 @@ def decide(
     least = recipe.pop("least_epochs")
     if "optimizer" in settings.undecided and settings.lr >= HIGH * recipe["lr"]:
         lines.append(
-            f"note: the rate {settings.lr:g} is {settings.lr / recipe['lr']:.0f} times what suits "
+            f"note: the rate {settings.lr:g} is {settings.lr / recipe['lr']:.3g} times what suits "
             f"{settings.model} with {recipe['optimizer']}; leave --lr out, or choose an --optimizer"
         )
     decided(f"what suits {settings.model}", **recipe)

@@ -334,7 +334,7 @@ WRONG_CSV = {
     b"id\n": "no label",
     b"id\n\xff\n": "the CSV, line 2: is not UTF-8",
     b"id\n../../etc/passwd\n": "not in the pool",
-    b"id,class\n00.png,cat\n": "'00.png' has no label",
+    b"id,color\n00.png,cat\n": "'00.png' has no label",
 }
 WRONG_JSON = {
     b"": "JSON",
