@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 
 def mutual_information(probabilities: NDArray[Any]) -> NDArray[np.float64]:
-    """BALD: what the network's weights would tell about the class, in nats.
+    """BALD: the information that the class has about the network, in nats.
 
     The entropy of the mean of the probabilities minus the mean of their entropies (Houlsby et al.
     2011, https://arxiv.org/abs/1112.5745; by dropout: Gal et al. 2017,
@@ -22,7 +22,8 @@ def mutual_information(probabilities: NDArray[Any]) -> NDArray[np.float64]:
         float64 [N], 0 where all passes agree, at most log C.
     """
     each = np.asarray(probabilities, np.float64)
-    return np.maximum(_entropy(each.mean(0)) - _entropy(each).mean(0), 0.0)
+    shared: NDArray[np.float64] = _entropy(each.mean(0)) - _entropy(each).mean(0)
+    return np.maximum(shared, 0.0)
 
 
 def output_discrepancy(now: NDArray[Any], before: NDArray[Any]) -> NDArray[np.float64]:
