@@ -267,13 +267,22 @@ def _apportioned(shares: NDArray[np.float64], total: int) -> Rows:
 _SHARE = re.compile(r"(\d+(?:\.\d+)?)%")
 
 
-def _share(text: str, scenario: str) -> float:
+def read_share(text: str, where: str) -> float | None:
+    """Read a share such as ``10%``; None for other text, SettingsError for 0% and from 100% on."""
     match = _SHARE.fullmatch(text)
-    share = float(match[1]) / 100 if match else 0.0
+    if match is None:
+        return None
+    share = float(match[1]) / 100
     if not 0 < share < 1:
-        raise SettingsError(
-            f"scenario {scenario!r}: write a share between 0% and 100%, such as 10%"
-        )
+        raise SettingsError(f"{where}: a share is between 0% and 100%, such as 10%")
+    return share
+
+
+def _share(text: str, scenario: str) -> float:
+    where = f"scenario {scenario!r}"
+    share = read_share(text, where)
+    if share is None:
+        raise SettingsError(f"{where}: write a share between 0% and 100%, such as 10%")
     return share
 
 
@@ -309,3 +318,11 @@ def parse_scenario(text: str) -> Scenario:
     if kind not in KINDS or bool(colon) != bool(KINDS[kind][0]):
         raise SettingsError(f"scenario {text!r}: write one of {', '.join(EXAMPLES)}")
     return KINDS[kind][1](text, rest)
+
+
+def parse_scenarios(text: str) -> list[Scenario]:
+    """Read scenarios separated by commas, each once."""
+    found = [parse_scenario(word.strip()) for word in text.split(",") if word.strip()]
+    if not found or len({each.name for each in found}) < len(found):
+        raise SettingsError(f"scenario {text!r}: name one or several, each once")
+    return found
