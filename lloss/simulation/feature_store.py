@@ -47,9 +47,7 @@ class FeatureStore:
                 places.append(place)
         return places
 
-    def fill(
-        self, keys: Sequence[str], compute: Compute, done: Callable[[int], object]
-    ) -> None:
+    def fill(self, keys: Sequence[str], compute: Compute, done: Callable[[int], object]) -> None:
         """Compute what is missing, a block at a time; ``done`` gets the rows of each batch."""
         with locked(self.folder):  # another simulation may share the folder
             sweep(self.folder)

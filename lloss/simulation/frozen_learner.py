@@ -33,13 +33,12 @@ from lloss.training.feature_cache import FeatureCache
 from lloss.training.head_training import (
     folds_of,
     held_out_predictions,
-    predict_losses,
     train_head,
 )
 from lloss.training.last_layer import FOLDS, LinearFit, fit_linear
 
 PASSES, DROPOUT = 10, 0.5
-"""Of BALD by dropout on the target head's input: passes, and the share of inputs that is dropped."""
+"""Of BALD: passes with dropout, and the share of the target head's inputs that each drops."""
 
 Features = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float32]]
 """Returns the features of rows and variants, float32 [N, width]."""
@@ -78,10 +77,10 @@ class FrozenLearner:
         features = self.pool[torch.from_numpy(rows)]
         folds = folds_of(len(rows), min(FOLDS, len(rows)), seed)
         inputs = self.layout.of_last_layer(features)
-        fit = fit_linear(
-            self.objective, inputs, targets, len(self.names), torch.from_numpy(folds)
+        fit = fit_linear(self.objective, inputs, targets, len(self.names), torch.from_numpy(folds))
+        return FrozenModel(
+            self, fit, self._cache(features, targets, fit, method), folds, method, seed
         )
-        return FrozenModel(self, fit, self._cache(features, targets, fit, method), folds, method, seed)
 
     def _cache(
         self, features: Tensor, targets: Tensor, fit: LinearFit, method: Method
@@ -115,7 +114,7 @@ class FrozenModel:
         self._head = None
         if method.head:
             every = torch.arange(len(cache.losses))
-            self._head = train_head(self._fresh(), cache, every, self._compare, seed)
+            self._head = train_head(self._fresh(), cache, every, self._compare, seed, quick=True)
 
     @property
     def _compare(self) -> Callable[..., Tensor]:
@@ -189,8 +188,7 @@ class FrozenModel:
     def evidence(self) -> Evidence:
         entropy = self._learner.objective.outputs(self._fit.outputs)["entropy"].numpy()
         predicted = held_out_predictions(
-            self._fresh(), self._cache, self._compare, self._seed, self._folds
+            self._fresh(), self._cache, self._compare, self._seed, self._folds, quick=True
         )
         losses = self._fit.losses.numpy()
         return Evidence.measured(len(losses), losses, predicted, entropy, self._folds)
-

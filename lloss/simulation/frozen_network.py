@@ -21,6 +21,7 @@ from lloss.modeling.objective import Objective
 from lloss.modeling.taps import blank_images, evaluating
 from lloss.tasks import get_task
 from lloss.tasks.train_settings import TrainSettings
+from lloss.training.trainer import device_of
 from lloss.training.training_data import seed_of
 
 TASKS = ("classification",)
@@ -61,7 +62,8 @@ class Layout:
 
     def pooled(self, features: Tensor) -> list[Tensor]:
         """Return the taps of features [N, width]: float [N, C_k] each."""
-        return list(features[:, : sum(self.taps)].split(list(self.taps), 1))
+        ends = np.cumsum(self.taps)
+        return [features[:, end - size : end] for size, end in zip(self.taps, ends.tolist())]
 
     def of_last_layer(self, features: Tensor) -> Tensor:
         """Return what the target head reads, float [N, C]."""
@@ -76,9 +78,9 @@ class FrozenNetwork:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed_of(settings.seed))
             self.tapped: TappedNetwork = get_task(settings.task).network(self.settings, classes)
-        self.tapped.to(device).eval().requires_grad_(False)
-        self._device = torch.device(device)
-        self._normalize = Normalize(settings.mean, settings.std).to(device)
+        self._device = device_of(device)
+        self.tapped.to(self._device).eval().requires_grad_(False)
+        self._normalize = Normalize(settings.mean, settings.std).to(self._device)
         self._last = _last_linear(self.tapped.network, settings.size, len(classes))
         inputs = self._last.in_features if self._last else 0
         self.layout = Layout(tuple(tap.channels for tap in self.tapped.taps), inputs)
@@ -145,6 +147,10 @@ def _last_linear(network: nn.Module, size: int, classes: int) -> nn.Linear | Non
         for handle in handles:
             handle.remove()
     for layer, value in reversed(made):
-        if isinstance(output, Tensor) and value.shape == output.shape and torch.equal(value, output):
+        if (
+            isinstance(output, Tensor)
+            and value.shape == output.shape
+            and torch.equal(value, output)
+        ):
             return layer
     return None

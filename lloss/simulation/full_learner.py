@@ -21,14 +21,11 @@ from lloss.simulation.labeled_data import DataOptions, SimulatedData
 from lloss.simulation.learner import Columns, Measured, class_figures, ranking
 from lloss.simulation.methods import BALD, PROBABILITIES, STOP, Method
 from lloss.simulation.scenarios import TrialPool
-from lloss.statistics.disagreement import mutual_information
 from lloss.tasks import get_task
 from lloss.tasks.train_settings import TrainSettings
 from lloss.training.decisions import decide
 from lloss.training.trainer import Trainer, predict
 from lloss.training.training_data import TrainingData, load_examples
-
-PASSES = 10  # Of BALD, with the network's own dropout
 
 
 @dataclass(frozen=True)
@@ -135,8 +132,8 @@ class FullModel:
 
     def evidence(self) -> Evidence:
         raise SettingsError(
-            "method 'auto': is decided by labels that are held out, which full training does not do "
-            "yet; choose --frozen, or leave it out"
+            "method 'auto': is decided by labels that are held out, which full training does not "
+            "do yet; choose --frozen, or leave it out"
         )
 
     def _bald(self) -> NDArray[np.float32]:
@@ -159,8 +156,8 @@ def scores_of(
         if PROBABILITIES in wanted:
             if settings.task != "classification":
                 raise SettingsError(
-                    f"method 'badge': reads the probabilities of classes, which {settings.task} has "
-                    "not for an image; use loss-badge"
+                    f"method 'badge': reads the probabilities of classes, which {settings.task} "
+                    "has not for an image; use loss-badge"
                 )
             found[PROBABILITIES] = forward.output.softmax(1)
         for name, value in found.items():

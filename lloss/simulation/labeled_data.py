@@ -76,9 +76,7 @@ class DataOptions:
         rest = [row for row, item in enumerate(data.items) if item.id not in held]
         return SimulatedData(task, data.take(rest), data.take(rows))
 
-    def _opened(
-        self, task: Task, data: str, labels: Path | None, problems: Problems
-    ) -> LabeledSet:
+    def _opened(self, task: Task, data: str, labels: Path | None, problems: Problems) -> LabeledSet:
         with problems.explaining():
             opened = task.open(data, labels, self.data_root, problems)
             return drop_empty(opened, self.empty, problems).ordered()
@@ -110,7 +108,7 @@ class SimulatedData:
         )
 
     def class_numbers(self, labels: Sequence[Any]) -> NDArray[np.int64] | None:
-        """Return the class of each label, -1 for an unknown one; None for a task of other labels."""
+        """Return the class of each label, -1 for an unknown one; None for labels of other kinds."""
         if self.task.name != "classification":
             return None
         numbers = {name: number for number, name in enumerate(self.names)}

@@ -11,7 +11,7 @@ from typing import Any
 
 from lloss.errors import SettingsError
 from lloss.manifest import EMBEDDING
-from lloss.selection import STRATEGIES, SelectionSettings
+from lloss.selection import SelectionSettings, strategy_names
 from lloss.tasks.train_settings import TrainSettings, check_kind
 from lloss.text.similar_names import nearest
 
@@ -134,10 +134,10 @@ def _parsed(text: str) -> Method:
     method = dataclasses.replace(METHODS[name], name=text)
     for change in changes:
         method = _changed(method, change)
-    if method.strategy not in (*STRATEGIES, AUTO):
+    if method.strategy not in (*strategy_names(), AUTO):
         raise SettingsError(
             f"method {text!r}: there is no strategy {method.strategy!r}; choose one of "
-            f"{', '.join(STRATEGIES)}"
+            f"{', '.join(strategy_names())}"
         )
     return method
 
@@ -151,11 +151,12 @@ def _changed(method: Method, change: str) -> Method:
             "setting of training"
         )
     if key in _FIELDS:
-        value = _value(text) if _FIELDS[key] is float else text
+        value: Any = _value(text) if _FIELDS[key] is float else text
         check_kind(f"method {method.name!r}: {key}", value, _FIELDS[key])
         if key == "subset" and not 0 <= value < 1:
             raise SettingsError(f"method {method.name!r}: subset is a share, from 0 to below 1")
-        return dataclasses.replace(method, **{key: value})
+        changes: dict[str, Any] = {key: value}
+        return dataclasses.replace(method, **changes)
     value = text if _HINTS[key] is str else _value(text)
     value = tuple(value) if isinstance(value, list) else value
     check_kind(f"method {method.name!r}: {key}", value, _HINTS[key])

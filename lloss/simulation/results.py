@@ -46,8 +46,8 @@ class CycleRow:
         head: ``ranking_accuracy`` and ``spearman`` of the predicted loss with the true one on the
             test set; None without a head.
         entropy: the same of the network's entropy; None where the task has none.
-        picks: of the images picked behind this cycle: ``duplicates`` and ``junk`` (shares), ``rare``
-            (count); empty in the last cycle, which picks none.
+        picks: of the images picked behind this cycle: ``duplicates`` and ``junk`` (shares) and
+            ``rare`` (count); empty in the last cycle, which picks none.
         choice: what decided; of ``auto`` also the reason, after ``": "``.
         seconds: by stage: ``train``, ``measure``, ``score``, ``select``.
     """

@@ -145,7 +145,10 @@ class Run:
 
 def _jobs(experiment: Experiment, out: Path) -> tuple[list[Job], int]:
     """What is left to do: each trial goes on behind its last cycle without a gap."""
-    cycles, picks = defaultdict[TrialKey, set[int]](set), defaultdict[TrialKey, dict[int, Picks]](dict)
+    cycles, picks = (
+        defaultdict[TrialKey, set[int]](set),
+        defaultdict[TrialKey, dict[int, Picks]](dict),
+    )
     for row in read_rows(out):
         cycles[row.key].add(row.cycle)
     for each in read_picks(out):

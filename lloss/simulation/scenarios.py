@@ -70,7 +70,8 @@ class TrialPool:
     @property
     def junk(self) -> NDArray[np.bool_]:
         """Which images the oracle refuses, bool [P]."""
-        return self.variants == JUNK
+        junk: NDArray[np.bool_] = self.variants == JUNK
+        return junk
 
 
 @dataclass(frozen=True)
@@ -228,9 +229,7 @@ class Noise(Scenario):
         return pool
 
 
-def _pool(
-    source: Source, rows: Rows, variants: Rows | None = None, watched: str = ""
-) -> TrialPool:
+def _pool(source: Source, rows: Rows, variants: Rows | None = None, watched: str = "") -> TrialPool:
     variants = np.full(len(rows), ORIGINAL) if variants is None else variants
     ids = [
         source.ids[row] if variant == ORIGINAL else f"{source.ids[row]}#{variant}"
@@ -251,14 +250,14 @@ def _some(rows: Rows, count: int, seed: int, scenario: str) -> Rows:
 
 def _spare(source: Source, count: int, shared: int) -> Rows:
     """Draw the rows that all trials make variants of."""
-    every = np.random.default_rng([shared, 2]).permutation(len(source))
+    every: Rows = np.random.default_rng([shared, 2]).permutation(len(source))
     return every[: SPARE * count]
 
 
 def _apportioned(shares: NDArray[np.float64], total: int) -> Rows:
     """Split a total by shares into whole numbers: largest remainders get what is left over."""
-    exact = shares / shares.sum() * total
-    counts = exact.astype(np.int64)
+    exact: NDArray[np.float64] = shares / shares.sum() * total
+    counts: Rows = exact.astype(np.int64)
     left = total - int(counts.sum())
     counts[np.argsort(counts - exact, kind="stable")[:left]] += 1
     return counts

@@ -24,6 +24,7 @@ from lloss.statistics.disagreement import output_discrepancy
 from lloss.tasks import get_task
 from lloss.training.training_data import seed_of
 
+
 class TrialRun:
     """The state of a trial between cycles."""
 
