@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -139,6 +139,8 @@ def _parsed(text: str) -> Method:
             f"method {text!r}: there is no strategy {method.strategy!r}; choose one of "
             f"{', '.join(strategy_names())}"
         )
+    if method.by == "loss" and not method.head:
+        raise SettingsError(f"method {text!r}: reads the predicted loss without a head")
     return method
 
 
@@ -168,10 +170,3 @@ def _value(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return text
-
-
-def refuse_without_head(methods: Sequence[Method]) -> None:
-    """Refuse a method that reads the predicted loss and trains no head."""
-    for method in methods:
-        if method.by == "loss" and not method.head and method.strategy != "random":
-            raise SettingsError(f"method {method.name!r}: reads the predicted loss without a head")

@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,7 +79,7 @@ class Scenario(ABC):
     """How pools are drawn; ``name`` is as ``--scenario`` takes it."""
 
     name: str
-    of_classes: bool = field(default=False, init=False)  # whether each image needs one class
+    of_classes: ClassVar[bool] = False  # whether each image needs one class
 
     def metric(self, source: Source) -> str:
         """Name the figure to compare methods by."""
