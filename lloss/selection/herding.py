@@ -107,7 +107,7 @@ class _Block:
         for number in range(k):
             row, some = int(bounds.argmax()), 4
             while not fresh[row]:
-                rows = self._promising(bounds, fresh, some)
+                rows = np.append(self._promising(bounds, fresh, some), row)
                 bounds[rows], fresh[rows] = self._gains(rows), True
                 row, some = int(bounds.argmax()), min(4 * some, 256)
             picked[number], gains[number] = row, bounds[row]
@@ -130,7 +130,7 @@ class _Block:
     def _promising(
         bounds: NDArray[np.float64], fresh: NDArray[np.bool_], count: int
     ) -> NDArray[np.int64]:
-        """The rows of the largest bounds that are to be measured again."""
+        """Rows of the largest bounds that are to be measured again; ties may be missing."""
         count = min(count, len(bounds))
         rows = np.argpartition(bounds, len(bounds) - count)[-count:]
         return rows[~fresh[rows]]
