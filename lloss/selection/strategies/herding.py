@@ -45,7 +45,7 @@ class Herding(Strategy):
 
     def choose(self, candidates: Candidates, k: int) -> Picks:
         """Pick greedily what adds most."""
-        weights = self._weights(candidates.columns["weight"])
+        weights = self._weights(candidates.columns["weight" if self.weighted else "score"])
         if (bound := candidates.bound) is not None:
             kept = np.flatnonzero(candidates.columns["key"] < bound)
             candidates, weights = candidates.take(kept), np.maximum(weights[kept], 1 / bound)
