@@ -74,7 +74,8 @@ def k_means(points: NDArray[np.float32], k: int, seed: int) -> NDArray[np.int64]
     lengths = squares(points).astype(np.float64)
 
     def measure(row: int) -> NDArray[np.float64]:
-        return lengths + lengths[row] - 2 * (points @ points[row])
+        squared: NDArray[np.float64] = lengths + lengths[row] - 2 * (points @ points[row])
+        return squared
 
     first = draw_hash("first", seed) % len(points)
     centers = points[k_means_plus_plus(measure, first, k, seed)]

@@ -90,7 +90,8 @@ class OuterProducts:
     def measure(self, row: int) -> NDArray[np.float64]:
         """Squared distances of a row to all, float64 [N]."""
         products = (self._left @ self._left[row]) * (self._right @ self._right[row])
-        return np.maximum(self.squares + self.squares[row] - 2 * products, 0.0)
+        squared: NDArray[np.float64] = self.squares + self.squares[row] - 2 * products
+        return np.maximum(squared, 0.0)
 
     def spread(self, k: int, seed: int) -> NDArray[np.int64]:
         """Draw K rows by k-means++ from the longest vector on, int64 [k]."""

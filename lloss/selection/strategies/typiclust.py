@@ -65,7 +65,7 @@ def typical_rows(
     order = order[sizes[order] > 0]
     picked: list[int] = []
     for chosen in (order[sizes[order] > _SMALL], order[sizes[order] <= _SMALL]):
-        ranked = []
+        ranked: list[NDArray[np.int64]] = []
         for cluster in chosen:  # the first K of them at most are visited
             if len(ranked) == k - len(picked):
                 break
