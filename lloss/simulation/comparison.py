@@ -64,7 +64,7 @@ class MethodResult:
     picks: Mapping[str, Measured]  # shares in the mean of cycles, counts as their sum
     head: Measured  # ranking accuracy of the predicted loss, in the mean of cycles
     entropy: Measured  # likewise
-    seconds: Mapping[str, float]  # a cycle, by stage
+    seconds: Mapping[str, float]  # by stage, the mean of the cycles that have it
     choices: Sequence[Choices]
     gain: Difference | None = None  # over the reference
     lead: Difference | None = None  # of the default method over this one
@@ -183,7 +183,7 @@ def _method(
         head=measured(_ranking(row.head for row in run) for run in runs),
         entropy=measured(_ranking(row.entropy for row in run) for run in runs),
         seconds={
-            stage: sum(row.seconds.get(stage, 0.0) for row in rows) / len(rows)
+            stage: measured(row.seconds.get(stage) for row in rows).value
             for stage in _names(row.seconds for row in rows)
         },
         choices=_choices(row.choice for row in rows if row.choice),

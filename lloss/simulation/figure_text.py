@@ -54,9 +54,9 @@ def probability(p: float) -> str:
 
 
 def plain(value: float) -> str:
-    """Format a count or a time with about three digits."""
+    """Format a count or a time."""
     if not math.isfinite(value):
         return NONE
     if abs(value) >= 100:
         return f"{value:,.0f}"
-    return f"{value:.1f}" if abs(value) >= 1 else f"{value:.2g}"
+    return f"{value:.1f}" if abs(value) >= 1 else f"{value:.2f}"

@@ -38,6 +38,7 @@ class FinishedTrials:
             f"trials that have not finished, or lack {plan.metric} at some cycle": begun - used,
         }
         self.problems = [f"{count:,} {what} left out" for what, count in counts.items() if count]
+        self.problems += [line for name in plan.scenarios if (line := self._uneven(name))]
 
     def _whole(
         self, scenario: str, trials: dict[int, dict[int, CycleRow]]
@@ -51,6 +52,22 @@ class FinishedTrials:
                 for cycle in cycles
             )
         }
+
+    def _uneven(self, scenario: str) -> str:
+        """A line where the cycles of a scenario are not of equal budget; "" where they are."""
+        spent = {
+            tuple(row.labeled for row in run)
+            for method in self.plan.methods
+            for run in self.of(scenario, method)
+        }
+        if len(spent) < 2:
+            return ""
+        least, most = min(each[-1] for each in spent), max(each[-1] for each in spent)
+        return (
+            f"scenario {scenario}: trials have spent different numbers of labels at the same "
+            f"cycle ({least:,} to {most:,} at the last); they are compared cycle by cycle all the "
+            "same"
+        )
 
     @property
     def complete(self) -> bool:

@@ -78,7 +78,7 @@ def reach_of(tables: Sequence[Table]) -> float:
     ends = [end for cell in cells if (end := _far_end(cell.difference)) is not None]
     if not ends:
         return 0.01
-    most = min(max(ends), 1.5 * float(np.quantile(ends, 0.8)))
+    most = min(max(ends), 2 * float(np.quantile(ends, 0.8)))
     return max(math.ceil(100 * most), 1) / 100
 
 

@@ -51,6 +51,7 @@ def test_other_figures_are_of_the_end_the_picks_or_the_cycles(tmp_path: Path) ->
     assert auto.head.value == pytest.approx(0.62)
     assert auto.entropy.value == pytest.approx(0.66)
     assert auto.seconds["train"] == pytest.approx(1.5)
+    assert auto.seconds["select"] == pytest.approx(0.02)  # of the cycles that selected
     assert [(each.decided, each.count) for each in auto.choices] == [
         ("herding by loss", 50), ("coverage", 10)
     ]  # fmt: skip

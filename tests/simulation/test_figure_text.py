@@ -28,7 +28,7 @@ NAN = math.nan
         (figure_text.probability(0.25), "0.25"),
         (figure_text.plain(1234.5), "1,234"),
         (figure_text.plain(12.34), "12.3"),
-        (figure_text.plain(0.0234), "0.023"),
+        (figure_text.plain(0.0234), "0.02"),
         (figure_text.plain(NAN), "–"),
     ],
 )

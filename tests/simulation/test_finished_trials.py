@@ -76,3 +76,10 @@ def test_the_mean_over_scenarios_is_taken_within_each_trial() -> None:
     np.testing.assert_allclose(
         found["auto"].final.interval, (of_trials.mean() - reach, of_trials.mean() + reach), 1e-6
     )
+
+
+def test_unequal_budgets_are_said() -> None:
+    less = [replace(row, labeled=row.labeled - 5) if row.trial == 1 else row for row in ROWS[:24]]
+    (line,) = FinishedTrials(PLAN, [*less, *ROWS[24:]]).problems
+    assert line.startswith("scenario balanced: trials have spent different numbers of labels")
+    assert "(295 to 300 at the last)" in line
