@@ -74,7 +74,7 @@ def page(comparison: Comparison, said: Verdict) -> str:
     plan, gains, leads = comparison.plan, gain_table(comparison), lead_table(comparison)
     reach = reach_of([table for table in (gains, leads) if table])
     filters: dict[str, Callable[..., str]] = {
-        "points": lambda share: f"{100 * share:.0f}",
+        "points": lambda share: f"{100 * share:.0f} point" + "s" * (share > 0.01),
         "sentence": lambda line: Markup(text(f"{line[:1].upper()}{line[1:]}.")),
         "shown": lambda value: Markup(text(value)),
         "strip": lambda cell: Markup(strip(cell, reach)),
