@@ -31,7 +31,7 @@ _COLUMNS, _GAP, _HEAD, _FOOT = 3, 20, 46, 22  # of the picture
 def colors(comparison: Comparison) -> dict[str, str]:
     """A colour for the reference, the default and the methods with the largest gains.
 
-    The others share a pale one: more lines than that cannot be told apart.
+    The others share a pale one: nobody could distinguish more lines than that.
     """
     plan, order = comparison.plan, ranked(comparison)
     first = [plan.default] if plan.default and plan.default != plan.reference else []

@@ -66,7 +66,7 @@ def test_results_and_details_of_a_scenario(tmp_path: Path) -> None:
     ]  # fmt: skip
     cells = dict(zip(detail.heads, detail.rows["auto"], strict=True))
     assert cells["rare among picks"].text == "15.0"
-    assert cells["seconds a cycle"].note == "train 1.5, measure 0.1, score 0.25, select 0.02"
+    assert cells["seconds a cycle"].note == "train 1.5, measure 0.10, score 0.25, select 0.02"
     random = dict(zip(detail.heads, detail.rows["random"], strict=True))
     assert random["ranking accuracy, predicted loss"].text == "–"
 
