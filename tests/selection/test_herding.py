@@ -92,10 +92,21 @@ def test_the_table_of_the_kernel_is_the_same_with_any_exponential() -> None:
     assert np.abs(exact % 1 - 0.5).min() > 1e-7  # far more than the last bits of a library
 
 
-@pytest.mark.parametrize("count", [3, 900, 5000])
-def test_the_width_is_a_quantile_of_pairs(count: int) -> None:
-    units = _clusters(count, 6)
-    some = units[:: -(-count // 1000)]
-    pairs = squared_distances(some, some)[np.triu_indices(len(some), 1)]
-    width = kernel_width(units, 0.3)
-    assert (pairs <= width).mean() >= 0.3 > (pairs < width).mean() - 1 / len(pairs)
+@pytest.mark.parametrize("copies", [1, 5])
+def test_the_width_follows_the_distances_whatever_is_repeated(copies: int) -> None:
+    units = _clusters(900, 6)
+    pairs = squared_distances(units, units)[np.triu_indices(900, 1)]
+    repeated = np.random.default_rng(0).permutation(np.repeat(units, copies, 0))
+    expected = 0.27 * np.quantile(pairs, 0.9)
+    assert kernel_width(repeated) == pytest.approx(expected, rel=0.05)
+    still = np.concatenate([units, np.repeat(units[:1], 1500, 0)])  # most are one scene
+    assert kernel_width(still) == pytest.approx(expected, rel=0.3)
+
+
+@pytest.mark.parametrize("units", [np.zeros((5, 3)), np.ones((400, 3)), np.ones((1, 3))])
+def test_copies_alone_have_a_width_and_are_picked_in_order(units: NDArray[np.float64]) -> None:
+    units = unit_integers(units)
+    assert kernel_width(units) > 0
+    k = min(len(units), 4)
+    rows, gains = herd(units, np.ones(len(units)), k, units[:0], kernel_width(units))
+    assert rows.tolist() == list(range(k)) and gains.tolist() == [1.0, 0.0, 0.0, 0.0][:k]
