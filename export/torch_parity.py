@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from lloss.errors import ParityError
 from lloss.manifest import INPUT
 from lloss.runtime.int8_support import open_cpu_session
+from lloss.statistics.loss_unit import IN_NO_UNIT, LossUnit
 from lloss.statistics.ranking_metrics import spearman
 
 BATCHES = (1, 2, 3, 64)
@@ -58,17 +59,19 @@ def check_parity(
 
     ``images`` are real ones, uint8 [S, H, W, 3], repeated to fill a batch. Returns the largest
     absolute difference of each output over all batches, and the rank correlation of the predicted
-    losses.
+    losses. Losses are compared as the head's scores, of which all are of the same size.
     """
     session = open_cpu_session(str(path))
+    unit = graph.unit
     tolerance = (HALF, HALF) if graph.half_network else (ABSOLUTE, RELATIVE)
     worst: dict[str, float] = {}
     batches = _batches(images)
     for batch in batches:
         chunk = np.resize(images, (batch, *images.shape[1:]))
-        outputs = _run(session, chunk)
+        outputs = _with_scores(_run(session, chunk), unit)
         with torch.no_grad():
-            expected = {k: v.numpy() for k, v in graph.outputs(torch.from_numpy(chunk)).items()}
+            found = {k: v.numpy() for k, v in graph.outputs(torch.from_numpy(chunk)).items()}
+        expected = _with_scores(found, unit)
         for name, difference, limit in _differences(outputs, expected, *tolerance):
             worst[name] = max(worst.get(name, 0.0), difference)
             if not difference <= limit:  # NaN fails too
@@ -96,10 +99,11 @@ def check_batches(path: Path, images: NDArray[np.uint8]) -> None:
     """
     session, batches = open_cpu_session(str(path)), _batches(images)
     largest = np.resize(images, (max(batches), *images.shape[1:]))
-    expected = _run(session, largest)
+    # Of any unit: a difference of scores is one of logarithms
+    expected = _with_scores(_run(session, largest), IN_NO_UNIT)
     for batch in batches:
         rows = {name: values[:batch] for name, values in expected.items()}
-        outputs = _run(session, largest[:batch])
+        outputs = _with_scores(_run(session, largest[:batch]), IN_NO_UNIT)
         for name, difference, limit in _differences(outputs, rows, HALF, HALF):
             if not difference <= limit:
                 raise ParityError(
@@ -107,6 +111,12 @@ def check_batches(path: Path, images: NDArray[np.uint8]) -> None:
                     f"{max(batches)} (by {difference:.3g}); nothing was written. "
                     "Use --precision fp32, and report the model's name"
                 )
+
+
+def _with_scores(outputs: Outputs, unit: LossUnit) -> Outputs:
+    """Replace the losses by the scores that the head gave."""
+    scores = unit.scores(outputs["loss"]).astype(outputs["loss"].dtype)
+    return {**outputs, "loss": scores}
 
 
 _REPORT = "Report the model's name and the versions of torch and onnxscript"
