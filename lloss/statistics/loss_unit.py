@@ -22,7 +22,8 @@ BINS, LEAST_OF_BIN = 10, 5
 
 FLATTEST = 0.05
 """Least ``a`` in units of the predictions' deviation. The order of images has to stay, also where
-the fit finds none or the opposite one, and float32 tells apart what differs by some 1e-7 of it."""
+the fit finds none or the opposite one, and two losses are equal in float32 below a difference of
+1e-7 of them."""
 
 EXPONENT = 60.0
 """Beyond this and its negative the loss goes on in a straight line and in its reciprocal: exp would

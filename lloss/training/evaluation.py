@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -68,7 +70,7 @@ class Evaluation:
             "intervals": _finite(self.intervals),
             **({"missed": self.missed} if self.missed else {}),
             **({"cut_off": self.cut_off} if self.cut_off else {}),
-            **({"unit": asdict(self.unit)} if self.unit else {}),
+            **({"unit": json.loads(msgspec.json.encode(self.unit))} if self.unit else {}),
             "checkpoint_sha256": self.checkpoint_sha256,
         }
         warnings = cautions(figures, self.metric_name)
