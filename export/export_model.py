@@ -73,7 +73,7 @@ def export_onnx(
             check_network(graph, trained.sample, trained.remedy, trained.where)
             manifest = trained.manifest(graph)
             write_onnx(graph, manifest, aside)
-        fidelity = check_parity(aside, graph, trained.sample)
+            fidelity = check_parity(aside, graph, trained.sample)
         manifest = dataclasses.replace(manifest, fidelity=fidelity)
         log(f"loss: {trained.unit}")
         if PRETRAINED_EMBEDDING in manifest.outputs:

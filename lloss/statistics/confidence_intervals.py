@@ -22,8 +22,6 @@ was drawn."""
 
 CONFIDENCE = 0.95
 
-Z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
-
 _DRAWS, _FEWEST_DRAWS = 1000, 200
 _LARGE = 500_000  # Draws times images: large sets, of narrow intervals, get fewer draws
 _AT_A_TIME = 20_000  # Images that are drawn at a time; figures may need 200 numbers for each
@@ -31,13 +29,14 @@ _AT_A_TIME = 20_000  # Images that are drawn at a time; figures may need 200 num
 _ROUNDING = 1e-9  # Draws that differ by less are the same
 
 
-def wilson(hits: float, count: float) -> Interval:
+def wilson(hits: float, count: float, confidence: float = CONFIDENCE) -> Interval:
     """Wilson's score interval of a share (Wilson 1927); 0 to 1 where nothing was counted."""
     if not count > 0:
         return 0.0, 1.0
-    share, shrink = hits / count, 1 + Z**2 / count
-    middle = share + Z**2 / (2 * count)
-    reach = Z * math.sqrt(max(share * (1 - share), 0.0) / count + Z**2 / (4 * count**2))
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    share, shrink = hits / count, 1 + z**2 / count
+    middle = share + z**2 / (2 * count)
+    reach = z * math.sqrt(max(share * (1 - share), 0.0) / count + z**2 / (4 * count**2))
     return max((middle - reach) / shrink, 0.0), min((middle + reach) / shrink, 1.0)
 
 

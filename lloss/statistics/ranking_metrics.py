@@ -7,7 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lloss.statistics.confidence_intervals import Floats, Interval, Resampled, bootstrap, wilson
+from lloss.statistics.confidence_intervals import (
+    CONFIDENCE,
+    Floats,
+    Interval,
+    Resampled,
+    bootstrap,
+    wilson,
+)
 
 _ROWS = 2048
 
@@ -106,7 +113,9 @@ def _lifts(score: Floats, loss: Floats, share: float) -> Resampled:
     return lifts
 
 
-def accuracy_interval(score: Floats, loss: Floats, folds: Floats | None = None) -> Interval:
+def accuracy_interval(
+    score: Floats, loss: Floats, folds: Floats | None = None, confidence: float = CONFIDENCE
+) -> Interval:
     """Wilson's interval on so many independent pairs as make the variance that chance has.
 
     It holds 50 % exactly where Kendall's test does not refuse chance. ``folds`` are those of
@@ -127,7 +136,7 @@ def accuracy_interval(score: Floats, loss: Floats, folds: Floats | None = None) 
     chance = variance / (4 * pairs**2)
     if not chance:
         return right / pairs, right / pairs
-    return wilson(right / pairs * 0.25 / chance, 0.25 / chance)
+    return wilson(right / pairs * 0.25 / chance, 0.25 / chance, confidence)
 
 
 def _kendall_variance(a: Floats, b: Floats) -> float:

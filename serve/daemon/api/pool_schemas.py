@@ -5,10 +5,11 @@ Many replies are records of the services or of the store as they are.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from lloss.serve.daemon.services.hand_out import DIVERSE_MOST
+from lloss.serve.daemon.services.hand_out import SPREAD_MOST
 from lloss.serve.daemon.services.image_labels import Labeled
 from lloss.serve.daemon.store.records import Counts, JobRow, PoolScores
 from pydantic import (
@@ -20,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from lloss.selection import SelectionSettings, Strategy
+from lloss.selection import SelectionSettings, strategy_names
 
 _MAX_FIELDS = 32
 
@@ -66,13 +67,17 @@ class PoolBody(SmallBody):
     )
 
 
+_STRATEGY = {"type": "string", "enum": list(strategy_names())}
+
+
 class SelectBody(SmallBody):
     """Which images to hand out."""
 
     k: int = Field(ge=1, le=1_000_000, description="How many.")
-    strategy: Strategy = Field(
+    strategy: Annotated[str, WithJsonSchema(_STRATEGY)] = Field(
         "top",
-        description=f"The highest scores; spread (at most {DIVERSE_MOST:,}); or at random.",
+        description="How to choose: top takes the highest scores, random draws; "
+        f"those that compare images hand out at most {SPREAD_MOST:,}.",
     )
     by: str = Field("loss", min_length=1, max_length=100, description="The column to choose by.")
     order: Literal["", "highest", "lowest"] = Field(
@@ -146,7 +151,10 @@ class LabeledView(Labeled):
     Attributes:
         without_class: unchanged images: their annotation in Label Studio chose no class.
         disputed: images with annotations of different classes in its export: the newest counts.
+        notes: which columns of a CSV were read, if not ``id`` and ``label``, and ignored ones that
+            may matter.
     """
 
     without_class: int = 0
     disputed: int = 0
+    notes: Sequence[str] = ()
