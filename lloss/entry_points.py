@@ -13,6 +13,9 @@ from lloss.errors import SettingsError
 MODELS = "lloss.models"
 """The group of factories of networks, see :mod:`lloss.modeling.network_factory`."""
 
+STRATEGIES = "lloss.strategies"
+"""The group of strategies, see :mod:`lloss.selection.strategies`."""
+
 TASKS = "lloss.tasks"
 """The group of tasks, see :mod:`lloss.tasks`."""
 

@@ -15,9 +15,10 @@ from lloss.pools.uri import is_fiftyone
 from lloss.project.labeling_tasks import FORMATS as TASK_FORMATS
 from lloss.project.labeling_tasks import LISTS, write_tasks
 from lloss.scores.scores_folder import ScoresFolder
-from lloss.selection import STRATEGIES, Selection, SelectionSettings, select
+from lloss.selection import Selection, SelectionSettings, select, strategy_names
 from lloss.selection.exclusions import find_excluded, read_excluded
 from lloss.selection.selection_file import FIFTYONE, FORMATS, format_of, formatted, write_selection
+from lloss.selection.strategies import STRATEGIES, get_strategy
 from lloss.selection.ties import tie_note
 
 _TASK_LIST_OPTIONS = (
@@ -71,9 +72,9 @@ def _task_list_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("-k", "k", type=int, required=True, help="Images to select.")
 @click.option(
     "--strategy",
-    type=click.Choice(STRATEGIES),
+    type=click.Choice(strategy_names()),
     default="top",
-    help="top: the K best scores; diverse: K unlike images of the 4·K best; random: any K.",
+    help=f"{'; '.join(f'{name}: {each.title}' for name, each in STRATEGIES.items())}.",
 )
 @click.option(
     "--by",
@@ -91,9 +92,9 @@ def _task_list_options(command: Callable[..., Any]) -> Callable[..., Any]:
     default="",
     metavar="COLUMN",
     show_default="pretrained_embedding where the scores have it, or else embedding",
-    help="Vectors that diverse measures likeness by.",
+    help="Vectors that likeness is measured by.",
 )
-@click.option("--seed", type=int, default=0, help="Random seed of --subset and of random.")
+@click.option("--seed", type=int, default=0, help="Random seed of --subset and --strategy.")
 @click.option("--at-most", is_flag=True, help="If fewer than K images are left, select them all.")
 @click.option(
     "-o", "--out", type=PATH, show_default="stdout", help="Output file, folder, or fiftyone:NAME."
@@ -136,6 +137,8 @@ def command(
     summary = [f"{len(selection)} of {selection.eligible} selected {settings.how}"]
     summary += [f"spread by {selection.spread_by}"] if selection.spread_by else []
     summary += [f"{selection.excluded} excluded"] if selection.excluded else []
+    if get_strategy(settings.strategy).labeled:
+        summary.append(f"{selection.labeled or 'no'} labeled images taken into account")
     summary += selection.unusable()
     print_notes(
         *problems.lines(),

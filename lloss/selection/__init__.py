@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lloss.selection.select import select
-from lloss.selection.selection import STRATEGIES, Selection, SelectionSettings, Strategy
+from lloss.selection.selection import Selection, SelectionSettings
+from lloss.selection.strategies import strategy_names
 
-__all__ = ["STRATEGIES", "Selection", "SelectionSettings", "Strategy", "select"]
+__all__ = ["Selection", "SelectionSettings", "select", "strategy_names"]

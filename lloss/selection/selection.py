@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from lloss.errors import SettingsError
-
-Strategy = Literal["top", "diverse", "random"]
-STRATEGIES: tuple[str, ...] = get_args(Strategy)
-
-CANDIDATES = 4
-"""``diverse`` spreads K images over the best 4K."""
+from lloss.selection.strategies import get_strategy
+from lloss.selection.strategies.strategy import EMBEDDING
 
 ORDERS = ("highest", "lowest")
 ORDER_OF = {"loss": "highest", "entropy": "highest", "confidence": "lowest", "margin": "lowest"}
@@ -28,17 +24,15 @@ class SelectionSettings:
 
     Attributes:
         k: how many.
-        strategy: ``top`` takes the K best scores; ``diverse`` spreads K picks over the 4K
-            best by k-center greedy on the embeddings (Sener & Savarese 2018), the first pick
-            being the best score; ``random`` ignores the scores.
-        by: the column that is the score.
+        strategy: a name of :func:`.strategy_names`.
+        by: the column that is the score; "" for none, with a strategy that uses no scores.
         order: which scores are the best: ``highest`` or ``lowest``; "" for the column's own, see
             :data:`ORDER_OF`.
         subset: choose from so many random images alone (the paper's habit); 0 for all.
-        seed: of the sub-pool and of ``random``; an image is drawn by a hash of its id and this.
+        seed: of random draws; an image is drawn by a hash of its id and this.
         at_most: take fewer where fewer than K are left.
-        embedding: the column that ``diverse`` measures distances in; "" for
-            ``pretrained_embedding`` where the scores have it, or else ``embedding``.
+        embedding: the column that likeness is measured in; "" for ``pretrained_embedding`` where
+            the scores have it, or else ``embedding``.
     """
 
     k: int
@@ -53,25 +47,19 @@ class SelectionSettings:
     def __post_init__(self) -> None:
         if self.k < 1:
             raise SettingsError(f"k = {self.k}: select at least 1 image")
-        if self.strategy not in STRATEGIES:
-            choices = ", ".join(STRATEGIES)
-            raise SettingsError(f"strategy {self.strategy!r}: choose one of {choices}")
+        strategy = get_strategy(self.strategy)
         if self.order not in ("", *ORDERS):
             raise SettingsError(f"order {self.order!r}: choose one of {', '.join(ORDERS)}")
-        if self.embedding and self.strategy != "diverse":
+        if self.embedding and EMBEDDING not in strategy.vectors:
             raise SettingsError(
-                f"embedding {self.embedding!r}: only diverse measures distances, not "
-                f"{self.strategy}; leave it out"
+                f"embedding {self.embedding!r}: {self.strategy} measures no likeness; leave it out"
             )
+        if not self.by and strategy.uses_scores:
+            raise SettingsError(f"by '': {self.strategy} needs a column of scores, such as loss")
         if self.by == "id":
             raise SettingsError(f"by {self.by!r}: select by a column of numbers, such as loss")
         if self.subset < 0 or not float(self.subset).is_integer():
             raise SettingsError(f"subset {self.subset}: give a number of images")
-
-    @property
-    def candidates(self) -> int:
-        """How many images the strategy chooses from, at most."""
-        return CANDIDATES * self.k if self.strategy == "diverse" else self.k
 
     @property
     def direction(self) -> str:
@@ -81,7 +69,7 @@ class SelectionSettings:
     @property
     def how(self) -> str:
         """What decides, in words: ``by lowest confidence``."""
-        return "at random" if self.strategy == "random" else f"by {self.direction} {self.by}"
+        return get_strategy(self.strategy).how(self.direction, self.by)
 
 
 @dataclass(frozen=True)
@@ -96,8 +84,10 @@ class Selection:
         unscored: rows without a finite score; never selected.
         eligible: rows the choice was made from, after the sub-pool was drawn.
         settings: that it was made with.
-        unspread: candidates of ``diverse`` left out because no distance to them can be measured.
-        spread_by: the column that distances were measured in; "" where none were.
+        unspread: candidates left out because no distance to them can be measured.
+        spread_by: the column that likeness was measured in; "" where none was.
+        reasons: why each was chosen, in a few words without a comma.
+        labeled: labeled images that the choice took into account.
     """
 
     ids: list[str]
@@ -109,15 +99,24 @@ class Selection:
     settings: SelectionSettings
     unspread: int = 0
     spread_by: str = ""
+    reasons: Sequence[str] = ()
+    labeled: int = 0
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def table(self) -> pa.Table:
-        """Columns ``id``, ``score`` and ``rank`` (from 1); metadata say what they are ranked by."""
-        rank = pa.array(range(1, len(self.ids) + 1), pa.int64())
-        ids = pa.array(self.ids, pa.string())
-        table = pa.table({"id": ids, "score": self.scores, "rank": rank})
+        """Columns ``id``, ``score``, ``rank`` (from 1) and ``reason``.
+
+        Metadata say what they are ranked by.
+        """
+        columns = {
+            "id": pa.array(self.ids, pa.string()),
+            "score": self.scores,
+            "rank": pa.array(range(1, len(self) + 1), pa.int64()),
+            "reason": pa.array(self.reasons or [""] * len(self), pa.string()),
+        }
+        table = pa.table(columns)
         said = {"strategy": self.settings.strategy, "by": self.settings.by}
         return table.replace_schema_metadata({**said, "order": self.settings.direction})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -32,13 +33,15 @@ def format_of(out: Path | None) -> str:
 
 
 def formatted(selection: Selection, kind: str, place: str = "rank") -> str:
-    """The selection as text: ``ids`` (an id a line) or ``csv`` (id, score, rank).
+    """The selection as text: ``ids`` (an id a line) or ``csv`` (id, score, rank, reason).
 
-    ``place`` names the last column, where the order of the picks is not a ranking.
+    ``place`` names the third column, where the order of the picks is not a ranking.
     """
     if kind == "csv":
-        rows = zip(selection.ids, selection.scores.tolist(), range(1, len(selection) + 1))
-        return csv_text(("id", "score", place), rows)
+        scores = ("" if math.isnan(score) else score for score in selection.scores.tolist())
+        reasons = selection.reasons or [""] * len(selection)
+        rows = zip(selection.ids, scores, range(1, len(selection) + 1), reasons)
+        return csv_text(_names(place), rows)
     broken = next((id for id in selection.ids if len(id.splitlines()) != 1), None)
     if broken is not None:
         raise SettingsError(
@@ -53,6 +56,10 @@ def write_selection(selection: Selection, path: Path, kind: str = "", place: str
     kind = kind or format_of(path)
     if kind == "parquet":
         with atomic_write(path) as aside:
-            pq.write_table(selection.table().rename_columns(["id", "score", place]), aside)
+            pq.write_table(selection.table().rename_columns(_names(place)), aside)
     else:
         write_text(path, formatted(selection, kind, place))
+
+
+def _names(place: str) -> list[str]:
+    return ["id", "score", place, "reason"]

@@ -10,15 +10,16 @@ from numpy.typing import NDArray
 
 from lloss.scores.score_source import ScoreSource
 from lloss.selection.selection import Selection
+from lloss.selection.strategies import get_strategy
 
 
 def tie_note(source: ScoreSource, selection: Selection) -> str:
     """Warn where most selected images share one score with images that were left out; else "".
 
-    Of ``top`` that is the last score; of ``diverse`` the score of all.
+    Of a ranking that is the last score; of other strategies the score of all.
     """
     scores, settings = selection.scores, selection.settings
-    if settings.strategy == "random" or len(scores) < 2:
+    if not get_strategy(settings.strategy).uses_scores or len(scores) < 2:
         return ""
     score = scores.max() if settings.direction == "lowest" else scores.min()
     picked, by = int(np.count_nonzero(scores == score)), settings.by

@@ -10,7 +10,7 @@ from typing import Any
 
 from lloss.manifest import PRETRAINED_EMBEDDING
 from lloss.selection import Selection
-from lloss.selection.selection import CANDIDATES
+from lloss.selection.strategies.diverse import CANDIDATES
 from lloss.statistics.confidence_intervals import (
     Interval,
     in_percent,

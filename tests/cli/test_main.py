@@ -59,7 +59,7 @@ def test_select_writes_each_format(
     assert (tmp_path / "a.txt").read_text().splitlines() == ids
     with (tmp_path / "a.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [row["id"] for row in rows] == ids and list(rows[0]) == ["id", "score", "rank"]
+    assert [row["id"] for row in rows] == ids and list(rows[0]) == ["id", "score", "rank", "reason"]
     table = pq.read_table(tmp_path / "a.parquet").to_pylist()
     assert [row["rank"] for row in table] == [1, 2, 3, 4]
     assert [row["score"] for row in table] == [float(row["score"]) for row in rows]

@@ -152,8 +152,10 @@ def test_random_ignores_the_scores_and_follows_the_seed() -> None:
 
 def test_a_selection_is_a_table_with_ranks() -> None:
     table = select_from(score_table([1.0, 3.0, 2.0], ["a", "b", "c"]), k=2).table()
-    assert table.to_pydict() == {"id": ["b", "c"], "score": [3.0, 2.0], "rank": [1, 2]}
-    assert table.schema.types == [pa.string(), pa.float64(), pa.int64()]
+    assert table.to_pydict() == {
+        "id": ["b", "c"], "score": [3.0, 2.0], "rank": [1, 2], "reason": ["highest loss"] * 2,
+    }  # fmt: skip
+    assert table.schema.types == [pa.string(), pa.float64(), pa.int64(), pa.string()]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from lloss.serve.daemon.services.hand_out import DIVERSE_MOST
+from lloss.serve.daemon.services.hand_out import SPREAD_MOST
 from lloss.serve.daemon.services.image_labels import Labeled
 from lloss.serve.daemon.store.records import Counts, JobRow, PoolScores
 from pydantic import (
@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from lloss.selection import SelectionSettings, Strategy
+from lloss.selection import SelectionSettings, strategy_names
 
 _MAX_FIELDS = 32
 
@@ -66,13 +66,17 @@ class PoolBody(SmallBody):
     )
 
 
+_STRATEGY = {"type": "string", "enum": list(strategy_names())}
+
+
 class SelectBody(SmallBody):
     """Which images to hand out."""
 
     k: int = Field(ge=1, le=1_000_000, description="How many.")
-    strategy: Strategy = Field(
+    strategy: Annotated[str, WithJsonSchema(_STRATEGY)] = Field(
         "top",
-        description=f"The highest scores; spread (at most {DIVERSE_MOST:,}); or at random.",
+        description="How to choose: top takes the highest scores, random draws; "
+        f"those that compare images hand out at most {SPREAD_MOST:,}.",
     )
     by: str = Field("loss", min_length=1, max_length=100, description="The column to choose by.")
     order: Literal["", "highest", "lowest"] = Field(

@@ -144,9 +144,9 @@ def _selection_reply(
 
 
 def _csv(handed: HandedOut) -> str:
-    rows = ((one.id, one.score, one.rank) for one in handed.images)
+    rows = ((one.id, one.score, one.rank, one.reason) for one in handed.images)
     try:
-        return csv_text(("id", "score", "rank"), rows)
+        return csv_text(("id", "score", "rank", "reason"), rows)
     except LabelError as error:
         raise RequestError(409, f"{error}; ask with format=json") from error
 

@@ -10,6 +10,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 from weakref import WeakValueDictionary
 
 import anyio
@@ -27,6 +28,7 @@ from lloss.serve.daemon.store.records import StoredReply
 from lloss.errors import SelectionError, SettingsError
 from lloss.scores.scores_folder import ScoresFolder
 from lloss.selection import Selection, SelectionSettings, select
+from lloss.selection.strategies import get_strategy
 from lloss.selection.ties import tie_note
 from lloss.text.clean_names import is_text
 
@@ -36,17 +38,18 @@ _AT_ONCE = 16
 _ATTEMPTS = 5
 """Selections that are repeated because an image was labeled or skipped during one."""
 
-DIVERSE_MOST = 10_000
-"""Images of one ``diverse`` selection: its cost is quadratic, and other requests wait."""
+SPREAD_MOST = 10_000
+"""Images of one selection that compares images: its cost is quadratic, and other requests wait."""
 
 
 @dataclass(frozen=True)
 class Ranked:
-    """A selected image; rank from 1."""
+    """A selected image: its rank from 1, and why it was chosen."""
 
     id: str
     score: float
     rank: int
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,8 @@ class HandedOut:
 
     def to_bytes(self) -> bytes:
         """Compressed JSON, for :meth:`replay`."""
-        fields = {**vars(self), "images": [(image.id, image.score) for image in self.images]}
+        images = [(image.id, image.score, image.reason) for image in self.images]
+        fields = {**vars(self), "images": images}
         return zlib.compress(json.dumps(fields).encode(), 1)
 
     @classmethod
@@ -128,10 +132,10 @@ class Selections:
         idempotency ``key`` gives the same reply. Raises, besides RequestError, SettingsError
         for a selection that costs too much, and SelectionError if too few are left.
         """
-        if settings.strategy == "diverse" and settings.k > DIVERSE_MOST:
+        if get_strategy(settings.strategy).vectors and settings.k > SPREAD_MOST:
             raise SettingsError(
-                f"k = {settings.k}: strategy diverse hands out at most {DIVERSE_MOST:,} at a time; "
-                "ask for fewer, or with strategy top"
+                f"k = {settings.k}: strategy {settings.strategy} hands out at most "
+                f"{SPREAD_MOST:,} at a time; ask for fewer, or with strategy top"
             )
         if not all(map(is_text, exclude)):
             raise RequestError(422, "exclude: an id has an unpaired surrogate")
@@ -174,7 +178,7 @@ class Selections:
             secrets.token_hex(8),
             pool,
             scores.model_sha256,
-            _ranked(zip(chosen.ids, chosen.scores.tolist())),
+            _ranked(zip(chosen.ids, chosen.scores.tolist(), chosen.reasons)),
             time.time() + self._settings.pending_seconds,
             chosen.eligible,
             unknown=exclusion.unknown,
@@ -198,5 +202,6 @@ def _select(folder: ScoresFolder, settings: SelectionSettings, exclude: set[str]
         raise SelectionError(message) from error
 
 
-def _ranked(images: Iterable[tuple[str, float]]) -> list[Ranked]:
-    return [Ranked(id, score, rank) for rank, (id, score) in enumerate(images, 1)]
+def _ranked(images: Iterable[Sequence[Any]]) -> list[Ranked]:
+    """Number images, each an id, a score and, since it is given, a reason."""
+    return [Ranked(id, score, rank, *why) for rank, (id, score, *why) in enumerate(images, 1)]

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from lloss.errors import ScoresError, SelectionError, SettingsError
-from lloss.scores.score_source import TableScores
-from lloss.scores.scores_folder import ScoresFolder, scores_table
-from lloss.selection.diverse import read_embeddings
 from lloss.selection.kcenter import k_center
 
-from .score_tables import best_ids, score_table, select_from
+from ..score_tables import best_ids, score_table, select_from
 
 
 def test_picks_spread_over_clusters_where_top_does_not() -> None:
@@ -64,16 +59,8 @@ def test_features_of_the_pretrained_network_come_before_those_of_the_trained_one
         select_from(plain, k=5, strategy="diverse", embedding="pretrained_embedding")
     with pytest.raises(SelectionError, match="column 'loss' holds double, not vectors"):
         select_from(plain, k=5, strategy="diverse", embedding="loss")
-    with pytest.raises(SettingsError, match="embedding 'embedding': only diverse .* not top"):
+    with pytest.raises(SettingsError, match="embedding 'embedding': top measures no likeness"):
         select_from(plain, k=5, embedding="embedding")
-
-
-def test_a_folder_of_scores_names_its_columns(tmp_path: Path) -> None:
-    folder = ScoresFolder(tmp_path)
-    assert list(folder.columns()) == []
-    vectors = np.zeros((2, 3), np.float32)
-    folder.write_part(0, scores_table(["a", "b"], {"loss": vectors[:, 0], "e": vectors}), [])
-    assert list(folder.columns()) == ["id", "loss", "e"]
 
 
 def test_embeddings_without_a_usual_distance_are_left_out_and_counted() -> None:
@@ -95,36 +82,3 @@ def test_too_few_embeddings_with_a_distance_are_refused() -> None:
         select_from(table, k=2, strategy="diverse")
     chosen = select_from(table, k=2, strategy="diverse", at_most=True)
     assert chosen.ids == ["0000.jpg"] and chosen.unspread == 7
-
-
-@pytest.mark.parametrize(
-    "vectors",
-    [
-        pa.array([[1.0, 2.0], [1.0], [1.0, 2.0, 3.0]]),  # six numbers, as of three vectors of two
-        pa.chunked_array([[[1.0, 2.0]], [[1.0], [1.0]]]),
-        pa.array(["a", "b", "c"]),
-        pa.array([["a"], ["b"], ["c"]]),
-        pa.array([[1.0, 2.0], None, [1.0, 3.0]]),
-    ],
-)
-def test_embeddings_that_are_not_vectors_are_refused(vectors: pa.Array) -> None:
-    table = pa.table({"id": ["a", "b", "c"], "loss": [1.0, 2.0, 3.0], "embedding": vectors})
-    with pytest.raises(SelectionError, match="choose --strategy top"):
-        select_from(table, k=2, strategy="diverse")
-
-
-@pytest.mark.parametrize("on_disk", [False, True])
-def test_embeddings_come_in_the_order_of_their_ids(tmp_path: Path, on_disk: bool) -> None:
-    vectors = np.arange(24, dtype=np.float32).reshape(8, 3)
-    ids = list("abcdefgh")
-    table = scores_table(ids, {"embedding": vectors})
-    source: TableScores | ScoresFolder = TableScores(
-        pa.concat_tables([table.slice(0, 5), table.slice(5)])
-    )
-    if on_disk:
-        source = ScoresFolder(tmp_path)
-        for part in range(2):
-            source.write_part(part, table.slice(4 * part, 4), [])
-    embeddings = read_embeddings(source, list("hafe"))
-    assert embeddings.dtype == np.float32
-    assert embeddings.tolist() == vectors[[7, 0, 5, 4]].tolist()
