@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 
 from lloss.cli.options import PATH, print_notes
-from lloss.project.cycle import REPORT, SELECTED, next_cycle
+from lloss.project.cycle import next_cycle
+from lloss.project.cycle_output import REPORT, SELECTED
 from lloss.project.project import load_project
 
 

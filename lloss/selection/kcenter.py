@@ -37,8 +37,12 @@ def spreadable(embeddings: NDArray[Any]) -> NDArray[np.bool_]:
     return usable
 
 
-def k_center(embeddings: NDArray[Any], k: int) -> NDArray[np.int64]:
-    """k-center greedy: each pick is the row farthest from all picks before it; the first is row 0.
+def k_center(
+    embeddings: NDArray[Any], k: int, labeled: NDArray[Any] | None = None
+) -> NDArray[np.int64]:
+    """k-center greedy: each pick is the row farthest from all picks before it.
+
+    The first is row 0, or the one farthest from all labeled images where there are some.
 
     Distances are Euclidean, between embeddings rounded to so few bits that every sum is an exact
     integer in float64. Whatever order a BLAS adds in, the result is the same bytes.
@@ -50,14 +54,20 @@ def k_center(embeddings: NDArray[Any], k: int) -> NDArray[np.int64]:
     Args:
         embeddings: finite float [N, D], best candidate first; ties fall to the earlier row.
         k: at most N.
+        labeled: finite float [L, D], of images that count as picks already.
 
     Returns:
         Row numbers in the order picked, int64 [k].
     """
-    distances = _Distances(_as_integers(np.asarray(embeddings)))
+    known = np.empty((0, embeddings.shape[1])) if labeled is None else labeled
+    points = as_integers(np.concatenate([embeddings, known]) if len(known) else embeddings)
+    distances = _Distances(points[: len(embeddings)])
+    if len(known):
+        distances.start(points[len(embeddings) :])
     picked = np.empty(k, np.int64)
     for number in range(k):
-        picked[number] = distances.pick(distances.farthest() if number else 0)
+        first = not number and not len(known)
+        picked[number] = distances.pick(0 if first else distances.farthest())
     return picked
 
 
@@ -76,6 +86,16 @@ class _Distances:
         self._center_squares = np.empty(_PICKS)
         self._recent = 0
         self._measured = np.zeros(len(points), np.int64)
+
+    def start(self, centers: NDArray[np.int32]) -> None:
+        """Measure all rows to these points, before any pick."""
+        for some in _blocks(len(centers), _PICKS):
+            block = centers[some].astype(np.float64)
+            squares = np.einsum("nd,nd->n", block, block)
+            for rows in _blocks(len(self._points)):
+                self._nearest[rows] = np.minimum(
+                    self._nearest[rows], self._squared(rows, block, squares)
+                )
 
     def pick(self, row: int) -> int:
         """Make this row a pick."""
@@ -114,21 +134,31 @@ class _Distances:
         """Bring these rows up to date."""
         first = int(self._measured[rows].min())
         centers = self._centers[first : self._recent]
-        products = self._points[rows].astype(np.float64) @ centers.T
-        squares = self._center_squares[first : self._recent] - 2 * products
+        distances = self._squared(rows, centers, self._center_squares[first : self._recent])
         # A pick stays below every row that is none: its own distance is never measured again.
-        distances = squares.min(1) + self._squares[rows]
         picked = self._nearest[rows] < 0
         self._nearest[rows] = np.where(picked, -1, np.minimum(self._nearest[rows], distances))
         self._measured[rows] = self._recent
 
+    def _squared(
+        self, rows: NDArray[np.int64] | slice, centers: NDArray[Any], squares: NDArray[Any]
+    ) -> NDArray[np.float64]:
+        """Squared distances of rows to the nearest of some centers."""
+        products = self._points[rows].astype(np.float64) @ centers.T
+        nearest: NDArray[np.float64] = (squares - 2 * products).min(1) + self._squares[rows]
+        return nearest
 
-def _blocks(count: int) -> Iterator[slice]:
-    for start in range(0, count, _ROWS):
-        yield slice(start, min(start + _ROWS, count))
+
+def _blocks(count: int, size: int = _ROWS) -> Iterator[slice]:
+    for start in range(0, count, size):
+        yield slice(start, min(start + size, count))
 
 
-def _as_integers(values: NDArray[Any]) -> NDArray[np.int32]:
+def as_integers(values: NDArray[Any]) -> NDArray[np.int32]:
+    """Round embeddings, finite float [N, D], to integers: scaled by one number, int32 [N, D].
+
+    Sums of products and squared distances of them are exact in float64.
+    """
     # The largest squared distance is 4 * D * (2**bits)**2 and must stay below 2**53.
     bits = (53 - 2 - int(np.ceil(np.log2(max(values.shape[1], 2))))) // 2
     largest = 0.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -40,6 +41,15 @@ class Decided:
     settings: TrainSettings
     lines: list[str]
 
+    def filled(self, why: str, **values: Any) -> Decided:
+        """Give these settings a value where they are still automatic, and say so."""
+        values = {n: value for n, value in values.items() if n in self.settings.undecided}
+        if not values:
+            return self
+        what = ", ".join(f"{name} = {value}" for name, value in values.items())
+        lines = [*self.lines, f"automatic: {what} ({why})"]
+        return Decided(dataclasses.replace(self.settings, **values), lines)
+
 
 def decide(
     task: Task, settings: TrainSettings, labeled: LabeledSet, start: TrainSettings | None = None
@@ -53,41 +63,45 @@ def decide(
     if len(labeled) < 2:
         raise LabelError(f"{labeled.origin}: {len(labeled)} labeled image to train on: {PAIRS}")
     made = task.networks(settings.model, settings.model_args)
-    lines: list[str] = []
-
-    def decided(why: str, **values: Any) -> None:
-        nonlocal settings
-        values = {name: value for name, value in values.items() if name in settings.undecided}
-        if values:
-            what = ", ".join(f"{name} = {value}" for name, value in values.items())
-            lines.append(f"automatic: {what} ({why})")
-            settings = dataclasses.replace(settings, **values)
-
+    decided = Decided(settings, [])
     if start:
-        decided("as in the run to start from", weights=start.weights, size=start.size)
-    if "weights" in settings.undecided:
-        weights, why = made.start_weights(settings)
-        decided(why, weights=weights)
-        task.check_settings(settings)  # other settings may need trained weights
-    if "size" in settings.undecided:
-        size, why = _size(made, settings, labeled)
-        decided(why, size=size)
-    if note := made.assumed(settings):
-        lines.append(f"note: {note}")
+        why = "as in the run to start from"
+        decided = decided.filled(why, weights=start.weights, size=start.size)
+    decided = _input_decided(task, made, decided, labeled.items)
+    settings = decided.settings
     recipe = dict(made.recipe(settings, settings.weights != "none"))
     budget, most = recipe.pop("steps"), recipe.pop("batch_size")
     least = recipe.pop("least_epochs")
     if "optimizer" in settings.undecided and settings.lr >= HIGH * recipe["lr"]:
-        lines.append(
+        decided.lines.append(
             f"note: the rate {settings.lr:g} is {settings.lr / recipe['lr']:.3g} times what suits "
             f"{settings.model} with {recipe['optimizer']}; leave --lr out, or choose an --optimizer"
         )
-    decided(f"what suits {settings.model}", **recipe)
+    decided = decided.filled(f"what suits {settings.model}", **recipe)
     why = f"at most {most}" if most < len(labeled) else "all images"
-    decided(why, batch_size=min(most, len(labeled)))
-    epochs, why = epochs_of(budget, steps_of(len(labeled), settings.batch_size), least)
-    decided(why, epochs=epochs)
-    return Decided(settings, lines)
+    decided = decided.filled(why, batch_size=min(most, len(labeled)))
+    steps = steps_of(len(labeled), decided.settings.batch_size)
+    epochs, why = epochs_of(budget, steps, least)
+    return decided.filled(why, epochs=epochs)
+
+
+def decide_input(task: Task, settings: TrainSettings, items: Sequence[Item]) -> Decided:
+    """Replace the automatic weights and size alone, for images that nobody has labeled yet."""
+    made = task.networks(settings.model, settings.model_args)
+    return _input_decided(task, made, Decided(settings, []), items)
+
+
+def _input_decided(task: Task, made: Networks, decided: Decided, items: Sequence[Item]) -> Decided:
+    if "weights" in decided.settings.undecided:
+        weights, why = made.start_weights(decided.settings)
+        decided = decided.filled(why, weights=weights)
+        task.check_settings(decided.settings)  # other settings may need trained weights
+    if "size" in decided.settings.undecided:
+        size, why = _size(made, decided.settings, items)
+        decided = decided.filled(why, size=size)
+    if note := made.assumed(decided.settings):
+        decided.lines.append(f"note: {note}")
+    return decided
 
 
 def epochs_of(budget: int, steps: int, least: int) -> tuple[int, str]:
@@ -100,13 +114,13 @@ def epochs_of(budget: int, steps: int, least: int) -> tuple[int, str]:
     return epochs, why
 
 
-def _size(made: Networks, settings: TrainSettings, labeled: LabeledSet) -> tuple[int, str]:
+def _size(made: Networks, settings: TrainSettings, items: Sequence[Item]) -> tuple[int, str]:
     """The images' own size, as far as the network takes it: more pixels hold nothing more."""
     least, own = made.input_sizes(settings)
     if least == own:
         return own, f"what {settings.model} is made for"
-    rows = range(0, len(labeled), max(1, len(labeled) // SAMPLE))
-    sizes = [found for row in rows if (found := _size_of(labeled.items[row])) is not None]
+    sample = items[:: max(1, len(items) // SAMPLE)]
+    sizes = [found for item in sample if (found := _size_of(item)) is not None]
     if not sizes:
         return own, f"what {settings.model} is made for"
     floor = LEAST if settings.weights == "none" else LEAST_TRAINED

@@ -21,14 +21,14 @@ TRAIN = {
 
 
 STEPS = {
-    "evaluate_checkpoint": "evaluation.json",
-    "export_onnx": "model.onnx",
-    "score_pool": "scores",
-    "select": "selected.csv",
-    "write_report": "report.html",
-    "asdict": "summary.json",
+    "cycle_model.evaluate_checkpoint": "evaluation.json",
+    "cycle_model.export_onnx": "model.onnx",
+    "cycle.score_pool": "scores",
+    "cycle.select": "selected.csv",
+    "cycle.write_report": "report.html",
+    "cycle.asdict": "summary.json",
 }
-"""What each step of a cycle after training calls, and what it writes."""
+"""What each step of a cycle after training calls, of ``lloss.project``, and what it writes."""
 
 
 def undo(project: Project, step: str) -> Path:

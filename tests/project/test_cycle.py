@@ -19,6 +19,7 @@ from lloss.annotations.label_csv import read_labels
 from lloss.errors import LabelError
 from lloss.manifest import Manifest, read_manifest
 from lloss.project import cycle as cycle_module
+from lloss.project import cycle_model
 from lloss.project.create import create_project
 from lloss.project.cycle import next_cycle
 from lloss.project.project import Project
@@ -35,7 +36,7 @@ from .cycle_steps import TRAIN, add, change, selected, undo, unlabeled
 def test_picks_are_called_ranked_only_if_they_are(
     done: Project, monkeypatch: pytest.MonkeyPatch, better: bool | None, column: str
 ) -> None:
-    undo(done, "select")
+    undo(done, "cycle.select")
     monkeypatch.setattr(cycle_module, "ranked", lambda _: better)
     monkeypatch.setattr(cycle_module, "tie_note", lambda *_: "")
     outcome = next_cycle(done)
@@ -47,7 +48,7 @@ def test_picks_are_called_ranked_only_if_they_are(
 def test_images_that_could_not_be_selected_are_counted_in_the_summary(
     done: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    undo(done, "select")
+    undo(done, "cycle.select")
     real, said = cycle_module.select, list[str]()
     monkeypatch.setattr(
         cycle_module, "select", lambda *given: dataclasses.replace(real(*given), unscored=2)
@@ -114,7 +115,7 @@ def test_a_second_cycle_selects_other_images_and_writes_every_file(
 def test_the_model_stores_the_losses_of_unlabeled_images_if_there_are_enough(
     done: Project, pool: Path, labels: Path
 ) -> None:
-    model = undo(done, "export_onnx") / "model.onnx"
+    model = undo(done, "cycle_model.export_onnx") / "model.onnx"
     for number in range(4):
         for path in list(pool.glob("*-0*.png")):
             shutil.copy(path, pool / f"more{number}-{path.name}")
@@ -173,7 +174,7 @@ def test_a_test_folder_inside_the_pool_is_neither_scored_nor_trained_on(
 
 
 def test_a_pool_all_labeled_has_nothing_to_select(done: Project, pool: Path, labels: Path) -> None:
-    undo(done, "score_pool")
+    undo(done, "cycle.score_pool")
     for name in ["broken.png", *unlabeled(pool, labels)]:
         (pool / name).unlink()
     with pytest.raises(LabelError, match="every image is labeled"):
@@ -202,7 +203,7 @@ def test_a_cycle_chooses_its_precision_on_unlabeled_images_and_records_it(
     assert json.loads((done.cycles / "001/summary.json").read_text())["precision"] == "fp32"
     changed = change(done, "k = 5", 'precision = "auto"\nk = 5')
     add(labels, selected(done.cycles / "001"))
-    monkeypatch.setattr(cycle_module, "AutomaticPrecision", _Int8)
+    monkeypatch.setattr(cycle_model, "AutomaticPrecision", _Int8)
     said: list[str] = []
     outcome = next_cycle(changed, said.append)
     assert outcome.summary.precision == "int8" and "precision: int8, 2.00× as fast as fp32" in said
@@ -214,7 +215,7 @@ def test_a_cycle_chooses_its_precision_on_unlabeled_images_and_records_it(
 def test_a_small_pool_is_scored_in_fp32_with_a_line(
     done: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    undo(done, "export_onnx")
+    undo(done, "cycle_model.export_onnx")
     start = done.cycles / "001/cycle.json"
     content = json.loads(start.read_text())
     content["project"]["precision"] = "auto"

@@ -101,7 +101,7 @@ def test_a_detector_goes_from_boxes_to_ids_and_takes_more_boxes(
     # A person labels them; the file grows.
     assert "no new labels" in lloss("next", project)
     labels.write_text(json.dumps(boxes_of({*range(12), *(int(id[:2]) for id in ids)})))
-    monkeypatch.setattr("lloss.project.cycle.train", stop)
+    monkeypatch.setattr("lloss.project.cycle_model.train", stop)
     assert "on 13 labeled images of 2 classes" in lloss("next", project, code=2)
 
 
@@ -123,7 +123,7 @@ def test_a_broken_box_stops_before_training_or_is_left_out(
     words = ["init", project, "--pool", shapes / "pool", "--labels", shapes / "labels.json"]
     printed = lloss(*words, "-k", 2, "--skip-bad", "--holdout", 0, *SSD)
     assert "left out 1 broken annotation: " in printed
-    monkeypatch.setattr("lloss.project.cycle.export_onnx", stop)
+    monkeypatch.setattr("lloss.project.cycle_model.export_onnx", stop)
     printed = lloss("next", project, code=2)
     assert re.search(r"left out 1 broken annotation: \S*labels\.json: '06\.jpg': ", printed)
     assert (project / "cycles" / "001" / "checkpoint.pt").exists()

@@ -12,7 +12,7 @@ import pytest
 
 from lloss.errors import DivergedError, InterruptedRunError, ProjectError, SelectionError
 from lloss.manifest import read_manifest
-from lloss.project import cycle as cycle_module
+from lloss.project import cycle_model
 from lloss.project.cycle import next_cycle
 from lloss.project.project import Project
 from lloss.training.checkpoint import load_checkpoint
@@ -25,12 +25,12 @@ from .cycle_steps import STEPS, add, change, selected, undo
 def test_a_diverged_cycle_names_the_settings_to_change(
     done: Project, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    undo(done, "export_onnx")
+    undo(done, "cycle_model.export_onnx")
 
     def diverge(*_: object, **__: object) -> None:
         raise DivergedError("training diverged: lower --lr")
 
-    monkeypatch.setattr(cycle_module, step, diverge)
+    monkeypatch.setattr(cycle_model, step, diverge)
     with pytest.raises(DivergedError, match=r"lower --lr\. Change .* \[train\] ") as refused:
         next_cycle(done)
     assert str(refused.value).endswith(
@@ -56,7 +56,7 @@ def test_an_interrupted_cycle_resumes_at_that_step(
     first = selected(done.cycles / "001")
     undo(done, step)
     with monkeypatch.context() as patch:
-        patch.setattr(cycle_module, step, lambda *_, **__: 1 / 0)
+        patch.setattr(f"lloss.project.{step}", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             next_cycle(done)
     add(labels, first[:1])  # the cycle keeps its labels, but does not select a new one again
@@ -86,7 +86,7 @@ def test_an_interrupted_training_gives_the_same_selection(
 
 
 def test_a_removed_checkpoint_is_trained_measured_and_exported_again(done: Project) -> None:
-    folder = undo(done, "select")
+    folder = undo(done, "cycle.select")
     first = load_checkpoint(folder).sha256
     (folder / "checkpoint.pt").unlink()
     shutil.rmtree(folder / "scores")
@@ -99,7 +99,7 @@ def test_a_removed_checkpoint_is_trained_measured_and_exported_again(done: Proje
 def test_settings_changed_after_training_apply_from_the_next_cycle(
     done: Project, labels: Path
 ) -> None:
-    undo(done, "select")
+    undo(done, "cycle.select")
     said: list[str] = []
     changed = change(change(done, "epochs = 2", "epochs = 1"), "holdout = 0.2", "holdout = 0")
     first = next_cycle(changed, said.append)
@@ -114,7 +114,7 @@ def test_settings_changed_after_training_apply_from_the_next_cycle(
 
 
 def test_a_cycle_of_an_earlier_version_resumes(done: Project) -> None:
-    folder = undo(done, "export_onnx")
+    folder = undo(done, "cycle_model.export_onnx")
     content = json.loads((folder / "cycle.json").read_text())
     del content["project"]["precision"]
     del content["train"]["keep_embedding"]
@@ -125,7 +125,7 @@ def test_a_cycle_of_an_earlier_version_resumes(done: Project) -> None:
 
 
 def test_a_k_larger_than_what_is_left_can_be_corrected(done: Project) -> None:
-    folder = undo(done, "select")
+    folder = undo(done, "cycle.select")
     too_many = change(done, "k = 5 ", "k = 500 ")
     with pytest.raises(SelectionError, match="k = 500, but 30 images are left"):
         next_cycle(too_many)
@@ -143,7 +143,7 @@ def test_a_warm_start_is_opt_in(
         starts.append(warm_start)
         raise InterruptedRunError("stopped")
 
-    monkeypatch.setattr(cycle_module, "train", stop)
+    monkeypatch.setattr(cycle_model, "train", stop)
     add(labels, selected(done.cycles / "001"))
     with pytest.raises(InterruptedRunError):
         next_cycle(change(done, "k = 5 ", f"warm_start = {str(warm).lower()}\nk = 5 "))
@@ -177,7 +177,7 @@ def test_doubts_about_the_network_reach_summary_and_report(
     doubt = "its predictions are not to be relied on"
     monkeypatch.setattr("lloss.training.run.doubts", lambda *_: [doubt])
     with monkeypatch.context() as patch:
-        patch.setattr(cycle_module, "evaluate_checkpoint", lambda *_: 1 / 0)
+        patch.setattr(cycle_model, "evaluate_checkpoint", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             next_cycle(project)
     said: list[str] = []

@@ -11,11 +11,14 @@ from lloss.errors import SelectionError
 from lloss.selection.kcenter import k_center, spreadable
 
 
-def _exact_k_center(points: Sequence[Sequence[Fraction]], k: int) -> list[int]:
-    picked = [0]
+def _exact_k_center(
+    points: Sequence[Sequence[Fraction]], k: int, labeled: Sequence[Sequence[Fraction]] = ()
+) -> list[int]:
+    picked = [] if labeled else [0]
     while len(picked) < k:
+        centers = [*labeled, *(points[row] for row in picked)]
         nearest = [
-            min(sum((a - b) ** 2 for a, b in zip(p, points[q], strict=True)) for q in picked)
+            min(sum((a - b) ** 2 for a, b in zip(p, q, strict=True)) for q in centers)
             for p in points
         ]
         left = [row for row in range(len(points)) if row not in picked]
@@ -28,6 +31,32 @@ def test_k_center_equals_brute_force_in_exact_arithmetic(seed: int) -> None:
     points = np.random.default_rng(seed).normal(size=(30, 5)).astype(np.float32)
     exact = [[Fraction(float(x)) for x in row] for row in points]
     assert k_center(points, 12).tolist() == _exact_k_center(exact, 12)
+
+
+@pytest.mark.parametrize("count", [1, 40])
+def test_k_center_from_labeled_images_on_equals_brute_force(count: int) -> None:
+    random = np.random.default_rng(count)
+    points = random.normal(size=(30, 5)).astype(np.float32)
+    labeled = random.normal(size=(count, 5)).astype(np.float32)
+    labeled[0] = points[3]  # a row that is labeled adds nothing: it comes last
+    exact, known = ([[Fraction(float(x)) for x in row] for row in one] for one in (points, labeled))
+    assert k_center(points, 12, labeled).tolist() == _exact_k_center(exact, 12, known)
+    assert k_center(points, 30, labeled).tolist()[-1] == 3
+    assert k_center(points, 12, labeled[:0]).tolist() == k_center(points, 12).tolist()
+
+
+def test_k_center_from_many_labeled_images_on_equals_measuring_every_row() -> None:
+    """More of either than are measured at once."""
+    random = np.random.default_rng(0)
+    points, labeled = random.integers(-9, 10, (5000, 3)), random.integers(-9, 10, (300, 3))
+    points[0] = 9  # the largest is kept as it is, so rounding is a scale alone
+    squares = ((points[:, None] - labeled) ** 2).sum(2).min(1)
+    expected = []
+    for _ in range(200):
+        expected.append(int(squares.argmax()))
+        squares = np.minimum(squares, ((points - points[expected[-1]]) ** 2).sum(1))
+        squares[expected] = -1
+    assert k_center(points, 200, labeled).tolist() == expected
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
