@@ -58,7 +58,7 @@ class Digits:
 
 
 def digits() -> Digits:
-    """The pool and a test set, as many of each digit; always the same; images uint8 [N, 8, 8, 3]."""
+    """The pool and an even test set, always the same; images uint8 [N, 8, 8, 3]."""
     from sklearn.datasets import load_digits  # an extra
 
     bunch = load_digits()
@@ -99,7 +99,7 @@ def name_of(row: int) -> str:
 
 
 def write_files(data: Digits, folder: Path) -> None:
-    """``pool/*.png``, ``test/CLASS/*.png``, ``labels.csv`` of the first few, ``truth.csv`` of all."""
+    """Images in ``pool`` and ``test/CLASS``, ``labels.csv`` of the first, ``truth.csv`` of all."""
     for split, part in (("pool", data.pool), ("test", data.test)):
         for row, (pixels, target) in enumerate(zip(part.images, part.targets)):
             inner = folder / split if split == "pool" else folder / split / str(target)
