@@ -76,15 +76,16 @@ def _selection(
     for group, proposals in found.items():
         places = proposals.places[: shares[group]]
         chosen, candidates = proposals.picks.rows[places], proposals.candidates
-        scores = candidates.columns["score"][chosen].tolist()
-        ids = [candidates.ids[row] for row in chosen.tolist()]
-        reasons = [proposals.picks.reasons[place] for place in places.tolist()]
-        groups.append(range(len(picks), len(picks) + len(ids)))
-        picks += zip(ids, scores, reasons)
-    ids, scores, reasons = zip(*(picks[place] for place in interleaved(groups)))
+        groups.append(range(len(picks), len(picks) + len(chosen)))
+        picks += zip(
+            [candidates.ids[row] for row in chosen.tolist()],
+            candidates.columns["score"][chosen].tolist(),
+            [proposals.picks.reasons[place] for place in places.tolist()],
+        )
+    picks = [picks[place] for place in interleaved(groups)]
     return Selection(
-        list(ids),
-        np.array(scores, np.float64),
+        [id for id, _, _ in picks],
+        np.array([score for _, score, _ in picks], np.float64),
         rows.pool,
         len(rows.excluded),
         rows.unscored,
@@ -92,7 +93,7 @@ def _selection(
         settings,
         reader.unusable,
         reader.embedding,
-        list(reasons),
+        [reason for _, _, reason in picks],
         reader.labeled_count,
         candidates=sum(len(proposals.candidates) for proposals in found.values()),
         duplicates=sum(each.passed_over(shares[group], short) for group, each in found.items()),
