@@ -28,6 +28,7 @@ from lloss.modeling.networks.ssd import (
     own_size,
     published,
     reference,
+    source_grids,
 )
 from lloss.modeling.objective import Objective
 from lloss.modeling.published_weights import Published
@@ -37,6 +38,7 @@ from lloss.tasks.detection.average_precision import DetectionMeter, detect
 from lloss.tasks.detection.box_augmentation import KINDS, STORED_SCALE, augment_boxes
 from lloss.tasks.detection.box_targets import ObjectBatch, Objects
 from lloss.tasks.detection.multibox_loss import multibox_loss
+from lloss.tasks.frozen_heads import AnchorHead, MapSize
 from lloss.tasks.recipes import BUDGET, fine_tuning
 from lloss.tasks.task import Decoding, Task
 from lloss.tasks.train_settings import NAMED_WEIGHTS, STATE_DICT, TrainSettings
@@ -144,6 +146,14 @@ class _Detection(Task):
 
     def build(self, settings: TrainSettings, classes: Sequence[str]) -> nn.Module:
         return build_detector(settings.model, len(classes), settings.size)
+
+    def frozen_head(
+        self, maps: Sequence[MapSize], classes: Sequence[str], settings: TrainSettings
+    ) -> nn.Module:
+        """Predictions for the anchors of the usual network."""
+        grids, anchors = source_grids(MODELS[0], settings.size)
+        each = len(anchors) // sum(height * width for height, width in grids)
+        return AnchorHead(maps, grids, each, len(classes), anchors)
 
     def published(self, settings: TrainSettings, weights: str) -> Published:
         return published(settings.model, weights)
