@@ -17,9 +17,6 @@ from lloss.modeling.networks.ssd import SsdOutput
 
 WIDTH = 64  # Channels of a head
 
-SHARPEST = 8
-"""Stride of the finest maps that are read: finer ones hold little that is worth their size."""
-
 
 @dataclass(frozen=True)
 class MapSize:
@@ -106,7 +103,9 @@ class AnchorHead(nn.Module):
     ) -> None:
         super().__init__()
         self.grids, self.columns = tuple(grids), classes + 1
-        self.fused = FusedMaps(maps)
+        # Finer maps than the first grid would be averaged away.
+        self.finer = sum(size.height > grids[0][0] for size in maps[:-1])
+        self.fused = FusedMaps(maps[self.finer :])
         self.scale = nn.ModuleList(nn.Conv2d(WIDTH, WIDTH, 1) for _ in grids)
         self.logits = nn.Conv2d(WIDTH, each * (classes + 1), 1)
         self.offsets = nn.Conv2d(WIDTH, each * 4, 1)
@@ -114,7 +113,7 @@ class AnchorHead(nn.Module):
 
     def forward(self, maps: Sequence[Tensor]) -> SsdOutput:
         """Predict on N images."""
-        fused = self.fused(maps)
+        fused = self.fused(maps[self.finer :])
         logits, offsets = [], []
         for grid, layer in zip(self.grids, self.scale):
             found = torch.relu(layer(F.adaptive_avg_pool2d(fused, grid)))
