@@ -24,7 +24,7 @@ from lloss.training.trainer import device_of
 from lloss.training.training_data import seed_of
 
 FINEST = 8
-"""Stride of the finest maps that are kept; of finer ones the mean alone."""
+"""Stride of the finest maps that are kept; of finer ones the mean alone, but for the deepest."""
 
 
 @dataclass(frozen=True)
@@ -123,14 +123,10 @@ class FrozenMapsNetwork:
 
     def _layout(self, maps: Sequence[Tensor]) -> MapsLayout:
         largest = -(-self.settings.size // FINEST)
-        means = [each.shape[1] for each in maps if each.shape[2] > largest]
-        sizes = [MapSize(*each.shape[1:]) for each in maps[len(means) :]]
-        if not sizes:
-            raise SettingsError(
-                f"--frozen: the maps of {self.settings.model} are finer than {largest}×{largest}; "
-                "name deeper modules with --taps"
-            )
-        return MapsLayout(tuple(means), tuple(sizes))
+        means = [each.shape[1] for each in maps[:-1] if each.shape[2] > largest]
+        return MapsLayout(
+            tuple(means), tuple(MapSize(*each.shape[1:]) for each in maps[len(means) :])
+        )
 
 
 def _backbone(settings: TrainSettings, classes: Sequence[str]) -> TappedNetwork:

@@ -13,8 +13,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lloss.modeling.networks.ssd import SsdOutput
-
 WIDTH = 64  # Channels of a head
 
 
@@ -55,11 +53,14 @@ class FusedMaps(nn.Module):
 
 
 class MapsHead(nn.Module):
-    """One 1×1 convolution on fused maps, resized to ``size``: float [N, outputs, size, size]."""
+    """One 1×1 convolution on fused maps: float [N, outputs, H, W], as large as the finest map.
 
-    def __init__(self, maps: Sequence[MapSize], outputs: int, size: int, gain: float = 1.0) -> None:
+    The first predictions are near 0: ``gain`` scales the fresh weights.
+    """
+
+    def __init__(self, maps: Sequence[MapSize], outputs: int, gain: float = 1.0) -> None:
         super().__init__()
-        self.fused, self.size = FusedMaps(maps), size
+        self.fused = FusedMaps(maps)
         self.last = nn.Conv2d(WIDTH, outputs, 1)
         with torch.no_grad():
             self.last.weight.mul_(gain)
@@ -67,62 +68,30 @@ class MapsHead(nn.Module):
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Predict on N images."""
-        found = self.last(self.fused(maps))
-        size = (self.size, self.size)
-        return F.interpolate(found, size=size, mode="bilinear", align_corners=False)
+        found: Tensor = self.last(self.fused(maps))
+        return found
 
 
 class HeatmapHead(MapsHead):
-    """Heatmaps of joints as of one stack: float [N, 1, J, size, size]."""
+    """Heatmaps of joints as of one stack: float [N, 1, J, H, W].
+
+    They are as large as the finest map. Resized to a quarter of the input, as a Stacked Hourglass
+    has them, they learn much slower: PCKh .26 instead of .34 after 250 steps on 250 persons.
+    """
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Predict on N images."""
         return super().forward(maps)[:, None]
 
 
-class AnchorHead(nn.Module):
-    """SSD's predictions for anchors on the grids of its source maps.
+class PixelHead(MapsHead):
+    """Logits of the input's size: float [N, classes, size, size]."""
 
-    Args:
-        maps: of the backbone.
-        grids: height and width of each source map, in the order of the anchors.
-        each: anchors at a position.
-        classes: without the background.
-        anchors: float [A, 4], in pixels of the input.
-    """
+    def __init__(self, maps: Sequence[MapSize], classes: int, size: int) -> None:
+        super().__init__(maps, classes)
+        self.size = size, size
 
-    anchors: Tensor
-
-    def __init__(
-        self,
-        maps: Sequence[MapSize],
-        grids: Sequence[tuple[int, int]],
-        each: int,
-        classes: int,
-        anchors: Tensor,
-    ) -> None:
-        super().__init__()
-        self.grids, self.columns = tuple(grids), classes + 1
-        # Finer maps than the first grid would be averaged away.
-        self.finer = sum(size.height > grids[0][0] for size in maps[:-1])
-        self.fused = FusedMaps(maps[self.finer :])
-        self.scale = nn.ModuleList(nn.Conv2d(WIDTH, WIDTH, 1) for _ in grids)
-        self.logits = nn.Conv2d(WIDTH, each * (classes + 1), 1)
-        self.offsets = nn.Conv2d(WIDTH, each * 4, 1)
-        self.register_buffer("anchors", anchors, persistent=False)
-
-    def forward(self, maps: Sequence[Tensor]) -> SsdOutput:
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Predict on N images."""
-        fused = self.fused(maps[self.finer :])
-        logits, offsets = [], []
-        for grid, layer in zip(self.grids, self.scale):
-            found = torch.relu(layer(F.adaptive_avg_pool2d(fused, grid)))
-            logits.append(self._of_anchors(self.logits(found), self.columns))
-            offsets.append(self._of_anchors(self.offsets(found), 4))
-        return SsdOutput(torch.cat(logits, 1), torch.cat(offsets, 1), self.anchors)
-
-    def _of_anchors(self, found: Tensor, columns: int) -> Tensor:
-        """[N, each * columns, H, W] to [N, H * W * each, columns], as torchvision's heads do."""
-        count, _, height, width = found.shape
-        found = found.view(count, -1, columns, height, width).permute(0, 3, 4, 1, 2)
-        return found.reshape(count, -1, columns)
+        found = super().forward(maps)
+        return F.interpolate(found, size=self.size, mode="bilinear", align_corners=False)

@@ -158,22 +158,12 @@ def anchors_of(model: str, size: int) -> Tensor:
         )
     if size < SMALLEST:
         raise SettingsError(f"size = {size}: {model} needs {SMALLEST} pixels or more")
-    return source_grids(model, size)[1]
-
-
-def source_grids(model: str, size: int) -> tuple[list[tuple[int, int]], Tensor]:
-    """Height and width of each source map for inputs of a size, and the anchors on them.
-
-    Anchors are float32 [A, 4], in the order of the maps, their rows, columns, and shapes.
-    """
-    ssd = reference(model)
     with torch.no_grad(), torch.device("cpu"):
         maps = ssd.backbone(torch.zeros(1, 3, size, size, device="meta")).values()
-        grids = [(found.shape[2], found.shape[3]) for found in maps]
+        grids = [torch.empty(1, 1, *found.shape[2:]) for found in maps]
         images = ImageList(torch.empty(1, 3, size, size), [(size, size)])
-        empty = [torch.empty(1, 1, *grid) for grid in grids]
-        anchors: Tensor = ssd.anchor_generator(images, empty)[0]
-    return grids, anchors
+        anchors: Tensor = ssd.anchor_generator(images, grids)[0]
+    return anchors
 
 
 def is_class_layer(name: str) -> bool:

@@ -28,17 +28,17 @@ from lloss.modeling.networks.ssd import (
     own_size,
     published,
     reference,
-    source_grids,
 )
 from lloss.modeling.objective import Objective
 from lloss.modeling.published_weights import Published
 from lloss.pools import Item
 from lloss.tasks.detection import image_scores
+from lloss.tasks.detection.anchor_head import AnchorHead
 from lloss.tasks.detection.average_precision import DetectionMeter, detect
 from lloss.tasks.detection.box_augmentation import KINDS, STORED_SCALE, augment_boxes
 from lloss.tasks.detection.box_targets import ObjectBatch, Objects
 from lloss.tasks.detection.multibox_loss import multibox_loss
-from lloss.tasks.frozen_heads import AnchorHead, MapSize
+from lloss.tasks.frozen_heads import MapSize
 from lloss.tasks.recipes import BUDGET, fine_tuning
 from lloss.tasks.task import Decoding, Task
 from lloss.tasks.train_settings import NAMED_WEIGHTS, STATE_DICT, TrainSettings
@@ -150,10 +150,7 @@ class _Detection(Task):
     def frozen_head(
         self, maps: Sequence[MapSize], classes: Sequence[str], settings: TrainSettings
     ) -> nn.Module:
-        """Predictions for the anchors of the usual network."""
-        grids, anchors = source_grids(MODELS[0], settings.size)
-        each = len(anchors) // sum(height * width for height, width in grids)
-        return AnchorHead(maps, grids, each, len(classes), anchors)
+        return AnchorHead(maps, len(classes), settings.size)
 
     def published(self, settings: TrainSettings, weights: str) -> Published:
         return published(settings.model, weights)

@@ -137,8 +137,7 @@ class _Pose(Task):
     def frozen_head(
         self, maps: Sequence[MapSize], classes: Sequence[str], settings: TrainSettings
     ) -> nn.Module:
-        """Heatmaps of the size that a Stacked Hourglass gives."""
-        return HeatmapHead(maps, len(classes), settings.size // hourglass.STRIDE, gain=0.1)
+        return HeatmapHead(maps, len(classes), gain=0.1)
 
     def taps(self, settings: TrainSettings) -> tuple[str, ...]:
         return tuple(f"maps.{number}" for number in range(hourglass.stacks_of(settings.model)))
