@@ -73,6 +73,7 @@ class DetectionObjective(Objective):
     def __init__(self, settings: TrainSettings, classes: Sequence[str]) -> None:
         self.model, self.size, self.classes = settings.model, settings.size, tuple(classes)
         self.divided = settings.loss_norm == "positives"
+        self.loss_unit = "SSD's multibox loss" + " per positive anchor" * self.divided
 
     def loss_per_image(self, output: SsdOutput, targets: ObjectBatch) -> Tensor:
         return multibox_loss(output, targets, reference(self.model), self.divided)

@@ -40,6 +40,8 @@ ENERGY = math.pi  # Sum of the squares of a Gaussian of height 1 and sigma 1
 class PoseObjective(Objective):
     """Heatmaps, float [N, stacks, J, S/4, S/4], against :class:`.PoseTargets`."""
 
+    loss_unit = "squared heatmap error"
+
     def __init__(self, settings: TrainSettings, classes: Sequence[str]) -> None:
         self.joints = tuple(classes)
         self.summary_size = 2 * len(self.joints) + 1

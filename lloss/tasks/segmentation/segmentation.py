@@ -79,6 +79,8 @@ class _Network(nn.Module):
 class SegmentationObjective(Objective):
     """Mean pixel cross entropy of logits, float [N, classes, H, W]; targets int64 [N, H, W]."""
 
+    loss_unit = "nats per pixel"
+
     def __init__(self, classes: Names) -> None:
         self.classes = tuple(classes)
         self.pixels = ClassificationObjective(classes)
