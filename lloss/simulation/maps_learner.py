@@ -210,12 +210,12 @@ class MapsModel:
         raise AssertionError("train() refuses methods that compare outputs")
 
     def evidence(self) -> Evidence:
-        predicted = held_out_predictions(
+        found = held_out_predictions(
             self._fresh(), self._cache, self._compare, self._seed, self._folds, quick=True
         )
         losses = self._cache.image_losses
         entropy = self._entropy if getattr(self._learner.task, "has_entropy", False) else None
-        return Evidence.measured(len(losses), losses, predicted, entropy, self._folds)
+        return Evidence.measured(len(losses), losses, found.predicted, entropy, self._folds)
 
 
 def _joined(parts: Sequence[dict[str, Tensor]]) -> Columns:
