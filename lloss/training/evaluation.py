@@ -24,6 +24,7 @@ from lloss.text.similar_names import similar_note
 from lloss.training.cautions import cautions, ranked
 from lloss.training.checkpoint import Checkpoint
 from lloss.training.holdout import refuse_unknown
+from lloss.training.ranking_evidence import comparison
 from lloss.training.trainer import device_of, predict
 from lloss.training.training_data import TrainingData, load_examples
 
@@ -45,6 +46,7 @@ class Evaluation:
     predicted_loss: NDArray[np.float32] | None  # float [N - unseen], or None
     # The 95 % intervals by the figures' names, of the ranking under `head` and `entropy`
     intervals: dict[str, Any] = field(default_factory=dict)
+    comparison: dict[str, Any] = field(default_factory=dict)  # of both, see `comparison`
     missed: list[str] = field(default_factory=list)  # whatever the network answers, in lines
     cut_off: dict[str, Any] = field(default_factory=dict)  # `CroppedShare.as_dict`
 
@@ -61,6 +63,7 @@ class Evaluation:
             "entropy": _finite(asdict(self.entropy)),
             "confidence": CONFIDENCE,
             "intervals": _finite(self.intervals),
+            **({"comparison": _finite(self.comparison)} if self.comparison else {}),
             **({"missed": self.missed} if self.missed else {}),
             **({"cut_off": self.cut_off} if self.cut_off else {}),
         }
@@ -74,7 +77,7 @@ def _finite(value: Any) -> Any:
         return {name: _finite(x) for name, x in value.items()}
     if isinstance(value, (tuple, list)):
         return [_finite(x) for x in value]
-    return value if math.isfinite(value) else None
+    return value if value is not None and math.isfinite(value) else None
 
 
 def measure(
@@ -122,6 +125,7 @@ def measure(
             **({} if predicted is None else {"head": ranking_intervals(predicted, true_loss)}),
             "entropy": ranking_intervals(entropy, true_loss),
         },
+        comparison=comparison(true_loss, predicted, entropy),
         missed=[*filter(None, [cut]), *_unknown(task.classes(labels), data.classes)],
         cut_off=data.cut.as_dict() if data.cut else {},
     )

@@ -19,7 +19,7 @@ from lloss.annotations.label_csv import read_labels
 from lloss.errors import LabelError
 from lloss.manifest import Manifest, read_manifest
 from lloss.project import cycle as cycle_module
-from lloss.project import cycle_model
+from lloss.project import cycle_choice, cycle_model
 from lloss.project.create import create_project
 from lloss.project.cycle import next_cycle
 from lloss.project.project import Project
@@ -36,7 +36,7 @@ from .cycle_steps import TRAIN, add, change, selected, undo, unlabeled
 def test_picks_are_called_ranked_only_if_they_are(
     done: Project, monkeypatch: pytest.MonkeyPatch, better: bool | None, column: str
 ) -> None:
-    undo(done, "cycle.select")
+    undo(done, "cycle_choice.select")
     monkeypatch.setattr(cycle_module, "ranked", lambda _: better)
     monkeypatch.setattr(cycle_module, "tie_note", lambda *_: "")
     outcome = next_cycle(done)
@@ -48,10 +48,10 @@ def test_picks_are_called_ranked_only_if_they_are(
 def test_images_that_could_not_be_selected_are_counted_in_the_summary(
     done: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    undo(done, "cycle.select")
-    real, said = cycle_module.select, list[str]()
+    undo(done, "cycle_choice.select")
+    real, said = cycle_choice.select, list[str]()
     monkeypatch.setattr(
-        cycle_module, "select", lambda *given: dataclasses.replace(real(*given), unscored=2)
+        cycle_choice, "select", lambda *given: dataclasses.replace(real(*given), unscored=2)
     )
     warnings = next_cycle(done, said.append).summary.warnings
     (line,) = [line for line in warnings if "could not be selected" in line]
