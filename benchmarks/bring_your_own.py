@@ -13,12 +13,13 @@ already is not computed again.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import math
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,23 +31,54 @@ import torchvision
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
-from torch.nn import functional as F
 from tqdm import tqdm
 
 import lloss
-from lloss.data.labeled_set import LabeledSet
 from lloss.modeling.network import Normalize
-from lloss.modeling.prediction import prediction_of
 from lloss.statistics.ranking_metrics import ranking_figures
+from lloss.training.feature_cache import run_network
 from lloss.training.labeled_batches import LabeledImages
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer")
 CLASSES += ("dog", "frog", "horse", "ship", "truck")
 SIZE = 64
-TRAIN, FIT, TEST = 2000, 1000, 2000
-EPOCHS, BATCH = 5, 64
+TRAIN, FIT, TEST = 2000, slice(2000, 3000), 2000
+BATCH = 64
 CELLS = ("Platelets", "RBC", "WBC")
-DETECTOR_EPOCHS = 15
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How networks are trained: AdamW under one cycle."""
+
+    epochs: int
+    rate: float
+    decay: float
+    clip: float
+
+
+CLASSIFIER = Recipe(5, 1e-3, 0.01, 1.0)
+DETECTOR = Recipe(15, 2e-3, 1e-4, 10.0)
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Batches of normalized images and targets, drawn again in each epoch."""
+
+    count: int  # of an epoch
+    epoch: Callable[[], Iterator[tuple[Tensor, Any]]]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What networks learn, and the images that they are measured on."""
+
+    given: Callable[[str], dict[str, Any]]  # options of attach, by the network's name
+    steps: Callable[[lloss.AttachedModel], Steps]
+    recipe: Recipe
+    known: tuple[Any, ...]  # labeled images of fit_head
+    test: tuple[Any, ...]  # others
+    images: tuple[Any, ...]  # those of the test to score, and a sample for the export
 
 
 @dataclass(frozen=True)
@@ -134,74 +166,6 @@ def load(folder: Path, split: str, rows: slice) -> Data:
     return Data(np.stack(larger), np.load(folder / f"{split}_labels.npy")[rows].astype(np.int64))
 
 
-def train(network: nn.Module, data: Data, mean: Any, std: Any, name: str) -> None:
-    """An ordinary training without lloss, in place."""
-    normalize = Normalize(mean, std)
-    optimizer = torch.optim.AdamW(network.parameters(), 1e-3, weight_decay=0.01)
-    batches = len(data.images) // BATCH
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, EPOCHS * batches)
-    generator = torch.Generator().manual_seed(0)
-    network.train()
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = 0.1  # torchvision's .01 for MobileNetV3 is for longer trainings
-    for _ in tqdm(range(EPOCHS), f"train {name}", disable=None, leave=False):
-        for rows in torch.randperm(len(data.images), generator=generator).split(BATCH)[:batches]:
-            images = torch.from_numpy(data.images[rows.numpy()])
-            if torch.rand((), generator=generator) < 0.5:
-                images = images.flip(2)
-            logits = prediction_of(network(normalize(images)))
-            loss = F.cross_entropy(logits, torch.from_numpy(data.labels[rows.numpy()]))
-            optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-            optimizer.step()
-            schedule.step()
-    network.eval()
-
-
-def true_losses(model: lloss.AttachedModel, data: Data) -> tuple[NDArray[np.float32], float]:
-    """The network's loss on each image, and its accuracy."""
-    normalize = Normalize(model.preparation.mean, model.preparation.std)
-    losses, right = [], 0
-    with torch.no_grad():
-        for start in range(0, len(data.images), BATCH):
-            rows = slice(start, start + BATCH)
-            logits = prediction_of(model.network(normalize(torch.from_numpy(data.images[rows]))))
-            targets = torch.from_numpy(data.labels[rows])
-            losses.append(F.cross_entropy(logits, targets, reduction="none"))
-            right += int((logits.argmax(1) == targets).sum())
-    return torch.cat(losses).numpy(), right / len(data.images)
-
-
-def classifier_row(name: str, build: Callable[[], nn.Module], folder: Path) -> dict[str, Any]:
-    torch.manual_seed(0)
-    network = build()
-    first, fit = slice(0, TRAIN), slice(TRAIN, TRAIN + FIT)
-    attached = lloss.attach(network, task="classification", classes=CLASSES, size=SIZE)
-    preparation = attached.preparation
-    train(network, load(folder, "train", first), preparation.mean, preparation.std, name)
-    began = time.perf_counter()
-    model = lloss.attach(network, task="classification", classes=CLASSES, size=SIZE)
-    attach_seconds = time.perf_counter() - began
-    known, test = load(folder, "train", fit), load(folder, "test", slice(0, TEST))
-    began = time.perf_counter()
-    lloss.fit_head(model, known.images, known.labels)
-    fit_seconds = time.perf_counter() - began
-    true, accuracy = true_losses(model, test)
-    columns, parity = scored(model, test.images, known.images)
-    return {
-        "network": name,
-        "taps": [tap.module for tap in model.taps],
-        "attach": attach_seconds,
-        "fit_head": fit_seconds,
-        "parity": parity,
-        "accuracy": accuracy,
-        "head": ranking_figures(columns["loss"], true).ranking_accuracy,
-        "entropy": ranking_figures(columns["entropy"], true).ranking_accuracy,
-    }
-
-
 def ultralytics_network(name: str) -> nn.Module:
     from ultralytics.nn.tasks import DetectionModel
 
@@ -224,56 +188,94 @@ DETECTORS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-def train_detector(model: lloss.AttachedModel, labeled: LabeledSet, name: str) -> None:
-    """A training without lloss's trainer, in place: the losses of the images, averaged."""
-    batches = list(LabeledImages.of(model, labeled).batches())
+def train(model: lloss.AttachedModel, steps: Steps, recipe: Recipe, name: str) -> None:
+    """An ordinary training without lloss's trainer, in place; the head learns nothing."""
     parameters = list(model.network.parameters())
-    optimizer = torch.optim.AdamW(parameters, 2e-3, weight_decay=1e-4)
-    steps = DETECTOR_EPOCHS * len(batches)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, steps)
+    optimizer = torch.optim.AdamW(parameters, recipe.rate, weight_decay=recipe.decay)
+    count = recipe.epochs * steps.count
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.rate, count)
     model.train()
-    for _ in tqdm(range(DETECTOR_EPOCHS), f"train {name}", disable=None, leave=False):
-        for row in torch.randperm(len(batches)).tolist():
-            images, targets = batches[row]
+    for _ in tqdm(range(recipe.epochs), f"train {name}", disable=None, leave=False):
+        for images, targets in steps.epoch():
             loss = model.loss_per_image(model(images)[0], targets).mean()
             optimizer.zero_grad()
             loss.backward()
-            nn.utils.clip_grad_norm_(parameters, 10.0)
+            nn.utils.clip_grad_norm_(parameters, recipe.clip)
             optimizer.step()
             schedule.step()
     model.eval()
 
 
-def detector_row(name: str, build: Callable[[], nn.Module], devkit: Path) -> dict[str, Any]:
-    torch.manual_seed(0)
-    network = build()
-    size = 192 if name.startswith("ultralytics") else 320
-    first, fit, test = (
+def classifiers(folder: Path) -> Subject:
+    """CIFAR-10's images, those to train on flipped at random."""
+    first, known = (load(folder, "train", rows) for rows in (slice(TRAIN), FIT))
+    test, generator = load(folder, "test", slice(TEST)), torch.Generator().manual_seed(0)
+
+    def steps(model: lloss.AttachedModel) -> Steps:
+        generator.manual_seed(0)
+        normalize = Normalize(model.preparation.mean, model.preparation.std)
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = 0.1  # torchvision's .01 for MobileNetV3 is for longer trainings
+
+        def epoch() -> Iterator[tuple[Tensor, Any]]:
+            for rows in torch.randperm(TRAIN, generator=generator).split(BATCH)[: TRAIN // BATCH]:
+                images = torch.from_numpy(first.images[rows.numpy()])
+                if torch.rand((), generator=generator) < 0.5:
+                    images = images.flip(2)
+                yield normalize(images), torch.from_numpy(first.labels[rows.numpy()])
+
+        return Steps(TRAIN // BATCH, epoch)
+
+    given = {"task": "classification", "classes": CLASSES, "size": SIZE}
+    pairs = [(data.images, data.labels) for data in (known, test)]
+    return Subject(lambda name: given, steps, CLASSIFIER, *pairs, (test.images, known.images))
+
+
+def detectors(devkit: Path) -> Subject:
+    """BCCD's images, in the same batches in each epoch."""
+    first, known, test = (
         lloss.open_labeled(f"{devkit}:{split}", task="detection")
         for split in ("train", "val", "test")
     )
-    model = lloss.attach(network, task="detection", classes=CELLS, size=size)
-    train_detector(model, first, name)
+
+    def given(name: str) -> dict[str, Any]:
+        size = 192 if name.startswith("ultralytics") else 320
+        return {"task": "detection", "classes": CELLS, "size": size}
+
+    def steps(model: lloss.AttachedModel) -> Steps:
+        batches = list(LabeledImages.of(model, first).batches())
+        return Steps(
+            len(batches), lambda: (batches[row] for row in torch.randperm(len(batches)).tolist())
+        )
+
+    images = tuple([item.read() for item in labeled.items] for labeled in (test, known))
+    return Subject(given, steps, DETECTOR, (known,), (test,), images)
+
+
+def measured(name: str, build: Callable[[], nn.Module], subject: Subject) -> dict[str, Any]:
+    """Train a network, give it a head, and compare the predicted losses with the true ones."""
+    torch.manual_seed(0)
+    network, given = build(), subject.given(name)
+    model = lloss.attach(network, **given)
+    train(model, subject.steps(model), subject.recipe, name)
     began = time.perf_counter()
-    model = lloss.attach(network, task="detection", classes=CELLS, size=size)
+    model = lloss.attach(network, **given)
     attach_seconds = time.perf_counter() - began
     began = time.perf_counter()
-    lloss.fit_head(model, fit)
+    lloss.fit_head(model, *subject.known)
     fit_seconds = time.perf_counter() - began
-    with torch.no_grad():
-        batches = LabeledImages.of(model, test).batches()
-        true = torch.cat([model.loss_per_image(model(x)[0], y) for x, y in batches]).numpy()
-    images = [[item.read() for item in labeled.items] for labeled in (test, fit)]
-    columns, parity = scored(model, *images)
+    found = run_network(model, LabeledImages.of(model, *subject.test))
+    columns, parity = scored(model, *subject.images)
     return {
         "network": name,
         "taps": [tap.module for tap in model.taps],
         "attach": attach_seconds,
         "fit_head": fit_seconds,
         "parity": parity,
-        "accuracy": float("nan"),
-        "head": ranking_figures(columns["loss"], true).ranking_accuracy,
-        "entropy": ranking_figures(columns["entropy"], true).ranking_accuracy,
+        "accuracy": math.nan if found.metric is None else found.metric,
+        "head": ranking_figures(columns["loss"], found.image_losses).ranking_accuracy,
+        "entropy": ranking_figures(columns["entropy"], found.image_losses).ranking_accuracy,
     }
 
 
@@ -316,15 +318,17 @@ def main(
     lines = out.read_text().splitlines() if out and out.exists() else []
     done = {row["network"]: row for row in map(json.loads, lines)}
     print(HEADER)
-    measured = [(*pair, classifier_row, arrays) for pair in NETWORKS.items()]
-    if devkit:
-        measured += [(*pair, detector_row, devkit) for pair in DETECTORS.items()]
-    for name, build, row, data in measured:
+
+    @functools.cache
+    def subject(detects: bool) -> Subject:
+        return detectors(devkit) if detects and devkit else classifiers(arrays)
+
+    for name, build in (NETWORKS | DETECTORS if devkit else NETWORKS).items():
         if only and name not in only:
             continue
         if name not in done:
             try:
-                done[name] = row(name, build, data)
+                done[name] = measured(name, build, subject(name in DETECTORS))
             except ImportError as error:
                 print(f"{name}: left out, {error}", flush=True)
                 continue

@@ -71,7 +71,7 @@ def export_onnx(
             check_network(graph, trained.sample, trained.remedy, trained.where)
             manifest = trained.manifest(graph)
             write_onnx(graph, manifest, aside)
-        fidelity = check_parity(aside, graph, trained.sample)
+            fidelity = check_parity(aside, graph, trained.sample)
         manifest = dataclasses.replace(manifest, fidelity=fidelity)
         if PRETRAINED_EMBEDDING in manifest.outputs:
             times = speed_without(PRETRAINED_EMBEDDING, aside, manifest, trained.sample)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
@@ -102,7 +103,9 @@ def write_onnx(graph: ScoringGraph, manifest: Manifest, path: Path) -> None:
     height, width = manifest.image.height, manifest.image.width
     # The exporter would take an example batch of 1 for a constant.
     example = torch.zeros(2, height, width, 3, dtype=torch.uint8)
-    with quiet("torch.onnx", "onnxscript"):
+    # Of a network that no graph can be made of, torch prints the half that it has.
+    printed = contextlib.redirect_stderr(io.StringIO())
+    with quiet("torch.onnx", "torch.export", "torch.fx", "onnxscript"), printed:
         program = torch.onnx.export(
             graph,
             (example,),
@@ -129,11 +132,11 @@ def cause(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def quiet(*names: str) -> Iterator[None]:
-    """Silence warnings, and all but errors of some loggers."""
+    """Silence warnings, and some loggers: what matters is raised."""
     levels = [(logger, logger.level) for logger in map(logging.getLogger, names)]
     try:
         for logger, _ in levels:
-            logger.setLevel(logging.ERROR)
+            logger.setLevel(logging.CRITICAL)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from lloss.errors import ParityError
 from lloss.manifest import INPUT
+from lloss.modeling.network_checks import batch_remedy
 from lloss.runtime.int8_support import open_cpu_session
 from lloss.statistics.ranking_metrics import spearman
 
@@ -56,7 +57,8 @@ def check_parity(
 ) -> dict[str, dict[str, Any]]:
     """Run file and network on the same images at several batch sizes.
 
-    ``images`` are real ones, uint8 [S, H, W, 3], repeated to fill a batch. Returns the largest
+    ``images`` are real ones, uint8 [S, H, W, 3], repeated to fill a batch. A network that gives
+    another output for an image in a batch of another size is refused too. Returns the largest
     absolute difference of each output over all batches, and the rank correlation of the predicted
     losses.
     """
@@ -64,11 +66,13 @@ def check_parity(
     tolerance = (HALF, HALF) if graph.half_network else (ABSOLUTE, RELATIVE)
     worst: dict[str, float] = {}
     batches = _batches(images)
+    every = np.resize(images, (batches[-1], *images.shape[1:]))
+    largest = _torch(graph, every)
     for batch in batches:
-        chunk = np.resize(images, (batch, *images.shape[1:]))
+        chunk = every[:batch]
         outputs = _run(session, chunk)
-        with torch.no_grad():
-            expected = {k: v.numpy() for k, v in graph.outputs(torch.from_numpy(chunk)).items()}
+        expected = largest if batch == len(every) else _torch(graph, chunk)
+        _check_rows(expected, largest, graph, tolerance)
         for name, difference, limit in _differences(outputs, expected, *tolerance):
             worst[name] = max(worst.get(name, 0.0), difference)
             if not difference <= limit:  # NaN fails too
@@ -109,6 +113,21 @@ def check_batches(path: Path, images: NDArray[np.uint8]) -> None:
                 )
 
 
+def _check_rows(
+    outputs: Outputs, largest: Outputs, graph: ScoringGraph, tolerance: tuple[float, float]
+) -> None:
+    """Refuse a network whose outputs for an image are others in a larger batch."""
+    batch, most = len(outputs["loss"]), len(largest["loss"])
+    rows = {name: values[:batch] for name, values in largest.items()}
+    for name, difference, limit in _differences(outputs, rows, *tolerance):
+        if not difference <= limit:
+            raise ParityError(
+                f"the network gives another {name!r} for an image in a batch of {batch} than of "
+                f"{most} (by {difference:.3g}, allowed {limit:.3g}); nothing was written. "
+                f"A score must depend on the image alone: {batch_remedy(graph.model)}"
+            )
+
+
 _REPORT = "Report the model's name and the versions of torch and onnxscript"
 
 
@@ -134,6 +153,11 @@ def _rank_correlation(actual: NDArray[np.float32], expected: NDArray[np.float32]
 def _batches(images: NDArray[np.uint8]) -> tuple[int, ...]:
     most = PIXELS // (images.shape[1] * images.shape[2])
     return (*BATCHES[:-1], max(4, min(BATCHES[-1], most)))
+
+
+def _torch(graph: ScoringGraph, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+    with torch.no_grad():
+        return {name: v.numpy() for name, v in graph.outputs(torch.from_numpy(images)).items()}
 
 
 def _run(session: Any, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import itertools
 import json
 import os
 import secrets
@@ -17,6 +18,18 @@ from lloss.errors import LlossError
 
 _TOKEN = 4
 _HEX = "[0-9a-f]"
+
+
+def within(folder: Path, written: Path) -> Path:
+    """Return ``folder / written``, shorter where ``written`` begins with ``..`` as in ``a/../b``.
+
+    Behind a link ``..`` leads elsewhere, and stays.
+    """
+    ups = sum(1 for _ in itertools.takewhile(lambda part: part == os.pardir, written.parts))
+    above = folder.joinpath(*written.parts[:ups])
+    short = Path(os.path.normpath(above))
+    same = os.path.realpath(short) == os.path.realpath(above)
+    return (short if same else above).joinpath(*written.parts[ups:])
 
 
 @contextlib.contextmanager

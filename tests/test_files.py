@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from lloss.errors import ImageError, LlossError
-from lloss.files import atomic_write, locked, sweep, write_error, write_json, write_text
+from lloss.files import atomic_write, locked, sweep, within, write_error, write_json, write_text
 
 from .waiting import PATIENCE
 
@@ -151,3 +151,21 @@ def test_a_device_is_not_replaced() -> None:
     with pytest.raises(LlossError, match=r"^/dev/null: is a device"):
         write_text(Path("/dev/null"), "x")
     assert Path("/dev/null").is_char_device()
+
+
+def test_a_path_beside_a_folder_is_written_without_a_detour(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "a" / "b")
+    for folder, written, expected in (
+        ("a", "../x", "x"),
+        ("a/b", "../../x/../y", "x/../y"),  # of the rest nothing is known
+        ("a/b", "../x.json?image=m/../n", "a/x.json?image=m/../n"),
+        (".", "../x", "../x"),
+        ("a", "x", "a/x"),
+        ("a", "/x", "/x"),
+        ("link", "../x", "link/../x"),  # which is a/x
+    ):
+        assert str(within(Path(folder), Path(written))) == expected

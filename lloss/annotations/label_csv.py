@@ -22,6 +22,9 @@ IDS = (
 CLASSES = ("label", "class", "category", "target", "class_name", "label_name")
 """Columns of classes; the first before others."""
 
+_USUAL = (["id", "label"], ["file_name", "label"], ["id"])
+"""Columns that need no note."""
+
 _SPLITS = ("split", "set", "subset", "partition", "fold", "usage")
 """Columns that look as if they said which rows to train on."""
 
@@ -79,7 +82,7 @@ def parse_labels(
         id_at, *_ = table.needed("id", "label") if needs_label else table.needed("id")
     if label_at is None and needs_label:
         return _one_hot(table, id_at, problems)
-    needs_label = label_at is not None if needs_label is None else needs_label
+    optional, needs_label = needs_label is None, needs_label or label_at is not None
     labels: dict[str, str] = {}
     lines: dict[str, int] = {}
     for line, row in table:
@@ -91,7 +94,7 @@ def parse_labels(
         if id in labels and needs_label:
             raise _twice(table, id, lines[id], line)
         labels[id], lines[id] = label, line
-    if needs_label:
+    if needs_label or optional:
         note_columns(table, [one for one in (id_at, label_at) if one is not None], problems)
     return labels
 
@@ -116,15 +119,17 @@ def note_columns(table: Table, read: Sequence[int], problems: Problems) -> None:
     """Note which columns are read if they are not the usual ones, and ignored ones that matter."""
     names = [table.header[place] for place in read]
     shown = " and ".join(names)
+    which = f"column{'s' * (len(names) > 1)} {shown}"
     if table.separator != ",":
         problems.note(f"{table.origin}: separated by {table.separated}; read: {shown}")
-    elif [name.lower() for name in names] not in (["id", "label"], ["file_name", "label"]):
-        problems.note(f"{table.origin}: read: the columns {shown}")
+    elif [name.lower() for name in names] not in _USUAL:
+        problems.note(f"{table.origin}: read: the {which}")
     watched = {*_SPLITS, *IDS, *CLASSES} - {name.lower() for name in names} - {"id"}
     if ignored := [name for name in table.header if name.lower() in watched]:
+        only = f"only the {which} {'are' if len(names) > 1 else 'is'} read"
         problems.note(
-            f"{table.origin}: only the columns {shown} are read, not {', '.join(ignored)}: "
-            f"all rows are labels of the images that {names[0]} names"
+            f"{table.origin}: {only}, not {', '.join(ignored)}: all rows are labels of the images "
+            f"that {names[0]} names"
         )
 
 

@@ -27,6 +27,7 @@ COMMANDS = {
     "merge": "Merge the shards of a scoring run.",
     "select": "Choose the K images to label next from scores.",
     "serve": "Run the scoring and selection daemon.",
+    "simulate": "Compare ways to select on fully labeled data, over many trials.",
     "demo": "Run everything on scikit-learn's digits, in a few minutes.",
 }
 """Help of each command NAME; ``command`` in ``lloss/cli/NAME.py`` runs it."""

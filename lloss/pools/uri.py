@@ -19,6 +19,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl
 
 from lloss.errors import PoolError
+from lloss.files import within
 
 OPTIONS = ("id", "image")
 """Options after ``?``: the column of ids; the column, member or folder of images."""
@@ -57,7 +58,7 @@ class PoolUri:
             return uri
         text = str(uri)
         if folder is not None and not is_url(text):
-            text = str(folder / Path(text).expanduser())
+            text = str(within(folder, Path(text).expanduser()))
         if is_fiftyone(text):
             return cls(text, text, {})
         head, mark, query = text.rpartition("?")

@@ -26,7 +26,7 @@ from lloss.data.label_joining import labeled_pool
 from lloss.data.label_source import nothing_in
 from lloss.data.labeled_set import LabeledSet
 from lloss.errors import LabelError, ProjectError, SettingsError
-from lloss.files import locked, write_text
+from lloss.files import locked, within, write_text
 from lloss.pools import Pool
 from lloss.pools.uri import PoolUri, is_fiftyone, without_secrets
 from lloss.project.labeling_tasks import TaskFormat, check_yolo
@@ -195,7 +195,7 @@ class Project:
     def path(self, written: str) -> Path:
         """Resolve a path of ``lloss.toml`` against the project's folder."""
         path = Path(written).expanduser()
-        return path if is_fiftyone(written) else self.root / path
+        return path if is_fiftyone(written) else within(self.root, path)
 
     def problems(self) -> Problems:
         """Return a new collector of broken annotations that follows ``skip_bad``."""

@@ -30,6 +30,8 @@ _TABLE = np.rint(_FULL * np.exp(-np.arange(12 * _STEPS + 1) / _STEPS)).astype(np
 _TABLE[-1] = 0
 
 _WIDTH_ROWS = 1000
+_FAR = 0.9
+_WIDTH = 0.27
 
 
 def herd(
@@ -73,11 +75,17 @@ def herd(
     return rows[order], gains[order]
 
 
-def kernel_width(units: NDArray[np.float32], quantile: float) -> float:
-    """Return a quantile of the squared distances of pairs, of every n-th row, 1,000 in all."""
+def kernel_width(units: NDArray[np.float32]) -> float:
+    """Return a width of the kernel that fits embeddings of any network, [N, D].
+
+    It is a share of a high quantile of the squared distances between rows, which near-duplicates
+    lower only if they are most of all rows; 1 where all rows are copies of each other.
+    """
     some = units[:: -(-len(units) // _WIDTH_ROWS)]
     distances = squared_distances(some, some)[np.triu_indices(len(some), 1)]
-    return float(np.quantile(distances, quantile, method="nearest"))
+    apart = distances[distances > 0]
+    far = float(np.quantile(apart, _FAR, method="nearest")) if len(apart) else 1.0
+    return _WIDTH * far
 
 
 class _Block:
@@ -107,7 +115,7 @@ class _Block:
         for number in range(k):
             row, some = int(bounds.argmax()), 4
             while not fresh[row]:
-                rows = self._promising(bounds, fresh, some)
+                rows = np.append(self._promising(bounds, fresh, some), row)
                 bounds[rows], fresh[rows] = self._gains(rows), True
                 row, some = int(bounds.argmax()), min(4 * some, 256)
             picked[number], gains[number] = row, bounds[row]
@@ -130,7 +138,7 @@ class _Block:
     def _promising(
         bounds: NDArray[np.float64], fresh: NDArray[np.bool_], count: int
     ) -> NDArray[np.int64]:
-        """The rows of the largest bounds that are to be measured again."""
+        """Rows of the largest bounds that are to be measured again; ties may be missing."""
         count = min(count, len(bounds))
         rows = np.argpartition(bounds, len(bounds) - count)[-count:]
         return rows[~fresh[rows]]

@@ -15,7 +15,7 @@ from lloss.modeling import IMAGENET_MEAN, IMAGENET_STD
 from lloss.modeling.attached_model import AttachedModel, Preparation, release_taps
 from lloss.modeling.head import LossPredictionHead
 from lloss.modeling.network import TappedNetwork
-from lloss.modeling.network_checks import check_logits, check_weights
+from lloss.modeling.network_checks import check_alone, check_logits, check_weights
 from lloss.modeling.network_source import build_network, described_input
 from lloss.modeling.objective import Objective
 from lloss.modeling.prediction import described, prediction_of
@@ -73,7 +73,7 @@ def attach(
 
     Raises:
         SettingsError: the network cannot take such images, a tap is not a module with a feature
-            map, or the network's output does not fit the task.
+            map, or the network's output does not fit the task, or depends on other images.
     """
     check_kind("keep_embedding", keep_embedding, Embedding)
     if isinstance(network, AttachedModel):
@@ -103,6 +103,7 @@ def attach(
     device = next(network.parameters(), torch.empty(0)).device
     pretrained = copy.deepcopy(network) if keep_embedding == "pretrained" else None
     tapped = TappedNetwork(network, objective, found, head.to(device), pretrained)
+    check_alone(tapped, (height, width), f"a {type(network).__name__}")
     preparation = Preparation(
         image=ImageSpec(height, width, fit or usual.fit, fill=usual.fill),
         mean=_three("mean", mean or usual.mean),

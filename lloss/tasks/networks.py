@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from lloss.errors import SettingsError
-from lloss.modeling.objective import Objective
+from lloss.modeling.network import TappedNetwork
 from lloss.modeling.pretrained_weights import Start, layer_of, read_state_dict, start_from
 from lloss.modeling.published_weights import Published
 from lloss.modeling.weights_cache import WeightsUnavailableError
@@ -66,13 +66,9 @@ class Networks(ABC):
         return settings
 
     def check_output(
-        self,
-        network: nn.Module,
-        objective: Objective,
-        settings: TrainSettings,
-        classes: Sequence[str],
+        self, model: TappedNetwork, settings: TrainSettings, classes: Sequence[str]
     ) -> None:
-        """Refuse a network whose output the objective does not take, with a ``SettingsError``."""
+        """Refuse a network whose output its objective does not take, with a ``SettingsError``."""
         return
 
     # Trained weights

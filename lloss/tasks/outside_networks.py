@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from lloss.entry_points import reason
 from lloss.errors import SettingsError
-from lloss.modeling.network_checks import check_logits, check_trainable
+from lloss.modeling.network import TappedNetwork
+from lloss.modeling.network_checks import check_alone, check_logits, check_trainable
 from lloss.modeling.network_source import (
     assumptions,
     build_network,
@@ -19,7 +20,6 @@ from lloss.modeling.network_source import (
     preparation,
     published,
 )
-from lloss.modeling.objective import Objective
 from lloss.modeling.prediction import described
 from lloss.modeling.published_weights import Published
 from lloss.modeling.taps import blank_images, evaluating
@@ -97,14 +97,11 @@ class OutsideNetworks(Networks):
         return dataclasses.replace(settings, model=usual, model_args=())
 
     def check_output(
-        self,
-        network: nn.Module,
-        objective: Objective,
-        settings: TrainSettings,
-        classes: Sequence[str],
+        self, model: TappedNetwork, settings: TrainSettings, classes: Sequence[str]
     ) -> None:
-        """Refuse an output that the objective does not take."""
-        images = blank_images(network, (settings.size, settings.size))
+        """Refuse an output that the objective does not take, or that depends on the batch."""
+        network, objective, image = model.network, model.objective, (settings.size, settings.size)
+        images = blank_images(network, image)
         with evaluating(network):
             output = network(images)
         task, wanted = self.task.name, self.task.prediction_shape(settings, classes)
@@ -124,3 +121,4 @@ class OutsideNetworks(Networks):
                 f"model {self.model!r}: its output, {described(output)}, is not what {task} "
                 f"takes: {reason(error)}"
             ) from error
+        check_alone(model, image, f"model {self.model!r}")

@@ -162,13 +162,13 @@ class Task(Networks):
         pretrained = copy.deepcopy(network) if keeps else None
         image = settings.size, settings.size
         taps = find_taps(network, image, settings.taps or made.taps(settings))
-        made.check_output(network, objective, settings, classes)
         head = None
         if settings.head:
             summary = objective.summary_size if settings.head_summary else 0
             head = LossPredictionHead([tap.channels for tap in taps], summary, settings.hidden)
         tapped = TappedNetwork(network, objective, taps, head, pretrained)
         tapped.start = start
+        made.check_output(tapped, settings, classes)
         return tapped
 
     # Labels

@@ -25,7 +25,7 @@ from lloss.tasks import get_task, task_names
 from lloss.tasks.task import Task
 from lloss.tasks.train_settings import TrainSettings
 from lloss.text.first_names import first_names
-from lloss.training.class_targets import known_classes, target_list
+from lloss.training.class_targets import known_classes, refuse_other_classes, target_list
 from lloss.training.training_data import (
     Batches,
     Batching,
@@ -76,6 +76,7 @@ class LabeledImages:
             problems: receives notes on a labeled set.
         """
         refuse_unattached(model)
+        refuse_other_classes(model, data)
         own = getattr(model.objective, "task", model.objective)
         if isinstance(data, LabeledSet):
             return cls(model, _decoded_set(model, data, training, problems), get_task(model.task))
@@ -134,7 +135,8 @@ class LabeledImages:
                 _refuse_size(images, self.model)
                 yield images.to(device), moved(targets, device)
             return
-        preparation, generator = self.model.preparation, _generator(seed, view)
+        preparation = self.model.preparation
+        generator = torch.Generator().manual_seed(seed_of(seed, view))
         normalize = Normalize(preparation.mean, preparation.std)
         size = max(1, min(256, PIXELS // (preparation.image.height * preparation.image.width)))
         for start in range(0, len(self.examples), size):
@@ -337,10 +339,6 @@ def _kind(value: Any) -> str:
     if isinstance(value, (tuple, list)):
         return f"({', '.join(map(_kind, value))})"
     return f"a {type(value).__name__}"
-
-
-def _generator(seed: int, view: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed_of(seed, view))
 
 
 def _decoded_set(

@@ -10,6 +10,7 @@ import pytest
 from lloss.export import torch_parity as parity
 from lloss.export.graph import ScoringGraph
 from lloss.export.torch_parity import check_batches, check_parity
+from torch import Tensor
 
 from lloss.errors import ParityError
 from lloss.training.checkpoint import Checkpoint, load_checkpoint
@@ -53,6 +54,20 @@ def test_a_difference_at_one_batch_size_is_found(
         check_parity(onnx_file, graph, checkpoint.sample)
     with pytest.raises(ParityError, match="another 'loss' at batch 3 than at 64"):
         check_batches(onnx_file, checkpoint.sample)
+
+
+def test_outputs_that_depend_on_the_batch_are_refused(
+    onnx_file: Path, checkpoint: Checkpoint, graph: ScoringGraph
+) -> None:
+    outputs = graph.outputs
+
+    def centered(images: Tensor) -> dict[str, Tensor]:
+        values = outputs(images)
+        return {**values, "embedding": values["embedding"] - values["embedding"].mean(0)}
+
+    graph.outputs = centered  # type: ignore[method-assign]
+    with pytest.raises(ParityError, match="another 'embedding' for an image in a batch of 1 than"):
+        check_parity(onnx_file, graph, checkpoint.sample)
 
 
 def test_nan_is_no_parity(

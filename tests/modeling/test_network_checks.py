@@ -104,3 +104,37 @@ def test_fit_trains_where_gradients_are_off() -> None:
     with torch.no_grad():
         (figures,) = lloss.fit(model, torch.randn(6, 3, 8, 8), [0, 1, 2] * 2, epochs=1)
     assert figures["epoch"] == 1
+
+
+class _BatchStatistics(nn.BatchNorm2d):
+    """Stays in training mode, as frozen code of others has it the other way round."""
+
+    def train(self, mode: bool = True) -> nn.BatchNorm2d:
+        return super().train()
+
+
+@pytest.mark.parametrize(
+    ("norm", "message"),
+    [
+        (nn.BatchNorm2d(3), ""),
+        (nn.BatchNorm2d(3, track_running_stats=False), "gives another output for an image alone "),
+        (_BatchStatistics(3), "gives another .*; let '0' use running statistics"),
+        (nn.Sequential(nn.AdaptiveAvgPool2d(1), _BatchStatistics(3)), "does not take one image al"),
+    ],
+)
+def test_an_image_is_read_without_its_neighbors(norm: nn.Module, message: str) -> None:
+    network = nn.Sequential(norm, TwoStages(3))
+    if not message:
+        lloss.attach(network, size=8)
+        return
+    with pytest.raises(SettingsError, match=f"^a Sequential: {message}"):
+        lloss.attach(network, size=8)
+
+
+def test_statistics_of_a_batch_need_no_batch_norm() -> None:
+    class Centered(TwoStages):
+        def forward(self, images: torch.Tensor) -> Any:
+            return super().forward(images - images.mean())
+
+    with pytest.raises(SettingsError, match="a Centered: .* in a batch, .*; if it has batch norm"):
+        lloss.attach(Centered(), size=8)

@@ -84,6 +84,6 @@ def test_a_string_in_a_projects_file_is_relative_to_the_project(tmp_path: Path) 
     for name in ("p.parquet?id=name", "s-{0..3}.tar", "photos"):
         written = PoolUri.parse(tmp_path / name).relative_to(root)
         assert written == f"../{name}"
-        assert Path(PoolUri.parse(written, root).text).resolve() == tmp_path / name
+        assert PoolUri.parse(written, root).text == str(tmp_path / name)
     for name in ("s3://bucket/p?id=name", "memory://x"):
         assert PoolUri.parse(name).relative_to(root) == PoolUri.parse(name, root).text == name

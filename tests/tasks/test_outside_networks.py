@@ -36,6 +36,9 @@ def face(num_classes):
 def timm_like(num_classes):
     return TimmNet(num_classes)
 
+def unsteady(num_classes):
+    return nn.Sequential(nn.BatchNorm2d(3, track_running_stats=False), TwoStages(num_classes))
+
 def thousand(num_classes):
     return TwoStages(1000)
 
@@ -109,6 +112,7 @@ def test_a_pose_network_from_outside_gives_what_lloss_s_own_do() -> None:
         ("nets:thousand", "classification", r"of 2 classes takes \[2, 2\] of two images, the "
          r"network gives \[2, 1000\]"),
         ("nets:nothing", "classification", "the network gives a dict with a, b"),
+        ("nets:unsteady", "classification", "an image alone than in a batch.*let '0' use running"),
         ("nets:bare", "segmentation", r"takes \[2, 2, 16, 16\] of two images, .* \[2, 2\]"),
         ("nets:bare", "pose", r"its output, \[2, 2\], is not what pose takes: "),
         ("nets:bare", "detection", r"its output, \[2, 2\], is not what detection takes: "),

@@ -15,7 +15,6 @@ from lloss.annotations.task_lists.task_list import (
     PERSON,
     Mark,
     MarkedBox,
-    MarkedClass,
     MarkedPerson,
     MarkedPixels,
     TaskImage,
@@ -65,30 +64,28 @@ def _categories(tasks: TaskList) -> list[dict[str, Any]]:
 
 
 def _annotation(mark: Mark, classes: tuple[str, ...]) -> dict[str, Any]:
+    category = 1 if isinstance(mark, MarkedPerson) else classes.index(mark.name) + 1
     score = {} if mark.score is None else {"score": in_shares(mark.score)}
+    return {"category_id": category, **_shape(mark, classes), **score}
+
+
+def _shape(mark: Mark, joints: tuple[str, ...]) -> dict[str, Any]:
     match mark:
-        case MarkedClass():
-            return {"category_id": classes.index(mark.name) + 1, **score}
         case MarkedBox():
             x0, y0, x1, y1 = mark.edges
-            place = _placed([x0, y0, in_pixels(x1 - x0), in_pixels(y1 - y0)])
-            category = classes.index(mark.name) + 1
-            return {"category_id": category, "segmentation": [], **place, **score}
+            return _placed([x0, y0, in_pixels(x1 - x0), in_pixels(y1 - y0)])
         case MarkedPixels():
             runs = run_lengths(mark.pixels.ravel(order="F"))
-            place = _placed(list(mark.box), int(mark.pixels.sum()))
             mask = {"size": list(mark.pixels.shape), "counts": runs}
-            category = classes.index(mark.name) + 1
-            return {"category_id": category, "segmentation": mask, **place, **score}
+            return {**_placed(list(mark.box), int(mark.pixels.sum())), "segmentation": mask}
         case MarkedPerson():
-            place = _placed(list(map(in_pixels, mark.box)))
-            joints = _keypoints(mark, classes)
-            return {"category_id": 1, "segmentation": [], **place, **joints, **score}
+            return {**_placed(list(map(in_pixels, mark.box))), **_keypoints(mark, joints)}
+    return {}
 
 
 def _placed(box: list[Any], area: float | None = None) -> dict[str, Any]:
     area = in_pixels(box[2] * box[3]) if area is None else area
-    return {"bbox": box, "area": area, "iscrowd": 0}
+    return {"segmentation": [], "bbox": box, "area": area, "iscrowd": 0}
 
 
 def _keypoints(person: MarkedPerson, joints: tuple[str, ...]) -> dict[str, Any]:

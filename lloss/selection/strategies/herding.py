@@ -16,8 +16,6 @@ from lloss.selection.unit_vectors import unit_integers
 SAMPLE = 4
 """K images are picked from a sample of 4K, and of at least :data:`.BLOCK`."""
 
-WIDTH = 0.05
-
 
 class Herding(Strategy):
     """Pick images that represent those of high scores, beside the labeled ones.
@@ -45,13 +43,13 @@ class Herding(Strategy):
 
     def choose(self, candidates: Candidates, k: int) -> Picks:
         """Pick greedily what adds most."""
-        weights = self._weights(candidates.columns["weight"])
+        weights = self._weights(candidates.columns["weight" if self.weighted else "score"])
         if (bound := candidates.bound) is not None:
             kept = np.flatnonzero(candidates.columns["key"] < bound)
             candidates, weights = candidates.take(kept), np.maximum(weights[kept], 1 / bound)
         units = unit_integers(candidates.columns[EMBEDDING])
         labeled = unit_integers(candidates.labeled.get(EMBEDDING, units[:0]))
-        rows, gains = herd(units, weights, k, labeled, kernel_width(units, WIDTH))
+        rows, gains = herd(units, weights, k, labeled, kernel_width(units))
         return Picks(rows, self._reasons(candidates, rows, gains))
 
     def _weights(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -12,6 +12,7 @@ from lloss.serve.daemon.errors import RequestError, validation_problem
 from lloss.serve.daemon.labelstudio.json_export import ExportedLabels, read_labels
 from pydantic import ValidationError
 
+from lloss.annotations import Problems
 from lloss.annotations.label_csv import parse_labels
 from lloss.errors import LabelError
 
@@ -30,8 +31,12 @@ def labels_of_export(body: bytes, pool: str, control: str | None) -> ExportedLab
     return read_labels(document, pool, control)
 
 
-def labels_of_request(body: bytes, media_type: str, without: bool) -> Mapping[str, str]:
+def labels_of_request(
+    body: bytes, media_type: str, without: bool, problems: Problems
+) -> Mapping[str, str]:
     """Read the labels of a body of JSON or CSV, which has empty ones only ``without`` classes.
+
+    ``problems`` receives notes on the columns of a CSV.
 
     Raises:
         RequestError: 415 the content type, 422 the body cannot be read.
@@ -39,7 +44,7 @@ def labels_of_request(body: bytes, media_type: str, without: bool) -> Mapping[st
     """
     media_type = media_type.partition(";")[0].strip().lower()
     if media_type in ("text/csv", "application/csv"):
-        return parse_labels(io.BytesIO(body), "the CSV", needs_label=None, blank=without)
+        return parse_labels(io.BytesIO(body), "the CSV", None, problems, blank=without)
     if media_type != "application/json":
         raise RequestError(
             415, f"Content-Type {media_type[:100]!r}: give labels as application/json or text/csv"

@@ -5,6 +5,7 @@ Many replies are records of the services or of the store as they are.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -150,7 +151,10 @@ class LabeledView(Labeled):
     Attributes:
         without_class: unchanged images: their annotation in Label Studio chose no class.
         disputed: images with annotations of different classes in its export: the newest counts.
+        notes: which columns of a CSV were read, if not ``id`` and ``label``, and ignored ones that
+            may matter.
     """
 
     without_class: int = 0
     disputed: int = 0
+    notes: Sequence[str] = ()

@@ -30,6 +30,7 @@ from lloss.serve.daemon.store.records import JobRow, Pending
 from pydantic_core import to_json
 from starlette.concurrency import run_in_threadpool
 
+from lloss.annotations import Problems
 from lloss.annotations.label_csv import labels_text
 from lloss.errors import LabelError
 from lloss.pools.uri import without_secrets
@@ -226,19 +227,22 @@ async def label(
 
     def store() -> LabeledView:
         disputed = without_class = 0
+        problems = Problems()
         if format == "label-studio":
             labels, disputed = labels_of_export(body, name, control)
             if daemon.classes.required and not without:
                 without_class = sum(not label for label in labels.values())
                 labels = {id: label for id, label in labels.items() if label}
         else:
-            labels = labels_of_request(body, media_type, without)
+            labels = labels_of_request(body, media_type, without, problems)
         if not labels and not without_class:
             raise LabelError("the request holds no label")
         if len(labels) > MAX_IDS:
             raise RequestError(422, f"{len(labels)} labels: give at most {MAX_IDS} in a request")
         done = daemon.labels.label(name, labels, allow_new_classes, without)
-        return LabeledView(**vars(done), without_class=without_class, disputed=disputed)
+        return LabeledView(
+            **vars(done), without_class=without_class, disputed=disputed, notes=problems.notes
+        )
 
     return await run_in_threadpool(store)
 

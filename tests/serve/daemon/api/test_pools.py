@@ -288,7 +288,7 @@ def test_labels_are_json_or_csv_that_training_reads(
     client: TestClient, pool: list[str], tmp_path: Path
 ) -> None:
     done = {"images": 0, "kept": 0, "by_name": 0, "without_class": 0, "new_classes": []}
-    done |= {"disputed": 0}
+    done |= {"disputed": 0, "notes": []}
 
     def label(content: Any, query: str = "") -> httpx.Response:
         if isinstance(content, list):
@@ -308,6 +308,14 @@ def test_labels_are_json_or_csv_that_training_reads(
     assert "nearest known one is 'cat'" in error(label(body), 422)
     reply = label(body, "?allow_new_classes=true").json()
     assert reply == {**done, "images": len(odd), "new_classes": ["owl"]}
+    other = f"image;breed;category;split\n{odd[0]};x;owl;test\n"
+    assert label(other).json()["notes"] == [
+        "the CSV: separated by semicolons; read: image and category",
+        "the CSV: only the columns image and category are read, not split: all rows are labels of "
+        "the images that image names",
+    ]
+    alone = label(f"image,breed\n{odd[0]},owl\n", "?without=true").json()
+    assert alone["notes"] == ["the CSV: read: the column image"]
     expected = {pool[3]: "cat", **dict.fromkeys(odd, "owl")}
     held = client.get(f"{P}/labels").json()["labels"]
     assert {one["id"]: one["label"] for one in held} == {**expected, pool[4]: ""}

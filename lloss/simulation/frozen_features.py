@@ -1,0 +1,136 @@
+"""Features of all images that the trials will draw, computed before the first of them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lloss.data.decode_ahead import decoded
+from lloss.errors import ImageError, LabelError
+from lloss.pools import Item
+from lloss.simulation.experiment import Experiment
+from lloss.simulation.feature_store import FeatureStore
+from lloss.simulation.frozen_learner import FrozenLearner
+from lloss.simulation.frozen_network import FrozenNetwork, Layout
+from lloss.simulation.image_variants import ORIGINAL, VERSION, content_digest
+from lloss.simulation.labeled_data import SimulatedData
+from lloss.tasks import get_task
+from lloss.tasks.train_settings import TrainSettings
+from lloss.text.progress import progress
+
+PIXELS = 256 * 64 * 64
+"""Of a batch: feature maps are to fit a small memory."""
+
+FOLDER = "features"
+
+
+@dataclass(frozen=True)
+class FrozenMaker:
+    """Makes a :class:`.FrozenLearner` of features on disk, in any process."""
+
+    settings: TrainSettings
+    names: tuple[str, ...]
+    layout: Layout
+    folder: Path
+    digests: dict[int, str]  # of the images' contents, by their row
+    test_keys: Sequence[str]
+    test_classes: NDArray[np.int64]
+
+    def learner(self) -> FrozenLearner:
+        """Open the features."""
+        store = FeatureStore(self.folder)
+        task = get_task(self.settings.task)
+        made = task.networks(self.settings.model, self.settings.model_args)
+        objective = task.objective(made.objective_settings(self.settings), self.names)
+
+        def read(rows: NDArray[np.int64], variants: NDArray[np.int64]) -> NDArray[np.float32]:
+            return store.rows([view_key(self.digests[r], v) for r, v in zip(rows, variants)])
+
+        test = store.rows(self.test_keys), self.test_classes
+        return FrozenLearner(self.settings, objective, self.layout, self.names, read, test)
+
+
+def view_key(digest: str, variant: int) -> str:
+    """Identify an image's features within those of a network."""
+    return digest if variant == ORIGINAL else f"{digest}/{VERSION}.{variant}"
+
+
+def prepare_features(
+    experiment: Experiment,
+    data: SimulatedData,
+    folder: Path,
+    device: str,
+    say: Callable[[str], None],
+) -> FrozenMaker:
+    """Run the frozen network once over every image that a trial draws, and over the test set.
+
+    Raises ``LabelError`` for an image that cannot be read.
+    """
+    network = FrozenNetwork(experiment.settings, data.names, device)
+    say(network.line)
+    views = _views(experiment)
+    rows = sorted({row for row, _ in views})
+    digests = dict(zip(rows, _digests([data.data.items[row] for row in rows], data.data.origin)))
+    test_digests = _digests(data.test.items, data.test.origin)
+    if both := len({*test_digests}.intersection(digests.values())):
+        say(f"warning: {both} images of the test set are in the pools too: figures are too high")
+    items = [*data.items(*zip(*views)), *data.test.items]
+    keys = [view_key(digests[row], variant) for row, variant in views]
+    test_keys = [view_key(digest, ORIGINAL) for digest in test_digests]
+    store = FeatureStore(folder / network.key())
+    _fill(store, network, items, [*keys, *test_keys])
+    classes = data.class_numbers(data.test.labels)
+    assert classes is not None, "refuse_frozen() was called"
+    return FrozenMaker(
+        experiment.settings, data.names, network.layout, store.folder, digests, test_keys, classes
+    )
+
+
+def _views(experiment: Experiment) -> list[tuple[int, int]]:
+    """Rows and variants that any trial draws."""
+    views = set[tuple[int, int]]()
+    for scenario in experiment.scenarios:
+        for trial in range(experiment.trials):
+            pool = experiment.pool(scenario, trial)
+            views.update(zip(pool.rows.tolist(), pool.variants.tolist()))
+    return sorted(views)
+
+
+def _digests(items: Sequence[Item], origin: str) -> list[str]:
+    digests = []
+    for item in progress(items, "read images", unit="images", leave=False):
+        try:
+            digests.append(content_digest(item.read())[:32])
+        except ImageError as error:
+            raise _unusable(origin, item.id, error) from error
+    return digests
+
+
+def _fill(
+    store: FeatureStore, network: FrozenNetwork, items: Sequence[Item], keys: Sequence[str]
+) -> None:
+    spec = network.settings.image_spec()
+    batch = max(1, min(256, PIXELS // (spec.height * spec.width)))
+
+    def compute(places: Sequence[int]) -> Iterator[NDArray[np.float32]]:
+        found = decoded([items[place] for place in places], spec)
+        while some := list(itertools.islice(found, batch)):
+            for id, pixels in some:
+                if isinstance(pixels, ImageError):
+                    raise _unusable("the images", id, pixels)
+            yield network.features(np.stack([pixels for _, pixels in some]))  # type: ignore[misc]
+
+    missing = len(store.missing(keys))
+    if not missing:
+        return
+    with progress(desc="features", total=missing, unit="images", leave=False) as bar:
+        store.fill(keys, compute, bar.update)
+
+
+def _unusable(origin: str, id: str, error: ImageError) -> LabelError:
+    return LabelError(f"{origin}: {id!r}: {error}; mend or remove the image")

@@ -1,0 +1,121 @@
+"""The fully labeled data of a simulation, opened as ``lloss train`` opens it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lloss.annotations import Problems
+from lloss.data.empty_labels import drop_empty
+from lloss.data.labeled_set import LabeledSet
+from lloss.errors import LabelError
+from lloss.pools import Item
+from lloss.simulation.image_variants import variant_of
+from lloss.simulation.scenarios import Source, read_share
+from lloss.tasks import get_task
+from lloss.tasks.task import Task
+from lloss.training.holdout import draw_holdout
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """What the user gave; another process opens the same by it.
+
+    Attributes:
+        task: its name.
+        data: as ``lloss train`` takes it.
+        labels: of ``data`` where it is a pool.
+        test: labeled data, or a share of ``data`` such as ``20%``.
+        test_labels: of ``test`` where it is a pool.
+        data_root: of downloaded data sets.
+        skip_bad: whether broken annotations are left out.
+        empty: what labels without objects mean.
+        seed: that the share is drawn by.
+    """
+
+    task: str
+    data: str
+    labels: Path | None
+    test: str
+    test_labels: Path | None
+    data_root: Path
+    skip_bad: bool = False
+    empty: str = ""
+    seed: int = 0
+
+    def described(self) -> dict[str, Any]:
+        """Return what identifies the data, for ``settings.json``."""
+        return {
+            "data": self.data,
+            "labels": str(self.labels or ""),
+            "test": self.test,
+            "test_labels": str(self.test_labels or ""),
+            "skip_bad": self.skip_bad,
+            "empty": self.empty,
+        }
+
+    def open(self, problems: Problems | None = None) -> SimulatedData:
+        """Open data and test set; raises as ``lloss train`` does."""
+        task, problems = get_task(self.task), problems or Problems(self.skip_bad)
+        task.check_empty(self.empty)
+        data = self._opened(task, self.data, self.labels, problems)
+        share = read_share(self.test, f"--test {self.test}")
+        if share is None:
+            test = self._opened(task, self.test, self.test_labels, problems)
+            return SimulatedData(task, data, test)
+        held = draw_holdout(task, data, share, self.seed)
+        if not held:
+            raise LabelError(f"{self.test} of {len(data)} images are too few to test on")
+        rows = [row for row, item in enumerate(data.items) if item.id in held]
+        rest = [row for row, item in enumerate(data.items) if item.id not in held]
+        return SimulatedData(task, data.take(rest), data.take(rows))
+
+    def _opened(self, task: Task, data: str, labels: Path | None, problems: Problems) -> LabeledSet:
+        with problems.explaining():
+            opened = task.open(data, labels, self.data_root, problems)
+            return drop_empty(opened, self.empty, problems).ordered()
+
+
+@dataclass(frozen=True)
+class SimulatedData:
+    """Labeled images to draw pools of, and labeled images to test on."""
+
+    task: Task
+    data: LabeledSet
+    test: LabeledSet
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The class names that the data shows."""
+        return self.task.classes(self.data.labels)
+
+    @property
+    def source(self) -> Source:
+        """The data as scenarios take it."""
+        labels = self.data.labels
+        return Source(
+            [item.id for item in self.data.items],
+            labels,
+            self.class_numbers(labels),
+            self.names,
+            self.task.metric,
+        )
+
+    def class_numbers(self, labels: Sequence[Any]) -> NDArray[np.int64] | None:
+        """Return the class of each label, -1 for an unknown one; None for labels of other kinds."""
+        if self.task.name != "classification":
+            return None
+        numbers = {name: number for number, name in enumerate(self.names)}
+        return np.array([numbers.get(label, -1) for label in labels], np.int64)
+
+    def items(self, rows: Sequence[int], variants: Sequence[int]) -> list[Item]:
+        """Return the images of rows of the data, as they are or changed."""
+        shifted = self.task.name == "classification"  # other labels have places
+        items = self.data.items
+        return [variant_of(items[row], variant, shifted) for row, variant in zip(rows, variants)]

@@ -1,0 +1,172 @@
+"""Methods of active learning: how each trains, and by what it selects."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lloss.errors import SettingsError
+from lloss.manifest import EMBEDDING
+from lloss.selection import SelectionSettings, strategy_names
+from lloss.tasks.train_settings import TrainSettings, check_kind
+from lloss.text.similar_names import nearest
+
+AUTO = "auto"
+PROBABILITIES, BALD, TOD = "probabilities", "bald", "tod"
+"""Columns that are computed only for methods that read them."""
+
+STOP = 0.6
+"""Share of the epochs after which the head's gradient stops, of joint training: the paper's."""
+
+_BASELINE: Mapping[str, object] = {"head": False}
+_PAPER: Mapping[str, object] = {"head_loss": "margin", "head_summary": False}
+
+
+@dataclass(frozen=True)
+class Method:
+    """How to train, and by what to select.
+
+    Attributes:
+        name: for rows and tables.
+        strategy: of :mod:`lloss.selection`; ``auto`` decides at each cycle.
+        by: the column of scores.
+        train: changes to the training settings; baselines train without the head.
+        columns: computed for it besides the usual ones.
+        order: which end of ``by`` comes first; "" for the column's own.
+        subset: share of the unlabeled images to choose from; 0 for all.
+        embedding: the column that distances are measured in; "" for the strategy's own choice.
+        joint: whether the head's gradient reaches the network, for :data:`STOP` of the epochs.
+    """
+
+    name: str
+    strategy: str
+    by: str = "loss"
+    train: Mapping[str, object] = field(default_factory=dict)
+    columns: tuple[str, ...] = ()
+    order: str = ""
+    subset: float = 0.0
+    embedding: str = ""
+    joint: bool = False
+
+    @property
+    def head(self) -> bool:
+        """Whether it trains a head."""
+        return bool(self.train.get("head", True))
+
+    @property
+    def choice(self) -> str:
+        """What decides, in words."""
+        return "random" if self.strategy == "random" else f"{self.strategy} by {self.by}"
+
+    def selection(self, k: int, unlabeled: int, seed: int) -> SelectionSettings:
+        """Return the settings of one selection."""
+        given: dict[str, Any] = {"order": self.order, "embedding": self.embedding}
+        return SelectionSettings(
+            k=k,
+            strategy=self.strategy,
+            by=self.by,
+            subset=max(k, round(self.subset * unlabeled)) if self.subset else 0,
+            seed=seed,
+            **{name: value for name, value in given.items() if value},
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as JSON holds it."""
+        return {**dataclasses.asdict(self), "train": dict(self.train)}
+
+
+_ALL = (
+    Method("random", "random", "entropy", _BASELINE),
+    Method("least-confidence", "top", "confidence", _BASELINE),
+    Method("margin", "top", "margin", _BASELINE),
+    Method("entropy", "top", "entropy", _BASELINE),
+    Method("core-set", "core-set", "entropy", _BASELINE),
+    Method("badge", "badge", "entropy", _BASELINE, (PROBABILITIES,), embedding=EMBEDDING),
+    Method("typiclust", "typiclust", "entropy", _BASELINE),
+    Method("bald", "top", BALD, _BASELINE, (BALD,), order="highest"),
+    Method("tod", "top", TOD, _BASELINE, (TOD,), order="highest"),
+    Method("learning-loss", "top", "loss", _PAPER, joint=True),
+    Method("learning-loss-mse", "top", "loss", {**_PAPER, "head_loss": "mse"}, joint=True),
+    Method("random-k-center", "random-k-center", "entropy", _BASELINE),
+    Method("top", "top"),
+    Method("diverse", "diverse"),
+    Method("herding", "herding"),
+    Method("entropy-herding", "herding", "entropy", _BASELINE),
+    Method("coverage", "coverage", "entropy", _BASELINE),
+    Method("power", "power"),
+    Method("loss-badge", "loss-badge"),
+    Method(AUTO, AUTO),
+)
+METHODS: dict[str, Method] = {method.name: method for method in _ALL}
+"""The methods by the name that ``--methods`` takes."""
+
+_FIELDS = {"strategy": str, "by": str, "order": str, "subset": float, "embedding": str}
+_HINTS = typing.get_type_hints(TrainSettings)
+
+
+def parse_methods(text: str) -> list[Method]:
+    """Read names separated by commas, each with changes behind ``+``: ``herding+by=entropy``.
+
+    A change is a field of :class:`.SelectionSettings` (``strategy``, ``by``, ``order``,
+    ``embedding``; ``subset`` as a share) or of :class:`.TrainSettings`. Raises ``SettingsError``
+    for an unknown name or change, and for a strategy that is not installed.
+    """
+    methods = [_parsed(word.strip()) for word in text.split(",") if word.strip()]
+    if not methods:
+        raise SettingsError("methods: name at least one, such as random,herding")
+    names = [method.name for method in methods]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise SettingsError(f"methods: {twice!r} is named twice")
+    return methods
+
+
+def _parsed(text: str) -> Method:
+    name, *changes = text.split("+")
+    if name not in METHODS:
+        near = nearest(name, METHODS)
+        hint = f"did you mean {near!r}? All are" if near else "choose of"
+        raise SettingsError(f"method {name!r}: unknown; {hint} {', '.join(METHODS)}")
+    method = dataclasses.replace(METHODS[name], name=text)
+    for change in changes:
+        method = _changed(method, change)
+    if method.strategy not in (*strategy_names(), AUTO):
+        raise SettingsError(
+            f"method {text!r}: there is no strategy {method.strategy!r}; choose one of "
+            f"{', '.join(strategy_names())}"
+        )
+    if method.by == "loss" and not method.head:
+        raise SettingsError(f"method {text!r}: reads the predicted loss without a head")
+    return method
+
+
+def _changed(method: Method, change: str) -> Method:
+    key, equals, text = change.partition("=")
+    if not equals or (key not in _FIELDS and key not in _HINTS):
+        known = ", ".join(_FIELDS)
+        raise SettingsError(
+            f"method {method.name!r}: {change!r} is no change; write KEY=VALUE, of {known}, or a "
+            "setting of training"
+        )
+    if key in _FIELDS:
+        value: Any = _value(text) if _FIELDS[key] is float else text
+        check_kind(f"method {method.name!r}: {key}", value, _FIELDS[key])
+        if key == "subset" and not 0 <= value < 1:
+            raise SettingsError(f"method {method.name!r}: subset is a share, from 0 to below 1")
+        changes: dict[str, Any] = {key: value}
+        return dataclasses.replace(method, **changes)
+    value = text if _HINTS[key] is str else _value(text)
+    value = tuple(value) if isinstance(value, list) else value
+    check_kind(f"method {method.name!r}: {key}", value, _HINTS[key])
+    return dataclasses.replace(method, train={**method.train, key: value})
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

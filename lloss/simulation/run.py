@@ -1,0 +1,171 @@
+"""A whole simulation: every trial of an experiment, in processes, interrupted and continued."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from lloss.errors import InterruptedRunError
+from lloss.files import locked
+from lloss.simulation.experiment import Experiment
+from lloss.simulation.frozen_features import FOLDER, prepare_features
+from lloss.simulation.frozen_network import TASKS, refuse_frozen
+from lloss.simulation.full_learner import FullMaker
+from lloss.simulation.labeled_data import DataOptions, SimulatedData
+from lloss.simulation.processes import Job, LearnerMaker, run_jobs
+from lloss.simulation.results import (
+    Picks,
+    ResultsWriter,
+    SimulationError,
+    TrialKey,
+    fix_settings,
+    read_picks,
+    read_rows,
+)
+from lloss.tasks.train_settings import TrainSettings
+from lloss.text.progress import progress
+from lloss.training.decisions import decide
+from lloss.training.pace import in_words
+
+Say = Callable[[str], None]
+
+FROZEN, FULL = "frozen", "full"
+
+
+def decided_settings(
+    data: SimulatedData, settings: TrainSettings, frozen: bool | None, say: Say
+) -> tuple[TrainSettings, str]:
+    """Decide first weights, input size and learner: the same for all trials.
+
+    ``frozen`` None takes a frozen network where there are trained weights, and a head for the task.
+    Raises ``SettingsError`` where a frozen network cannot be simulated with.
+    """
+    open_to_decision = [name for name in ("weights", "size") if name in settings.undecided]
+    decided = decide(data.task, settings, data.data)
+    for line in decided.lines:
+        if any(line.startswith(f"automatic: {name}") for name in open_to_decision):
+            say(line)
+    settings = replace(settings, weights=decided.settings.weights, size=decided.settings.size)
+    if frozen:
+        refuse_frozen(settings)
+    elif frozen is None:
+        frozen = settings.weights != "none" and settings.task in TASKS
+        why = {
+            True: "the network has trained weights: it stays frozen, and heads are trained on its "
+            "features (--full trains all of it)",
+            False: "all of the network is trained at each cycle",
+        }
+        say(f"automatic: learner = {FROZEN if frozen else FULL} ({why[frozen]})")
+    return settings, FROZEN if frozen else FULL
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where and how a simulation runs.
+
+    Attributes:
+        out: folder of the results.
+        processes: trials at the same time.
+        features: folder of cached features; None for one in ``out``.
+        device: ``cpu``, ``cuda``, or "" for CUDA where available.
+    """
+
+    out: Path
+    processes: int
+    features: Path | None = None
+    device: str = ""
+
+    def simulate(
+        self, experiment: Experiment, data: SimulatedData, options: DataOptions, say: Say
+    ) -> None:
+        """Run what is left to run, and leave a row per cycle in ``results.jsonl``.
+
+        Raises ``SettingsError`` and ``LabelError`` for what cannot be simulated,
+        ``SimulationError`` for a folder of another experiment, or in use; ``InterruptedRunError``
+        on Ctrl-C, after which the same call continues.
+        """
+        experiment.check()
+        busy = SimulationError(f"{self.out}: another lloss simulate is at work in this folder")
+        with locked(self.out, busy):
+            fix_settings(self.out, experiment.as_dict())
+            jobs, done = _jobs(experiment, self.out)
+            total = len(experiment.all_trials()) * experiment.budget.cycles
+            if not jobs:
+                say(f"{self.out}: all {total} cycles are done")
+                return
+            if done:
+                say(f"{self.out}: {done} of {total} cycles are done; going on")
+            with self._interruptible(total):
+                maker = self._maker(experiment, data, options, say)
+            self._run(experiment, maker, jobs, (done, total), say)
+
+    def _maker(
+        self, experiment: Experiment, data: SimulatedData, options: DataOptions, say: Say
+    ) -> LearnerMaker:
+        if experiment.learner == FULL:
+            return FullMaker(options, experiment.settings, self.device)
+        folder = self.features or self.out / FOLDER
+        return prepare_features(experiment, data, folder, self.device, say)
+
+    def _run(
+        self,
+        experiment: Experiment,
+        maker: LearnerMaker,
+        jobs: Sequence[Job],
+        counts: tuple[int, int],
+        say: Say,
+    ) -> None:
+        done, total = counts
+        writer, seconds = ResultsWriter(self.out), list[float]()
+        with (
+            self._interruptible(total),
+            progress(desc="cycles", total=total, initial=done, unit="cycles", leave=False) as bar,
+        ):
+            for row, picks in run_jobs(experiment, maker, jobs, self.processes):
+                writer.write(row, picks)
+                bar.update()
+                seconds.append(sum(row.seconds.values()))
+                if len(seconds) == self.processes:
+                    say(_estimate(seconds, total - done, self.processes))
+
+    @contextlib.contextmanager
+    def _interruptible(self, total: int) -> Iterator[None]:
+        try:
+            yield
+        except KeyboardInterrupt:
+            done = len(read_rows(self.out))
+            raise InterruptedRunError(
+                f"{self.out}: interrupted, {done} of {total} cycles are done; run the same command "
+                "to continue"
+            ) from None
+
+
+def _jobs(experiment: Experiment, out: Path) -> tuple[list[Job], int]:
+    """What is left to do: each trial goes on behind its last cycle without a gap."""
+    cycles, picks = (
+        defaultdict[TrialKey, set[int]](set),
+        defaultdict[TrialKey, dict[int, Picks]](dict),
+    )
+    for row in read_rows(out):
+        cycles[row.key].add(row.cycle)
+    for each in read_picks(out):
+        picks[each.key][each.cycle] = each
+    jobs, done = list[Job](), 0
+    for trial in experiment.all_trials():
+        last = experiment.budget.cycles - 1
+        count = 0
+        while count in cycles[trial.key] and (count == last or count in picks[trial.key]):
+            count += 1
+        done += count
+        if count <= last:
+            jobs.append((trial, [picks[trial.key][cycle] for cycle in range(count)]))
+    return jobs, done
+
+
+def _estimate(seconds: Sequence[float], left: int, processes: int) -> str:
+    each = sum(seconds) / len(seconds)
+    rest = (left - len(seconds)) * each / processes
+    return f"{left} cycles of about {each:.2g} s in {processes} processes: {in_words(rest)} left"

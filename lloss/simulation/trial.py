@@ -1,0 +1,137 @@
+"""One trial: train, measure, score, select, as often as the budget says."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lloss.scores.score_source import TableScores
+from lloss.scores.scores_folder import scores_table
+from lloss.selection import select
+from lloss.selection.automatic import automatic_choice
+from lloss.simulation.experiment import Experiment, Trial
+from lloss.simulation.learner import Learner, Model, shown_figures
+from lloss.simulation.methods import AUTO, TOD
+from lloss.simulation.results import CycleRow, Picks
+from lloss.simulation.scenarios import TrialPool
+from lloss.statistics.disagreement import output_discrepancy
+from lloss.tasks import get_task
+from lloss.training.training_data import seed_of
+
+
+class TrialRun:
+    """The state of a trial between cycles."""
+
+    def __init__(self, experiment: Experiment, learner: Learner, trial: Trial) -> None:
+        self.experiment, self.learner, self.trial = experiment, learner, trial
+        self.pool: TrialPool = experiment.pool(trial.scenario, trial.number)
+        self.labeled: list[int] = experiment.first(self.pool, trial.number).tolist()
+        self.seed = experiment.trial_seed(trial.number)
+        self._rows = {id: row for row, id in enumerate(self.pool.ids)}
+        self._before: NDArray[np.float32] | None = None
+
+    def cycles(self, done: Sequence[Picks]) -> Iterator[tuple[CycleRow, Picks | None]]:
+        """Run the cycles that follow those whose picks are given; nothing is scored at the end."""
+        self.learner.open(self.pool)
+        for picks in done:
+            if picks.cycle + 1 == len(done) and TOD in self.trial.method.columns:
+                self._before = self._train().outputs()  # of the model before the interruption
+            self.labeled += [self._rows[id] for id in picks.ids]
+        for cycle in range(len(done), self.experiment.budget.cycles):
+            yield self._cycle(cycle)
+
+    def _cycle(self, cycle: int) -> tuple[CycleRow, Picks | None]:
+        clock = _Clock()
+        model = self._train()
+        clock.stop("train")
+        found = model.measure()
+        clock.stop("measure")
+        task = get_task(self.experiment.settings.task)
+        known = [self.pool.labels[row] for row in self.labeled if not self.pool.junk[row]]
+        metric = self.trial.scenario.metric(self.experiment.source)
+        counts = Counter(name for label in known for name in set(task.names(label)))
+        row = CycleRow(
+            *self.trial.key,
+            cycle,
+            len(self.labeled),
+            shown_figures(found.figures, metric, self.pool.watched, counts),
+            found.head,
+            found.entropy,
+        )
+        picks = None
+        if cycle + 1 < self.experiment.budget.cycles:
+            rows, choice = self._pick(model, cycle, clock)
+            shares = self._described(rows)
+            row = dataclasses.replace(row, picks=shares, choice=choice)
+            picks = Picks(*self.trial.key, cycle, tuple(self.pool.ids[each] for each in rows))
+            self.labeled += rows
+        return dataclasses.replace(row, seconds=clock.seconds), picks
+
+    def _train(self) -> Model:
+        rows = np.array([row for row in self.labeled if not self.pool.junk[row]])
+        labels = [self.pool.labels[row] for row in rows]
+        return self.learner.train(rows, labels, self.trial.method, self.seed)
+
+    def _pick(self, model: Model, cycle: int, clock: _Clock) -> tuple[list[int], str]:
+        method, choice = self.trial.method, self.trial.method.choice
+        if method.strategy == AUTO:
+            decided = automatic_choice(model.evidence())
+            method = dataclasses.replace(method, strategy=decided.strategy, by=decided.by)
+            choice = f"{method.choice}: {decided.reason}"
+        columns = model.columns(method.columns)
+        if TOD in method.columns:
+            now = model.outputs()
+            # Before the second cycle there is nothing to compare with: entropy decides.
+            columns[TOD] = columns["entropy"] if self._before is None else _tod(now, self._before)
+            self._before = now
+        table = TableScores(scores_table(self.pool.ids, columns))
+        clock.stop("score")
+        taken = {self.pool.ids[row] for row in self.labeled}
+        unlabeled = len(self.pool.ids) - len(taken)
+        how = method.selection(self.experiment.budget.k, unlabeled, seed_of(self.seed, cycle))
+        picked = select(table, how, taken).ids
+        clock.stop("select")
+        return [self._rows[id] for id in picked], choice
+
+    def _described(self, picked: Sequence[int]) -> dict[str, float]:
+        """Count what is wasted among the picks, and what is rare."""
+        pool, count = self.pool, len(picked)
+        seen = {int(pool.rows[row]) for row in self.labeled}
+        duplicates = 0
+        for row in picked:
+            duplicates += int(pool.rows[row]) in seen
+            seen.add(int(pool.rows[row]))
+        shares: dict[str, float] = {
+            "duplicates": duplicates / count,
+            "junk": float(pool.junk[list(picked)].mean()),
+        }
+        if pool.watched:
+            task = get_task(self.experiment.settings.task)
+            labels: list[Any] = [pool.labels[row] for row in picked]
+            shares["rare"] = float(sum(pool.watched in task.names(label) for label in labels))
+        return shares
+
+
+def _tod(now: NDArray[np.float32], before: NDArray[np.float32]) -> NDArray[np.float32]:
+    found: NDArray[np.float32] = output_discrepancy(now, before).astype(np.float32)
+    return found
+
+
+class _Clock:
+    """Seconds by stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._since = time.perf_counter()
+
+    def stop(self, stage: str) -> None:
+        """End a stage; the next one begins."""
+        now = time.perf_counter()
+        self.seconds[stage] = round(now - self._since, 4)
+        self._since = now

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import pytest
+
+from lloss.errors import SettingsError
+from lloss.selection import strategy_names
+from lloss.simulation.methods import METHODS, Method, parse_methods
+
+THERE = [m for m in METHODS.values() if m.strategy in (*strategy_names(), "auto")]
+
+
+def test_methods_are_read_by_name() -> None:
+    assert parse_methods("random, entropy") == [METHODS["random"], METHODS["entropy"]]
+
+
+@pytest.mark.parametrize("method", THERE, ids=lambda method: method.name)
+def test_a_method_without_a_head_does_not_read_the_predicted_loss(method: Method) -> None:
+    if not method.head:
+        assert method.by != "loss"
+
+
+@pytest.mark.parametrize(
+    "name", ["random", "entropy", "margin", "bald", "tod", "core-set", "badge"]
+)
+def test_baselines_train_without_the_head(name: str) -> None:
+    assert not METHODS[name].head
+
+
+def test_the_papers_way_is_joint_margin_pairs_without_a_summary() -> None:
+    method = METHODS["learning-loss"]
+    assert method.joint and (method.strategy, method.by) == ("top", "loss")
+    assert method.train == {"head_loss": "margin", "head_summary": False}
+
+
+def test_changes_stand_behind_a_plus() -> None:
+    (method,) = parse_methods("herding+by=entropy+subset=0.5+hidden=64+head_loss=mse")
+    assert method.name == "herding+by=entropy+subset=0.5+hidden=64+head_loss=mse"
+    assert (method.strategy, method.by, method.subset) == ("herding", "entropy", 0.5)
+    assert method.train == {"hidden": 64, "head_loss": "mse"}
+    selection = method.selection(10, 100, seed=3)
+    assert (selection.k, selection.subset, selection.seed) == (10, 50, 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "name at least one"),
+        ("random,random", "'random' is named twice"),
+        ("herdin", "method 'herdin': unknown; did you mean 'herding'"),
+        ("herding+nothing=1", "'nothing=1' is no change; write KEY=VALUE"),
+        ("herding+by", "'by' is no change"),
+        ("herding+subset=2", "subset is a share"),
+        ("herding+subset=x", "subset = 'x': must be float"),
+        ("herding+hidden=many", "hidden = 'many': must be int"),
+        ("herding+strategy=best", "there is no strategy 'best'; choose one of"),
+        ("herding+head=false", "reads the predicted loss without a head"),
+    ],
+)
+def test_what_is_no_method_is_refused(text: str, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        parse_methods(text)

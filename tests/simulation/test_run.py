@@ -1,0 +1,233 @@
+"""Whole simulations by the command line: interrupted, continued, refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lloss.cli.main import main
+from lloss.simulation.results import CycleRow, read_picks, read_rows, read_settings
+from lloss.tasks import get_task
+from lloss.tasks.train_settings import TrainSettings
+from lloss.training import head_training
+from tests.waiting import until
+
+BUDGET = ["--initial=12", "-k4", "--cycles=3", "--trials=2", "--pool-size=40", "--test=30%"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_steps() -> Iterator[None]:
+    """Train heads for a moment: nothing here depends on how well they do."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(head_training, "QUICK_STEPS", 5)
+        yield
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of a tiny network, as if they were trained."""
+    settings = TrainSettings(model="resnet10-cifar-narrow", size=8, weights="none", hidden=8)
+    torch.manual_seed(3)
+    network = get_task("classification").network(settings, ["bright", "dark", "red"])
+    path = tmp_path_factory.mktemp("weights") / "weights.pt"
+    torch.save(network.network.state_dict(), path)
+    return path
+
+
+def _options(photos: Path, weights: Path | str, out: Path, *more: str) -> list[str]:
+    model = ["--model=resnet10-cifar-narrow", "--size=8", "--hidden=8", f"--weights={weights}"]
+    return ["simulate", str(photos), *BUDGET, *model, "-j1", "-o", str(out), *more]
+
+
+def _without_seconds(rows: list[CycleRow]) -> list[dict[str, Any]]:
+    found = [{**vars(row), "seconds": set(row.seconds)} for row in rows]
+    return sorted(
+        found, key=lambda row: (row["scenario"], row["method"], row["trial"], row["cycle"])
+    )
+
+
+METHODS = "--methods=random,entropy,tod,bald,margin,learning-loss,herding,auto"
+
+
+@pytest.fixture(scope="module")
+def frozen(tmp_path_factory: pytest.TempPathFactory, photos: Path, weights: Path) -> Path:
+    """The folder of a finished simulation on a frozen network."""
+    out = tmp_path_factory.mktemp("frozen") / "out"
+    main(_options(photos, weights, out, METHODS, "--scenario=balanced,redundant:4,junk:20%"))
+    return out
+
+
+def test_each_cycle_of_each_trial_is_a_row(frozen: Path) -> None:
+    rows = read_rows(frozen)
+    assert len(rows) == 8 * 3 * 2 * 3
+    assert {(row.cycle, row.labeled) for row in rows} == {(0, 12), (1, 16), (2, 20)}
+    for row in rows:
+        assert next(iter(row.figures)) == "accuracy"
+        assert {"macro accuracy", "worst class"} < row.figures.keys()
+        assert (row.head is not None) == (row.method in ("learning-loss", "herding", "auto"))
+        assert row.entropy is not None
+        scored = {"score", "select"} if row.cycle < 2 else set()  # nothing is scored at the end
+        assert row.seconds.keys() == {"train", "measure"} | scored
+        assert bool(row.picks) == bool(row.choice) == bool(scored)
+
+
+def test_methods_of_a_trial_start_alike_and_trials_differ(frozen: Path) -> None:
+    first = {}
+    for row in read_rows(frozen):
+        if row.cycle == 0:
+            first.setdefault((row.scenario, row.trial), set()).add(json.dumps(row.figures))
+    assert all(len(figures) == 1 for figures in first.values())
+    assert first["balanced", 0] != first["balanced", 1]
+
+
+def test_images_are_picked_once(frozen: Path) -> None:
+    ids: dict[tuple[str, str, int], list[str]] = {}
+    for picks in read_picks(frozen):
+        assert len(picks.ids) == 4
+        ids.setdefault(picks.key, []).extend(picks.ids)
+    assert all(len(each) == len(set(each)) == 8 for each in ids.values())
+
+
+def test_jitters_and_junk_are_counted_among_the_picks(frozen: Path) -> None:
+    rows = {(row.scenario, row.method, row.trial, row.cycle): row for row in read_rows(frozen)}
+    seen = set[str]()
+    for picks in read_picks(frozen):
+        shares = rows[*picks.key, picks.cycle].picks
+        junk = sum(id.endswith("#-1") for id in picks.ids) / 4
+        assert shares["junk"] == junk
+        if picks.scenario == "balanced":
+            assert shares == {"duplicates": 0, "junk": 0}
+        if shares["duplicates"]:
+            seen.add(picks.scenario)
+    assert seen == {"redundant:4"}
+
+
+def test_the_settings_say_what_was_compared(frozen: Path, photos: Path) -> None:
+    settings = read_settings(frozen)
+    assert settings["scenarios"] == ["balanced", "redundant:4", "junk:20%"]
+    assert settings["metrics"] == dict.fromkeys(settings["scenarios"], "accuracy")
+    assert (settings["reference"], settings["default"]) == ("random", "auto")
+    assert (settings["learner"], settings["data"]) == ("frozen", str(photos))
+
+
+def test_a_finished_simulation_computes_nothing_more(
+    frozen: Path, photos: Path, weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (frozen / "results.jsonl").read_bytes()
+    main(_options(photos, weights, frozen, METHODS, "--scenario=balanced,redundant:4,junk:20%"))
+    assert (frozen / "results.jsonl").read_bytes() == before
+    assert "all 144 cycles are done" in capsys.readouterr().err
+
+
+def test_features_are_computed_once_and_can_be_shared(
+    tmp_path: Path, photos: Path, weights: Path
+) -> None:
+    for out in ("one", "two"):
+        shared = f"--features={tmp_path / 'shared'}"
+        main(_options(photos, weights, tmp_path / out, "--methods=random", shared))
+    assert len(list((tmp_path / "shared").glob("*/block-*.npy"))) == 1
+    one, two = (_without_seconds(read_rows(tmp_path / out)) for out in ("one", "two"))
+    assert one == two
+
+
+@pytest.mark.parametrize("stop", [1, 4, 7])
+def test_an_interrupted_simulation_ends_with_the_same_rows(
+    tmp_path: Path, photos: Path, weights: Path, stop: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ["--methods=tod,herding"]
+    main(_options(photos, weights, tmp_path / "whole", *options))
+    from lloss.simulation.results import ResultsWriter
+
+    write = ResultsWriter.write
+
+    def interrupted(self: ResultsWriter, row: CycleRow, picks: Any) -> None:
+        if len(read_rows(self.out)) == stop:
+            raise KeyboardInterrupt
+        write(self, row, picks)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ResultsWriter, "write", interrupted)
+        with pytest.raises(SystemExit) as ended:
+            main(_options(photos, weights, tmp_path / "out", *options))
+    assert ended.value.code == 130
+    assert len(read_rows(tmp_path / "out")) == stop
+    main(_options(photos, weights, tmp_path / "out", *options))
+    assert _without_seconds(read_rows(tmp_path / "out")) == _without_seconds(
+        read_rows(tmp_path / "whole")
+    )
+
+
+def test_processes_that_were_killed_leave_what_another_continues(
+    tmp_path: Path, photos: Path, weights: Path
+) -> None:
+    options = _options(photos, weights, tmp_path / "out", "--methods=random,entropy")
+    command = [sys.executable, "-m", "lloss", *options, "-j2"]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
+    try:
+        until(lambda: len(read_rows(tmp_path / "out")) >= 2 or process.poll() is not None)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    main(options)
+    main(_options(photos, weights, tmp_path / "whole", "--methods=random,entropy"))
+    assert _without_seconds(read_rows(tmp_path / "out")) == _without_seconds(
+        read_rows(tmp_path / "whole")
+    )
+
+
+def test_full_training_simulates_any_task(tmp_path: Path, photos: Path) -> None:
+    out = tmp_path / "out"
+    options = ["--methods=random,learning-loss,herding", "--epochs=1", "--trials=1", "--amp=off"]
+    main(_options(photos, "none", out, *options, "--scenario=redundant:2"))
+    rows = read_rows(out)
+    assert len(rows) == 9 and read_settings(out)["learner"] == "full"
+    assert {row.method: row.head is not None for row in rows} == {
+        "random": False, "learning-loss": True, "herding": True,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--cycles=20"], "12 \\+ 19 × 4 labels are more than the 40 images of the pool; lower"),
+        (["--frozen", "--weights=none"], "--frozen: .* has no trained weights"),
+        (["--pool-size=60"], "lower --pool-size"),
+        (["--methods=herd"], "did you mean 'herding'"),
+        (["--scenario=tail"], "write one of balanced"),
+        (["--test=0%"], "a share is between 0% and 100%"),
+        (["--scenario=long-tail:5", "--initial=2", "--pool-size=20"], "teach nothing"),
+    ],
+)
+def test_mistakes_are_refused_in_a_line_before_anything_is_written(
+    tmp_path: Path,
+    photos: Path,
+    weights: Path,
+    options: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    import re
+
+    with pytest.raises(SystemExit) as ended:
+        main(_options(photos, weights, tmp_path / "out", *options))
+    assert ended.value.code == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert re.search(message, last), last
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_experiment_needs_another_folder(
+    frozen: Path, photos: Path, weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(_options(photos, weights, frozen, "--methods=random"))
+    assert "holds a simulation with scenarios = [" in capsys.readouterr().err
