@@ -277,7 +277,9 @@ class _Cycle:
     def _pick(
         self, evaluation: dict[str, Any] | None, payoff: Payoff | None, at_most: bool
     ) -> CyclePicks:
-        figures = evaluation or read_head_fit(self.folder)
+        # Of a frozen network the head was measured by cross-validation, often on more images.
+        measured = [each for each in (evaluation, read_head_fit(self.folder)) if each]
+        figures = max(measured, key=lambda each: int(each["images"]), default=None)
         lift = recent_lift(self.done, payoff)
         evidence = evidence_of(figures, len(self.labeled), self.task.has_entropy, **lift)
         # K comes from lloss.toml as it is now, so that a K that is too large can be corrected.

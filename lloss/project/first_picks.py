@@ -14,10 +14,12 @@ hand. Nothing is trained.
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -36,7 +38,7 @@ from lloss.project.project import Project
 from lloss.project.report import Report, write_report
 from lloss.project.selected_images import describe_picks
 from lloss.project.summary import SUMMARY, Summary
-from lloss.scores.score_source import ScoreSource, TableScores
+from lloss.scores.score_source import TableScores
 from lloss.scores.scores_folder import ScoresFolder, scores_table
 from lloss.selection import Selection
 from lloss.selection.hashing import draw_ids
@@ -104,7 +106,8 @@ class _FirstPicks:
             notes, settings = [], backbone.settings
             scores = self._embed(backbone, pool)
             skipped = len(scores.skipped())
-            selection = self._selected(scores, "coverage", at_most)
+            how = self.project.first_selection("coverage", at_most)
+            selection = select_images(self.project, how, scores)[0]
         if skipped:
             self.say(f"{skipped} images cannot be read")
         write_selection(selection, self.folder / SELECTED)
@@ -139,7 +142,7 @@ class _FirstPicks:
             "part_size": PART,
         }
         before = scores.run()
-        if before and any(before.get(name) != value for name, value in run.items()):
+        if before and _others(before, run):
             self.say(f"{scores.path}: is of other settings or another pool; embed again")
             shutil.rmtree(scores.path)
             before = None
@@ -177,10 +180,6 @@ class _FirstPicks:
                 skipped = [each for some in found for each in some.skipped]
                 scores.write_part(number, scores_table(ids, {EMBEDDING: vectors}), skipped)
 
-    def _selected(self, scores: ScoreSource, strategy: str, at_most: bool) -> Selection:
-        settings = self.project.first_selection(strategy, at_most)
-        return select_images(self.project, settings, scores)[0]
-
     def _drawn(self, pool: Pool, at_most: bool) -> tuple[Selection, int]:
         """Draw images that can be read; also count those drawn before them that cannot."""
         k, seed = self.project.k, self.project.monitoring_seed
@@ -193,8 +192,9 @@ class _FirstPicks:
                 readable += [] if isinstance(image, ImageError) else [id]
             if len(readable) >= k:
                 break
-        table = pa.table({"id": pa.array(readable, pa.string())})
-        return self._selected(TableScores(table), "random", at_most), skipped
+        scores = TableScores(pa.table({"id": pa.array(readable, pa.string())}))
+        settings = replace(self.project.first_selection("random", at_most), seed=seed)
+        return select_images(self.project, settings, scores)[0], skipped
 
     def _report(
         self,
@@ -218,6 +218,13 @@ class _FirstPicks:
             counted=self.project.task.counted,
         )
         write_report(report, self.folder / REPORT)
+
+
+def _others(before: dict[str, Any], now: dict[str, Any]) -> bool:
+    """Whether embeddings were begun of another pool or with other settings."""
+    places = [os.path.realpath(str(run.get("pool"))) for run in (before, now)]
+    changed = [name for name, value in now.items() if name != "pool" and before.get(name) != value]
+    return bool(changed) or places[0] != places[1]
 
 
 def _sample(pool: Pool) -> list[Item]:

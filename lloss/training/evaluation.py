@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -24,7 +23,7 @@ from lloss.text.similar_names import similar_note
 from lloss.training.cautions import cautions, ranked
 from lloss.training.checkpoint import Checkpoint
 from lloss.training.holdout import refuse_unknown
-from lloss.training.ranking_evidence import comparison
+from lloss.training.ranking_evidence import comparison, finite
 from lloss.training.trainer import device_of, predict
 from lloss.training.training_data import TrainingData, load_examples
 
@@ -55,29 +54,20 @@ class Evaluation:
         figures = {
             "images": self.images,
             "unseen": self.unseen,
-            **_finite({self.metric_name: self.metric}),
-            **({"figures": _finite(self.figures)} if self.figures else {}),
+            **finite({self.metric_name: self.metric}),
+            **({"figures": finite(self.figures)} if self.figures else {}),
             **({"notes": self.notes} if self.notes else {}),
-            **_finite({"mean_loss": self.mean_loss}),
-            "head": _finite(asdict(self.head)) if self.head else None,
-            "entropy": _finite(asdict(self.entropy)),
+            **finite({"mean_loss": self.mean_loss}),
+            "head": finite(asdict(self.head)) if self.head else None,
+            "entropy": finite(asdict(self.entropy)),
             "confidence": CONFIDENCE,
-            "intervals": _finite(self.intervals),
-            **({"comparison": _finite(self.comparison)} if self.comparison else {}),
+            "intervals": finite(self.intervals),
+            **({"comparison": finite(self.comparison)} if self.comparison else {}),
             **({"missed": self.missed} if self.missed else {}),
             **({"cut_off": self.cut_off} if self.cut_off else {}),
         }
         warnings = cautions(figures, self.metric_name)
         return {**figures, "ranked": ranked(figures), "warnings": warnings}
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no NaN."""
-    if isinstance(value, dict):
-        return {name: _finite(x) for name, x in value.items()}
-    if isinstance(value, (tuple, list)):
-        return [_finite(x) for x in value]
-    return value if value is not None and math.isfinite(value) else None
 
 
 def measure(

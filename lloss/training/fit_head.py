@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from lloss.statistics.ranking_metrics import RankingFigures, accuracy_interval, 
 from lloss.training.feature_cache import FeatureCache, run_network
 from lloss.training.head_training import folds_of, held_out_predictions, train_head
 from lloss.training.labeled_batches import LabeledImages
+from lloss.training.ranking_evidence import comparison, finite
 
 LEAST = 20  # Images: of fewer, no figure says anything
 
@@ -51,6 +52,8 @@ class HeadFit:
         metric: the mean of the task's ``metric`` on all images, of a classifier its accuracy; None
             without one.
         notes: reasons not to rely on the figures, a line each.
+        entropy: how the entropy of the network's output orders them; None without one.
+        compared: the two rankings, see :func:`.comparison`.
         folds: 1 where a part was held out once; above it, all images were held out in so many
             parts, each ranked by a head of its own (cross-validation).
     """
@@ -63,6 +66,24 @@ class HeadFit:
     metric: float | None = None
     notes: list[str] = field(default_factory=list)
     folds: int = 1
+    entropy: RankingFigures | None = None
+    compared: dict[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the ranking as :meth:`.Evaluation.as_dict` does, for JSON."""
+        figures = {
+            "images": self.held_out,
+            "folds": self.folds,
+            "mean_loss": self.mean_loss,
+            "head": asdict(self.ranking),
+            "entropy": self.entropy and asdict(self.entropy),
+            "intervals": {
+                "head": {"ranking_accuracy": self.interval},
+                "entropy": {"ranking_accuracy": self.compared.get("entropy_interval")},
+            },
+            "comparison": self.compared,
+        }
+        return dict(finite(figures))
 
     def __str__(self) -> str:
         share = in_percent(self.ranking.ranking_accuracy, self.interval)
@@ -138,6 +159,7 @@ def fit_cached_head(
     head.load_state_dict(whole.state_dict())
     held, losses = folds >= 0, cache.image_losses
     figures = predicted[held], losses[held]
+    entropies = None if cache.entropies is None else cache.entropies.cpu().numpy()[held]
     return HeadFit(
         images=cache.images,
         held_out=int(held.sum()),
@@ -147,6 +169,10 @@ def fit_cached_head(
         metric=cache.metric,
         notes=_notes(model, losses, cache),
         folds=int(folds.max()) + 1,
+        entropy=entropies
+        if entropies is None
+        else ranking_figures(entropies, losses[held], folds=folds[held]),
+        compared=comparison(losses[held], predicted[held], entropies, folds[held]),
     )
 
 

@@ -100,6 +100,8 @@ def pretrained_backbone(
     task = get_task(settings.task)
     decided = decide_input(task, settings, items)
     settings = decided.settings
+    if settings.weights == "none" and not is_outside(settings.model):
+        return None, decided.lines
     network = _built(settings, 0)
     if network.start:
         lines = [*decided.lines, network.start.line]

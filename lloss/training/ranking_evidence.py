@@ -7,6 +7,7 @@ see :meth:`.HeadFit.as_dict`.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,8 @@ def comparison(
     """Compare two scores, each [N], by how they rank images of a true loss.
 
     Returns the lower ends of the 90 % intervals of their ranking accuracies, ``head_low`` and
-    ``entropy_low``, and by how much entropy's is above the predicted loss's, ``entropy_ahead``,
-    with its paired 95 % interval; None for what was not measured.
+    ``entropy_low``, the 95 % interval of entropy's, and by how much it is above the predicted
+    loss's, ``entropy_ahead``, with its paired 95 % interval; None for what was not measured.
     """
     if head is None:
         return {}
@@ -35,9 +36,19 @@ def comparison(
     return {
         "head_low": found.head and found.head.low,
         "entropy_low": found.entropy and found.entropy.low,
+        "entropy_interval": found.entropy and found.entropy.interval,
         "entropy_ahead": value,
         "entropy_ahead_interval": interval,
     }
+
+
+def finite(value: Any) -> Any:
+    """Replace NaN and infinity, which JSON does not have, by None."""
+    if isinstance(value, dict):
+        return {name: finite(x) for name, x in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [finite(x) for x in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_head_fit(run: Path) -> dict[str, Any] | None:
