@@ -1,7 +1,8 @@
-"""The Python of README and docs/python.md, run as it stands."""
+"""The Python of README, docs/python.md and docs/selection.md, run as it stands."""
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import lloss
 from lloss.project.demo_data import digits, write_files
 
+from .command_line import call
 from .outside_networks import DepthNet, TwoStages
 from .outside_yolo import YOLO, DetectionModel, without_the_package
 
@@ -25,6 +27,7 @@ def _blocks(path: Path) -> list[str]:
 
 
 (TEN_LINES,) = _blocks(ROOT / "README.md")
+(WRITE,) = _blocks(ROOT / "docs" / "selection.md")
 STREAM, DETECTORS, TASK, FIT, LOOP, LIGHTNING, ACCELERATE = _blocks(ROOT / "docs" / "python.md")
 
 
@@ -41,6 +44,11 @@ def test_the_ten_lines_run(
     assert "held-out images right" in capsys.readouterr().out
     exec(STREAM, {})
     assert len(capsys.readouterr().out.split()) >= 4
+    call(capsys, "score", "model.onnx", "digits/pool", "-o", "scores", code=0)
+    Path("photos").symlink_to("digits/pool")
+    exec(WRITE, there)
+    images = json.loads(Path("tasks.json").read_text(encoding="utf-8"))["images"]
+    assert [Path(image["file_name"]).name for image in images] == list(picks.ids)
 
 
 def test_the_lines_for_a_detector_run(

@@ -65,7 +65,7 @@ class CandidateReader:
         self, ids: list[str], columns: dict[str, NDArray[Any]]
     ) -> dict[str, NDArray[np.float32]]:
         """Add the vectors of the candidates; return those of labeled images."""
-        known = list(dict.fromkeys(self._labeled))
+        known = sorted(set(self._labeled))  # whatever the order of the scores
         if len(known) > LABELED_MOST:
             known = draw_ids(known, LABELED_MOST, self._settings.seed)
         names = {name: self._column(name) for name in self._strategy.vectors}

@@ -14,7 +14,14 @@ from lloss.selection.strategies import get_strategy
 from lloss.selection.strategies.strategy import EMBEDDING
 
 ORDERS = ("highest", "lowest")
-ORDER_OF = {"loss": "highest", "entropy": "highest", "confidence": "lowest", "margin": "lowest"}
+ORDER_OF = {
+    "loss": "highest",
+    "entropy": "highest",
+    "confidence": "lowest",
+    "margin": "lowest",
+    "bald": "highest",
+    "tod": "highest",
+}
 """Which end of a column is worth labeling first, where that is known."""
 
 

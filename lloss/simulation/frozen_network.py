@@ -133,7 +133,7 @@ class FrozenNetwork:
 
 
 def _last_linear(network: nn.Module, size: int, classes: int) -> nn.Linear | None:
-    """Return the linear layer whose output is the network's; None where there is none."""
+    """Return the linear layer whose output is the network's; None without one."""
     made: list[tuple[nn.Linear, Tensor]] = []
     handles = [
         module.register_forward_hook(lambda layer, _, output: made.append((layer, output)))

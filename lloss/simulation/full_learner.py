@@ -48,15 +48,15 @@ class FullLearner:
         self.data, self.settings, self.device = data, settings, device
         self.test = _decoded(data.test, data.names, settings, "test")
         self.pool = self.test
-        self._ids: list[str] = []
+        self._open: tuple[list[str], list[Any]] = [], []
 
     def open(self, pool: TrialPool) -> None:
-        if pool.ids == self._ids:
+        if (pool.ids, pool.labels) == self._open:
             return  # another method of the same trial
         items = self.data.items(pool.rows.tolist(), pool.variants.tolist())
         labeled = LabeledSet(items, pool.labels, self.data.data.origin)
         self.pool = _decoded(labeled, self.data.names, self.settings, "pool")
-        self._ids = pool.ids
+        self._open = pool.ids, pool.labels
 
     def train(
         self, rows: NDArray[np.int64], labels: Sequence[Any], method: Method, seed: int

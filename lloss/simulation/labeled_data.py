@@ -20,6 +20,7 @@ from lloss.simulation.image_variants import variant_of
 from lloss.simulation.scenarios import Source, read_share
 from lloss.tasks import get_task
 from lloss.tasks.task import Task
+from lloss.text.first_names import first_names
 from lloss.training.holdout import draw_holdout
 
 
@@ -68,6 +69,7 @@ class DataOptions:
         share = read_share(self.test, f"--test {self.test}")
         if share is None:
             test = self._opened(task, self.test, self.test_labels, problems)
+            _refuse_unknown(task, data, test)
             return SimulatedData(task, data, test)
         held = draw_holdout(task, data, share, self.seed)
         if not held:
@@ -79,7 +81,30 @@ class DataOptions:
     def _opened(self, task: Task, data: str, labels: Path | None, problems: Problems) -> LabeledSet:
         with problems.explaining():
             opened = task.open(data, labels, self.data_root, problems)
-            return drop_empty(opened, self.empty, problems).ordered()
+            return _with_loss(task, drop_empty(opened, self.empty, problems).ordered(), problems)
+
+
+def _with_loss(task: Task, labeled: LabeledSet, problems: Problems) -> LabeledSet:
+    """Leave out images that a network has no loss on."""
+    classes = task.classes(labeled.labels)
+    rows = [row for row, label in enumerate(labeled.labels) if task.has_loss(label, classes)]
+    if gone := len(labeled) - len(rows):
+        problems.note(
+            f"{labeled.origin}: {gone} of {len(labeled)} images show nothing that a loss can be "
+            "measured on: they are left out"
+        )
+    return labeled.take(rows)
+
+
+def _refuse_unknown(task: Task, data: LabeledSet, test: LabeledSet) -> None:
+    """Refuse a test set of other classes: no method could learn them."""
+    known = set(task.classes(data.labels))
+    unknown = [name for name in task.classes(test.labels) if name not in known]
+    if unknown:
+        raise LabelError(
+            f"{test.origin}: shows classes that no image of {data.origin} shows: "
+            f"{first_names(unknown, 5)}; leave its images out, or add some to the data"
+        )
 
 
 @dataclass(frozen=True)

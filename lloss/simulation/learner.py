@@ -65,8 +65,9 @@ class Learner(Protocol):
 
 
 def ranking(score: NDArray[Any], loss: NDArray[Any]) -> dict[str, float]:
-    """Return how a score orders images by their loss: of the first :data:`RANKED` of them."""
-    score, loss = score[:RANKED], loss[:RANKED]
+    """Return how a score orders images by their loss: of :data:`RANKED` spread over all."""
+    some = np.linspace(0, len(loss) - 1, min(RANKED, len(loss))).astype(int)
+    score, loss = score[some], loss[some]
     right, pairs = pair_counts(score, loss)
     return {
         "ranking_accuracy": right / pairs if pairs else float("nan"),

@@ -149,8 +149,8 @@ def _changed(method: Method, change: str) -> Method:
     if not equals or (key not in _FIELDS and key not in _HINTS):
         known = ", ".join(_FIELDS)
         raise SettingsError(
-            f"method {method.name!r}: {change!r} is no change; write KEY=VALUE, of {known}, or a "
-            "setting of training"
+            f"method {method.name!r}: {change!r}: write KEY=VALUE, of {known}, or a setting of "
+            "training"
         )
     if key in _FIELDS:
         value: Any = _value(text) if _FIELDS[key] is float else text

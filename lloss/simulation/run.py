@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
+from lloss.data.image_overlap import traces
 from lloss.errors import InterruptedRunError
 from lloss.files import locked
 from lloss.simulation.experiment import Experiment
@@ -99,6 +102,7 @@ class Run:
             if done:
                 say(f"{self.out}: {done} of {total} cycles are done; going on")
             with self._interruptible(total):
+                say(_overlap(data))
                 maker = self._maker(experiment, data, options, say)
             self._run(experiment, maker, jobs, (done, total), say)
 
@@ -119,7 +123,8 @@ class Run:
         say: Say,
     ) -> None:
         done, total = counts
-        writer, seconds = ResultsWriter(self.out), list[float]()
+        writer, seconds = ResultsWriter(self.out), defaultdict[str, list[float]](list)
+        methods = {trial.method.name for trial, _ in jobs}
         with (
             self._interruptible(total),
             progress(desc="cycles", total=total, initial=done, unit="cycles", leave=False) as bar,
@@ -127,9 +132,9 @@ class Run:
             for row, picks in run_jobs(experiment, maker, jobs, self.processes):
                 writer.write(row, picks)
                 bar.update()
-                seconds.append(sum(row.seconds.values()))
-                if len(seconds) == self.processes:
-                    say(_estimate(seconds, total - done, self.processes))
+                seconds[row.method].append(sum(row.seconds.values()))
+                if len(seconds) == len(methods) and len(seconds[row.method]) == 1:
+                    say(_estimate(seconds, jobs, experiment.budget.cycles, self.processes))
 
     @contextlib.contextmanager
     def _interruptible(self, total: int) -> Iterator[None]:
@@ -165,7 +170,27 @@ def _jobs(experiment: Experiment, out: Path) -> tuple[list[Job], int]:
     return jobs, done
 
 
-def _estimate(seconds: Sequence[float], left: int, processes: int) -> str:
-    each = sum(seconds) / len(seconds)
-    rest = (left - len(seconds)) * each / processes
-    return f"{left} cycles of about {each:.2g} s in {processes} processes: {in_words(rest)} left"
+def _overlap(data: SimulatedData) -> str:
+    """Warn of images to measure on that may be trained on too; "" without any."""
+    seen = int(np.isin(traces(data.test.items), traces(data.data.items)).sum())
+    if not seen:
+        return ""
+    return (
+        f"warning: {data.test.origin}: {seen} of {len(data.test)} images to measure on are in "
+        f"{data.data.origin} too: figures are higher than on new images"
+    )
+
+
+def _estimate(
+    seconds: Mapping[str, Sequence[float]], jobs: Sequence[Job], cycles: int, processes: int
+) -> str:
+    """Say how long the rest takes, by the cycles so far of each method."""
+    counts = Counter[str]()
+    for trial, done in jobs:
+        counts[trial.method.name] += cycles - len(done)
+    rest = sum(
+        (counts[method] - len(each)) * sum(each) / len(each) for method, each in seconds.items()
+    )
+    left = counts.total() - sum(map(len, seconds.values()))
+    at_once = min(processes, len(jobs))
+    return f"{left:,} cycles are left, {in_words(rest / at_once)} in {at_once} processes"

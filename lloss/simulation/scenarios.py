@@ -174,8 +174,8 @@ class Rare(Scenario):
         count = round(size * self.share)
         if count < 1:
             raise SettingsError(
-                f"scenario {self.name!r}: {self.share:.3%} of a pool of {size} is no image; raise "
-                "the share or --pool-size"
+                f"scenario {self.name!r}: {self.share:.3%} of a pool of {size} is less than an "
+                "image; raise the share or --pool-size"
             )
         rows = [_some(rare, count, seed, self.name), _some(others, size - count, seed, self.name)]
         return _pool(source, np.sort(np.concatenate(rows)), watched=self.watched)
@@ -186,6 +186,14 @@ class Redundant(Scenario):
     """Fewer images, several jitters of each, as the frames of videos."""
 
     jitters: int
+
+    def check(self, source: Source, task: str) -> None:
+        super().check(source, task)
+        if task == "pose":
+            raise SettingsError(
+                f"scenario {self.name!r}: persons are cut out of images, and their jitters are not "
+                "made; choose balanced or junk:SHARE"
+            )
 
     def draw(self, source: Source, size: int, seed: int, shared: int) -> TrialPool:
         size = size or len(source)

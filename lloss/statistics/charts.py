@@ -10,67 +10,42 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lloss.statistics.axes import (
+    BASE,
+    HEIGHT,
+    LEFT,
+    RIGHT,
+    WIDTH,
+    Plane,
+    around,
+    named,
+    ticks,
+    ticks_at,
+)
 from lloss.statistics.confidence_intervals import Interval, usable
 from lloss.text.markup import loss, text
 
 _BINS = 40
-_BASE = 170  # of every chart, in the units of its SVG
 
 
-@dataclass(frozen=True)
-class _Plane:
-    """The ranges of data that fill a chart of 340 × 220 units."""
-
-    x: tuple[float, float]
-    y: tuple[float, float]
-
-    def across(self, x: float) -> float:
-        return round(float(np.interp(x, self.x, (44, 328))), 1)
-
-    def up(self, y: float) -> float:
-        return round(float(np.interp(y, self.y, (_BASE, 20))), 1)
-
-    def chart(
-        self,
-        marks: str,
-        x_ticks: Sequence[float],
-        label: str,
-        unit: str,
-        says: str,
-    ) -> str:
-        """Draw marks between axes; ``says`` is the description for a screen reader."""
-        rows = "".join(
-            f'<path class="grid" d="M44 {self.up(y)}h284"/>'
-            f'<text x="37" y="{self.up(y) + 4:.1f}" text-anchor="end">{name}{unit}</text>'
-            for y, name in _named(_ticks(*self.y, least=1))
-        )
-        columns = "".join(
-            f'<text x="{self.across(x)}" y="194" text-anchor="middle">{name}</text>'
-            for x, name in _named(x_ticks)
-        )
-        return (
-            f'<svg viewBox="0 0 340 220" role="img" aria-label="{text(says)}">{rows}'
-            f"{marks}{columns}"
-            f'<text x="328" y="215" text-anchor="end">{label}</text></svg>'
-        )
-
-
-def _ticks(low: float, high: float, least: float = 0) -> list[float]:
-    """Round numbers from ``low`` to ``high``, at most seven, at least ``least`` apart."""
-    rough = max((high - low) / 6, least)
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(n * power for n in (1, 2, 5, 10) if n * power >= rough * 0.999)
-    numbers = range(math.ceil(low / step - 1e-6), math.floor(high / step + 1e-6) + 1)
-    return [float(f"{number * step:.12g}") for number in numbers]
-
-
-def _named(ticks: Sequence[float]) -> list[tuple[float, str]]:
-    """Ticks and their labels, all in the same unit."""
-    largest = max(map(abs, ticks), default=0)
-    size, unit = (
-        (1e6, "M") if 1e6 <= largest < 1e9 else (1e3, "k") if 1e4 <= largest < 1e6 else (1, "")
+def _chart(
+    plane: Plane, marks: str, x_ticks: Sequence[float], label: str, unit: str, says: str
+) -> str:
+    """Draw marks between axes; ``says`` is the description for a screen reader."""
+    rows = "".join(
+        f'<path class="grid" d="M{LEFT} {plane.up(y)}h{RIGHT - LEFT}"/>'
+        f'<text x="{LEFT - 7}" y="{plane.up(y) + 4:.1f}" text-anchor="end">{name}{unit}</text>'
+        for y, name in named(ticks(*plane.y, least=1))
     )
-    return [(x, f"{x / size:,g}{unit if x else ''}".replace("-", "−")) for x in ticks]
+    columns = "".join(
+        f'<text x="{plane.across(x)}" y="{BASE + 24}" text-anchor="middle">{name}</text>'
+        for x, name in named(x_ticks)
+    )
+    return (
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{text(says)}">{rows}'
+        f"{marks}{columns}"
+        f'<text x="{RIGHT}" y="{HEIGHT - 5}" text-anchor="end">{label}</text></svg>'
+    )
 
 
 def figure(title: str, caption: str, chart: str) -> str:
@@ -113,8 +88,8 @@ def histogram(losses: LossHistogram | None, scores: Sequence[float]) -> str:
     span = float(edges[0]), float(edges[-1])
     picks = np.array([score for score in scores if math.isfinite(score)])
     picked = np.minimum(np.histogram(picks.clip(*span), edges)[0], counts)
-    plane = _Plane(span, (0, float(counts.max())))
-    marks = f'<path class="base" d="M44 {_BASE}h284"/>'
+    plane = Plane(span, (0, float(counts.max())))
+    marks = f'<path class="base" d="M{LEFT} {BASE}h{RIGHT - LEFT}"/>'
     marks += _bars(plane, edges, counts, "rest") + _bars(plane, edges, picked, "picked")
     caption = '<span class="key"></span>the pool'
     says = f"{losses.size:,} images from {losses.lowest:.3g} to {losses.highest:.3g}"
@@ -128,7 +103,7 @@ def histogram(losses: LossHistogram | None, scores: Sequence[float]) -> str:
     return figure(
         "Images by predicted loss",
         caption,
-        plane.chart(marks, _ticks(*span), "predicted loss", "", says),
+        _chart(plane, marks, ticks(*span), "predicted loss", "", says),
     )
 
 
@@ -141,23 +116,23 @@ def _bulk(losses: NDArray[np.float64]) -> tuple[float, float]:
     return float(low) - margin, float(high) + margin
 
 
-def _bars(plane: _Plane, edges: NDArray[Any], counts: NDArray[Any], kind: str) -> str:
+def _bars(plane: Plane, edges: NDArray[Any], counts: NDArray[Any], kind: str) -> str:
     lefts = [plane.across(edge) for edge in edges]
     bars = "".join(
-        f"M{left} {_BASE}V{plane.up(count)}H{right - 1:.1f}V{_BASE}"
+        f"M{left} {BASE}V{plane.up(count)}H{right - 1:.1f}V{BASE}"
         for left, right, count in zip(lefts, lefts[1:], counts, strict=False)
         if count
     )
     return f'<path class="{kind}" d="{bars}"/>'
 
 
-def _where_picked(plane: _Plane, scores: NDArray[np.float64]) -> str:
+def _where_picked(plane: Plane, scores: NDArray[np.float64]) -> str:
     """A stroke a pick below the base line, and a line at the lowest of them."""
     strokes = sorted({plane.across(score) for score in scores})  # no more than the eye can separate
-    rug = "".join(f"M{x} {_BASE + 3}v7" for x in strokes)
+    rug = "".join(f"M{x} {BASE + 3}v7" for x in strokes)
     anchor, nudge = ("start", 5) if strokes[0] < 186 else ("end", -5)
     return (
-        f'<path class="rug" d="{rug}"/><path class="cut" d="M{strokes[0]} 4V{_BASE}"/>'
+        f'<path class="rug" d="{rug}"/><path class="cut" d="M{strokes[0]} 4V{BASE}"/>'
         f'<text x="{strokes[0] + nudge:.1f}" y="12" text-anchor="{anchor}">'
         f"lowest pick {loss(float(scores.min()))}</text>"
     )
@@ -180,11 +155,11 @@ def lines(
     ys += [end for _, *ends in bars for end in ends]
     if not ys:
         return '<p class="note">Not measured yet.</p>'
-    low, high = _around(min(ys), max(ys), 10)
-    plane = _Plane(_around(min(xs), max(xs), 1), (max(low, 0), min(high, 100)))
+    low, high = around(min(ys), max(ys), 10)
+    plane = Plane(around(min(xs), max(xs), 1), (max(low, 0), min(high, 100)))
     marks = "".join(
-        f'<path class="chance" d="M44 {plane.up(y)}h284"/>'
-        f'<text x="328" y="{plane.up(y) - 5:.1f}" text-anchor="end">chance</text>'
+        f'<path class="chance" d="M{LEFT} {plane.up(y)}h{RIGHT - LEFT}"/>'
+        f'<text x="{RIGHT}" y="{plane.up(y) - 5:.1f}" text-anchor="end">chance</text>'
         for y in chance
     )
     if bars:
@@ -198,17 +173,8 @@ def lines(
         points = [f"{plane.across(x)} {plane.up(y)}" for x, y in line]
         marks += f'<path class="curve {kind}" d="M{"L".join(points)}"/>' if points else ""
         marks += f'<path class="dots {kind}" d="M{"h0M".join(points)}h0"/>' if points else ""
-    ticks: list[float] = sorted(set(xs))
-    if len(ticks) > 6 or min(np.diff(ticks), default=1) < (ticks[-1] - ticks[0]) / 8:
-        ticks = [x for x in _ticks(*plane.x, least=1) if xs[0] <= x <= xs[-1]]
     says = "; ".join(", ".join(f"{x:,}: {y:.1f}%" for x, y in line) for line in known)
     if bars:
         within = ", ".join(f"{x:,}: {low:.0f}% to {high:.0f}%" for x, low, high in bars)
         says += f"; 95% intervals {within}"
-    return plane.chart(marks, ticks, label, "%", f"{label} {says}")
-
-
-def _around(low: float, high: float, least: float) -> tuple[float, float]:
-    """A range with some air on both sides, and ``least`` wide."""
-    air = max((high - low) * 0.08, (least - (high - low)) / 2)
-    return low - air, high + air
+    return _chart(plane, marks, ticks_at(xs, plane.x), label, "%", f"{label} {says}")

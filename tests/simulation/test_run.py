@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -195,6 +197,37 @@ def test_full_training_simulates_any_task(tmp_path: Path, photos: Path) -> None:
     }  # fmt: skip
 
 
+def test_each_scenario_is_trained_on_its_own_labels(tmp_path: Path, photos: Path) -> None:
+    options = ["--methods=random", "--epochs=3", "--amp=off", "--scenario=balanced,noise:50%"]
+    main(_options(photos, "none", tmp_path / "both", *options))
+    both = read_rows(tmp_path / "both")
+    for scenario in ("balanced", "noise:50%"):
+        out = tmp_path / scenario
+        main(_options(photos, "none", out, *options[:-1], f"--scenario={scenario}"))
+        alone = [row for row in both if row.scenario == scenario]
+        assert _without_seconds(read_rows(out)) == _without_seconds(alone)
+
+
+def test_a_test_set_of_other_classes_is_refused(
+    tmp_path: Path, photos: Path, weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("bright", "green"):
+        (tmp_path / "test" / name).mkdir(parents=True)
+        shutil.copy(photos / "bright" / "000.png", tmp_path / "test" / name)
+    with pytest.raises(SystemExit):
+        main(_options(photos, weights, tmp_path / "out", f"--test={tmp_path / 'test'}"))
+    assert re.search("shows classes that no image of .* shows: green;", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("learner", ["--frozen", "--full"])
+def test_test_images_in_the_data_are_warned_of(
+    tmp_path: Path, photos: Path, weights: Path, learner: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--methods=random", "--epochs=1", learner, f"--test={photos}"]
+    main(_options(photos, weights, tmp_path / "out", *options))
+    assert "60 of 60 images to measure on are in" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -215,8 +248,6 @@ def test_mistakes_are_refused_in_a_line_before_anything_is_written(
     message: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    import re
-
     with pytest.raises(SystemExit) as ended:
         main(_options(photos, weights, tmp_path / "out", *options))
     assert ended.value.code == 2

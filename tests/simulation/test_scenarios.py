@@ -110,7 +110,7 @@ def test_other_texts_are_refused(text: str, message: str) -> None:
         ("balanced", 2000, "needs 2000 images to draw of, and there are 1000"),
         ("long-tail:50", 900, "takes .* images of 'c.', and there are 200; lower --pool-size"),
         ("long-tail:50", 20, "no image of the rarest class; raise --pool-size"),
-        ("rare:c2:0.1%", 400, "0.100% of a pool of 400 is no image"),
+        ("rare:c2:0.1%", 400, "0.100% of a pool of 400 is less than an image"),
         ("rare:c2:90%", 400, "needs 360 images to draw of, and there are 200"),
         ("junk:50%", 2000, "lower --pool-size"),
         ("rare:d2:1%", 400, "no image is of the class 'd2'; did you mean 'c2'"),
@@ -126,10 +126,16 @@ def test_scenarios_of_classes_are_refused_where_an_image_has_none() -> None:
     for text in EVERY:
         scenario = parse_scenario(text)
         if scenario.of_classes:
-            with pytest.raises(SettingsError, match="needs one class an image, which pose has not"):
-                scenario.check(source, "pose")
+            with pytest.raises(SettingsError, match="needs one class an image, which detection has not"):
+                scenario.check(source, "detection")
         else:
-            scenario.check(source, "pose")
+            scenario.check(source, "detection")
+
+
+def test_jitters_of_persons_are_refused() -> None:
+    source = Source(["a"], [None], None, ("x",), "pck")
+    with pytest.raises(SettingsError, match="persons are cut out of images"):
+        parse_scenario("redundant:2").check(source, "pose")
 
 
 def test_the_metric_counts_classes_alike_where_the_pool_does_not() -> None:

@@ -4,16 +4,30 @@ from __future__ import annotations
 
 from lloss import entry_points
 from lloss.errors import SettingsError
+from lloss.selection.strategies.badge import Badge, LossBadge
+from lloss.selection.strategies.core_set import CoreSet, RandomKCenter
 from lloss.selection.strategies.diverse import Diverse
 from lloss.selection.strategies.herding import Coverage, Herding
 from lloss.selection.strategies.power import Power
 from lloss.selection.strategies.random_draw import RandomDraw
 from lloss.selection.strategies.strategy import Strategy
 from lloss.selection.strategies.top import Top
+from lloss.selection.strategies.typiclust import TypiClust
 
-STRATEGIES: dict[str, Strategy] = {
-    each.name: each for each in (Top(), Diverse(), RandomDraw(), Herding(), Coverage(), Power())
-}
+_ALL: tuple[Strategy, ...] = (
+    Top(),
+    Diverse(),
+    RandomDraw(),
+    Herding(),
+    Coverage(),
+    Power(),
+    CoreSet(),
+    Badge(),
+    LossBadge(),
+    TypiClust(),
+    RandomKCenter(),
+)
+STRATEGIES: dict[str, Strategy] = {each.name: each for each in _ALL}
 """Those of lloss."""
 
 
