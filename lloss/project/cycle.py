@@ -177,7 +177,7 @@ class _Cycle:
         picks = self._pick(evaluation, payoff, at_most)
         selection = picks.selection
         tied = tie_note(self.scores.opened(), selection).removeprefix("warning: ")
-        better = False if tied else ranked(evaluation)
+        better = False if tied else ranked(self._ranking(evaluation))
         column = "number" if better is False else "rank"
         write_selection(selection, self.folder / SELECTED, place=column)
         summary = self._with_trust(
@@ -274,12 +274,15 @@ class _Cycle:
             return None
         return measure_payoff(self.before, self.done[-1], self.labeled, self.problems)
 
+    def _ranking(self, evaluation: dict[str, Any] | None) -> dict[str, Any] | None:
+        """The figures that say how scores rank: of a frozen network also by cross-validation."""
+        measured = [each for each in (evaluation, read_head_fit(self.folder)) if each]
+        return max(measured, key=lambda each: int(each["images"]), default=None)
+
     def _pick(
         self, evaluation: dict[str, Any] | None, payoff: Payoff | None, at_most: bool
     ) -> CyclePicks:
-        # Of a frozen network the head was measured by cross-validation, often on more images.
-        measured = [each for each in (evaluation, read_head_fit(self.folder)) if each]
-        figures = max(measured, key=lambda each: int(each["images"]), default=None)
+        figures = self._ranking(evaluation)
         lift = recent_lift(self.done, payoff)
         evidence = evidence_of(figures, len(self.labeled), self.task.has_entropy, **lift)
         # K comes from lloss.toml as it is now, so that a K that is too large can be corrected.
@@ -296,7 +299,11 @@ class _Cycle:
     def _warnings(
         self, evaluation: dict[str, Any] | None, selection: Selection, tied: str
     ) -> list[str]:
-        warnings = cautions(evaluation, self.task.metric) if evaluation else []
+        warnings = []
+        if evaluation:
+            others = self._ranking(evaluation) is not evaluation
+            shown = {**evaluation, "head": None} if others else evaluation
+            warnings = cautions(shown, self.task.metric)
         if tied:
             warnings.append(tied)
         if unusable := selection.unusable():

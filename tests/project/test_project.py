@@ -67,7 +67,7 @@ def test_credentials_are_not_written_into_the_projects_file(
 
 
 @pytest.mark.parametrize(
-    ("wrong", "train"), [({"k": 0}, 4), ({"labels": "none.csv"}, 4), ({}, 1), ({"subset": "x"}, 4)]
+    ("wrong", "train"), [({"k": 0}, 4), ({"pool": "none"}, 4), ({}, 1), ({"subset": "x"}, 4)]
 )
 def test_a_creation_that_fails_leaves_everything_as_it_was(
     values: dict[str, Any], tmp_path: Path, wrong: dict[str, Any], train: int
