@@ -211,7 +211,7 @@ class _FirstPicks:
             model=settings.model,
             metric=self.project.task.metric_title,
             cycles=[summary],
-            selected_how=how_picked(selection, "", None),
+            selected_how=how_picked(selection, "", None).replace(" beside the labeled ones", ""),
             losses=np.empty(0, np.float32),
             picks=describe_picks(selection, pool, model, spec),
             provenance={"network": settings.model, "weights": settings.weights},

@@ -35,10 +35,11 @@ class Payoff:
         picks: of these, images that were measured: labeled, and of classes that the model has.
         unmeasured: labeled picks of other classes, which have no loss.
         loss: mean true loss of the picks.
-        metric: the task's metric on them.
+        metric_name: of the task's metric.
+        metric: its value on them; None if it is undefined.
         images: random images beside them.
         random_loss: their mean true loss.
-        random_metric: the task's metric on them; None if it is not known.
+        random_metric: the metric on them; None if it is not known.
         source: what these images are, in words.
         lift: ``loss / random_loss``.
         interval: its 95 % interval, None if it is unknown.
@@ -48,6 +49,7 @@ class Payoff:
     picks: int
     unmeasured: int
     loss: float
+    metric_name: str
     metric: float | None
     images: int
     random_loss: float
@@ -58,10 +60,13 @@ class Payoff:
 
     def __str__(self) -> str:
         lost = f"; {self.unmeasured} of new classes have none" if self.unmeasured else ""
+        metrics = ""
+        if self.metric is not None and self.random_metric is not None:
+            metrics = f"; {self.metric_name} {self.metric:.2f} and {self.random_metric:.2f}"
         return (
             f"the {self.picks} labeled picks of cycle {self.cycle} had {self.loss:.3g} loss under "
             f"the model that picked them, {self.images} {self.source} {self.random_loss:.3g}: lift "
-            f"{in_words(self.lift, self.interval)}{lost}"
+            f"{in_words(self.lift, self.interval)}{metrics}{lost}"
         )
 
 
@@ -135,6 +140,7 @@ def _compared(before: Summary, picks: Evaluation, random: _Reference) -> Payoff 
         picks=len(losses),
         unmeasured=picks.unseen,
         loss=float(losses.mean()),
+        metric_name=picks.metric_name,
         metric=picks.metric if math.isfinite(picks.metric) else None,
         images=random.images,
         random_loss=random.loss,

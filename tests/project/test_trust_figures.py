@@ -24,7 +24,7 @@ from lloss.scores.scores_folder import ScoresFolder, scores_table
 from lloss.statistics.learning_curve import CurvePoint, expected_gain
 
 PAYOFF = Payoff(
-    cycle=1, picks=40, unmeasured=2, loss=1.5, metric=0.5, images=50, random_loss=1.0,
+    cycle=1, picks=40, unmeasured=2, loss=1.5, metric_name="accuracy", metric=0.5, images=50, random_loss=1.0,
     random_metric=0.7, source="held-out images", lift=1.5, interval=(1.1, 2.0),
 )  # fmt: skip
 
@@ -94,6 +94,7 @@ def test_lines_say_every_figure_and_nothing_that_is_not_known() -> None:
     text = "\n".join(trust_lines(figures, cycles))
     assert "40 labeled picks of cycle 1 had 1.5 loss" in text and "50 held-out images 1" in text
     assert "lift 1.50 (95 % interval 1.10 to 2.00)" in text and "2 of new classes have none" in text
+    assert "accuracy 0.50 and 0.70" in text
     assert "95.0% of the predictions on 1,234 unlabeled images" in text and "kappa 0.93" in text
     assert "100 more labels are expected to change accuracy by +0.0 points" in text
     assert "10 of the 100 picks are drawn at random" in text
