@@ -19,19 +19,21 @@ from lloss.cli.options import (
     training_settings,
 )
 from lloss.runtime.cpu_count import usable_cores
+from lloss.simulation.comparison import compare
 from lloss.simulation.experiment import Budget, Experiment
 from lloss.simulation.labeled_data import DataOptions
 from lloss.simulation.methods import METHODS, parse_methods
-from lloss.simulation.results import RESULTS
+from lloss.simulation.report import write_report
 from lloss.simulation.run import Run, decided_settings
 from lloss.simulation.scenarios import EXAMPLES, parse_scenarios
+from lloss.simulation.tables import terminal_table
 from lloss.tasks.presets import resolve_settings
 
 COMPARED = "random,entropy,herding"
 
 
 @click.command("simulate")
-@click.argument("data")
+@click.argument("data", required=False)
 @labels_options
 @click.option(
     "--test", default="20%", help="Images to measure on: labeled data as DATA, or a share of DATA."
@@ -55,7 +57,12 @@ COMPARED = "random,entropy,herding"
 @click.option("--initial", type=click.IntRange(2), default=100, help="Labels to start with.")
 @click.option("-k", type=click.IntRange(1), default=100, help="Labels added a cycle.")
 @click.option("--cycles", type=click.IntRange(2), default=6, help="Trainings, the first included.")
-@click.option("--trials", type=click.IntRange(1), default=5, help="Repetitions, all paired.")
+@click.option(
+    "--trials",
+    type=click.IntRange(1),
+    default=10,
+    help="Repetitions, all paired; the report names no winner before all are finished.",
+)
 @click.option(
     "--frozen/--full",
     default=None,
@@ -69,18 +76,41 @@ COMPARED = "random,entropy,herding"
     help="Folder of cached features; simulations may share one.",
 )
 @automatic_option("-j", "one per core", "Trials at the same time.")
+@click.option("--report-only", is_flag=True, help="Report on OUT as it is; leave DATA out.")
 @training_device_option
 @training_settings
 def command(
-    data: str, out: Path, preset: str, train: dict[str, Any], device: str, **given: Any
+    data: str | None,
+    out: Path,
+    preset: str,
+    train: dict[str, Any],
+    device: str,
+    report_only: bool,
+    **given: Any,
 ) -> None:
     """Compare ways to select on fully labeled DATA, as lloss train takes it.
 
     Each trial draws a pool and initial labels; each method then trains, is measured, and selects
     the next K, as lloss next would. All methods of a trial share everything that is random. Results
-    go to OUT, one line a cycle; the same command continues what was interrupted. See
+    go to OUT, one line a cycle; the same command continues what was interrupted. At the end,
+    OUT/report.html, curves.png and results.csv say who wins, and how sure that is. See
     docs/simulation.md.
     """
+    if report_only != (data is None):
+        raise click.UsageError(
+            "--report-only reads OUT alone: leave DATA out" if data else "Missing argument 'DATA'."
+        )
+    if data is not None:
+        _simulate(data, out, preset, train, device, given)
+    comparison = compare(out)
+    report = write_report(out, comparison)
+    click.echo("\n".join(terminal_table(comparison)))
+    click.echo(report)
+
+
+def _simulate(
+    data: str, out: Path, preset: str, train: dict[str, Any], device: str, given: dict[str, Any]
+) -> None:
     settings = resolve_settings(preset, **train)
     methods, scenarios = parse_methods(given["methods"]), parse_scenarios(given["scenarios"])
     budget = Budget(given["initial"], given["k"], given["cycles"])
@@ -100,4 +130,3 @@ def command(
     Run(out, processes, given["features"], device).simulate(
         experiment, opened, options, print_notes
     )
-    click.echo(f"{out / RESULTS}: {len(experiment.all_trials())} trials of {budget.cycles} cycles")

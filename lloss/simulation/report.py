@@ -51,12 +51,13 @@ class _Section:
     choices: list[tuple[str, Choices, str]]
 
 
-def write_report(out: Path) -> Path:
+def write_report(out: Path, comparison: Comparison | None = None) -> Path:
     """Write the report of a simulation's folder into it; return the path of the page.
 
-    SimulationError where the folder cannot be read. The same rows give the same bytes.
+    ``comparison`` is that of the folder, where it is there already. SimulationError where the
+    folder cannot be read. The same rows give the same bytes.
     """
-    comparison = compare(out)
+    comparison = comparison or compare(out)
     said = verdict(comparison)
     write_text(out / TABLE, results_csv(comparison))
     with atomic_write(out / CURVES) as aside:

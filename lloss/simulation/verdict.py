@@ -138,8 +138,8 @@ def best_gain(comparison: Comparison) -> str:
         for result in comparison.scenarios[0].methods
         if result.gain is not None
     }
-    return max(gains, key=lambda method: gains[method].final.value, default="") or next(
-        method for method in comparison.plan.methods if method != comparison.plan.reference
+    return max(
+        gains, key=lambda method: gains[method].final.value, default=comparison.plan.methods[-1]
     )
 
 

@@ -72,6 +72,12 @@ def test_few_trials_and_cycles(tmp_path: Path, trials: int, cycles: int) -> None
     assert "No verdict" in page.text and "nan" not in page.text.lower()
 
 
+@pytest.mark.parametrize("methods", [["random"], ["badge"], ["random", "badge"]])
+def test_few_methods(tmp_path: Path, methods: list[str]) -> None:
+    page = show(tmp_path, rows({"s": dict.fromkeys(methods, 0.0)}))
+    assert ("nothing to compare it with" in page.text) is (len(methods) == 1)
+
+
 def test_nothing_has_finished(tmp_path: Path) -> None:
     page = show(tmp_path, [], methods=["random", "auto"], scenarios=["balanced"],
                 metrics={"balanced": METRIC})  # fmt: skip

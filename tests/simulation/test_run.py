@@ -121,6 +121,12 @@ def test_the_settings_say_what_was_compared(frozen: Path, photos: Path) -> None:
     assert (settings["learner"], settings["data"]) == ("frozen", str(photos))
 
 
+def test_a_report_is_written_at_the_end(frozen: Path) -> None:
+    page = (frozen / "report.html").read_text("utf-8")
+    assert "2 trials are too few to show any difference between 8 methods" in page
+    assert {"curves.png", "results.csv"} < {path.name for path in frozen.iterdir()}
+
+
 def test_a_finished_simulation_computes_nothing_more(
     frozen: Path, photos: Path, weights: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

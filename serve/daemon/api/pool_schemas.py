@@ -79,12 +79,15 @@ class SelectBody(SmallBody):
         description="How to choose: top takes the highest scores, random draws; "
         f"those that compare images hand out at most {SPREAD_MOST:,}.",
     )
-    by: str = Field("loss", min_length=1, max_length=100, description="The column to choose by.")
+    by: str = Field("loss", max_length=100, description='The column to choose by; "" for none.')
     order: Literal["", "highest", "lowest"] = Field(
         "", description='Which end of it; "" for that of loss, entropy, confidence or margin.'
     )
+    embedding: str = Field(
+        "", max_length=100, description='The column to compare images by; "" for the usual one.'
+    )
     subset: int = Field(0, ge=0, le=10**12, description="Images of a random sub-pool; 0: all.")
-    seed: int = Field(0, ge=-(2**63), le=2**63 - 1, description="Of subset and random.")
+    seed: int = Field(0, ge=-(2**63), le=2**63 - 1, description="Of random draws.")
     at_most: bool = Field(False, description="Take what is left when fewer than k are.")
     exclude: list[Id] = Field(
         default_factory=list,

@@ -61,6 +61,7 @@ class HandedOut:
         eligible: images to choose from.
         unknown: names to exclude that match no scored image.
         by_name: names to exclude that match one but are not its id.
+        labeled: images that are taken, or excluded, and that the choice took into account.
     """
 
     id: str
@@ -73,6 +74,7 @@ class HandedOut:
     unknown: int = 0
     by_name: int = 0
     notes: Sequence[str] = ()
+    labeled: int = 0
 
     def to_bytes(self) -> bytes:
         """Compressed JSON, for :meth:`replay`."""
@@ -184,6 +186,7 @@ class Selections:
             unknown=exclusion.unknown,
             by_name=exclusion.by_name,
             notes=[*chosen.unusable(), *filter(None, [tied])],
+            labeled=chosen.labeled,
         )
 
 

@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 from lloss.serve.daemon.services import hand_out
 from lloss.serve.daemon.services.hand_out import HandedOut
+from lloss.serve.daemon.store.records import PoolScores
 
 from lloss.errors import SelectionError
 from lloss.selection import SelectionSettings
 
+from ..scores import write_scores
 from .conftest import refused
 
 T = TypeVar("T")
@@ -69,6 +71,21 @@ def test_settings_and_exclusions_are_respected(bench: Any) -> None:
     assert bench.take(5, strategy="random", seed=3) != bench.ranked()[:5]
     assert len(bench.take(1000, at_most=True)) == len(bench.ids) - 1 - 8
     assert "0 images are left" in refused(lambda: bench.select(1), 409)
+
+
+def test_what_is_taken_is_covered_already(bench: Any) -> None:
+    vectors = np.repeat(np.eye(8, dtype=np.float32), 2, 0)  # each image twice
+    ids = [f"{n:02}.png" for n in range(16)]
+    columns = {"loss": np.ones(16, np.float32), "embedding": vectors, "other": vectors[::-1]}
+    scores = write_scores(bench.scores.parent / "twins", ids, columns)
+    row = bench.catalog.pools.row("p")
+    bench.catalog.pools.put("twins", row.uri, PoolScores(scores.path, "ab" * 32, 16, 0))
+    settings = SelectionSettings(k=4, strategy="coverage", by="")
+    first, second = (bench.selections.hand_out("twins", settings) for _ in range(2))
+    kinds = [int(image.id[:2]) // 2 for image in (*first.images, *second.images)]
+    assert sorted(kinds) == list(range(8))
+    assert (first.labeled, second.labeled) == (0, 4)
+    assert first.images[0].reason == "adds 15 % coverage"
 
 
 @pytest.mark.parametrize(
