@@ -93,7 +93,8 @@ def test_a_cycle_whose_files_are_gone_is_noted(
 
 def test_a_payoff_is_said_in_a_line() -> None:
     payoff = Payoff(
-        cycle=3, picks=20, unmeasured=0, loss=0.5, metric_name="accuracy", metric=None, images=30, random_loss=0.25,
+        cycle=3, picks=20, unmeasured=0, loss=0.5, metric_name="accuracy", metric=None,
+        images=30, random_loss=0.25,
         random_metric=None, source="random images", lift=2.0, interval=None,
     )  # fmt: skip
     assert str(payoff) == (

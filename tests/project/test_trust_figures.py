@@ -24,7 +24,8 @@ from lloss.scores.scores_folder import ScoresFolder, scores_table
 from lloss.statistics.learning_curve import CurvePoint, expected_gain
 
 PAYOFF = Payoff(
-    cycle=1, picks=40, unmeasured=2, loss=1.5, metric_name="accuracy", metric=0.5, images=50, random_loss=1.0,
+    cycle=1, picks=40, unmeasured=2, loss=1.5, metric_name="accuracy", metric=0.5,
+    images=50, random_loss=1.0,
     random_metric=0.7, source="held-out images", lift=1.5, interval=(1.1, 2.0),
 )  # fmt: skip
 
