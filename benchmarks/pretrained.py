@@ -56,8 +56,8 @@ def main(
     """Train and measure; what stands behind ``--`` goes to every ``lloss train``."""
     out.mkdir(parents=True, exist_ok=True)
     train, test = f"train-{labeled}.npz", f"test-{tested}.npz"
-    _write_split(arrays, "train", labeled, out / train)
-    _write_split(arrays, "test", tested, out / test)
+    write_split(arrays, "train", labeled, out / train)
+    write_split(arrays, "test", tested, out / test)
     if not (out / WEIGHTS).exists():
         with atomic_write(out / WEIGHTS) as aside:
             torch.save(imagenet_weights(), aside)
@@ -82,7 +82,7 @@ def imagenet_weights() -> dict[str, torch.Tensor]:
     return state
 
 
-def _write_split(arrays: Path, split: str, count: int, path: Path) -> None:
+def write_split(arrays: Path, split: str, count: int, path: Path) -> None:
     if not path.exists():
         images, labels = (np.load(arrays / f"{split}_{of}.npy") for of in ("images", "labels"))
         with atomic_write(path) as aside, aside.open("wb") as file:

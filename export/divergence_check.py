@@ -11,8 +11,9 @@ from torch import Tensor
 from lloss.errors import DivergedError
 
 LARGEST = {"loss": 1e4, "embedding": 1e6}
-"""Outputs beyond these have exploded: float32 has 7 digits, and of a predicted loss beyond 10,000
-it keeps less than the difference from torch that an export may have."""
+"""Outputs beyond these have exploded: float32 has 7 digits, and of a head's score beyond 10,000
+it keeps less than the difference from torch that an export may have. Of the loss, it is the score
+that counts."""
 
 
 def check_network(
@@ -37,6 +38,8 @@ def check_network(
                 f"its training diverged: the output {name!r} is infinite or NaN for {broken} of "
                 f"{len(images)} training images"
             )
+    scores = graph.unit.scores(outputs["loss"].numpy())
+    outputs["loss"] = torch.from_numpy(scores)
     for name, bound in LARGEST.items():
         largest = float(outputs[name].abs().max())
         if largest > bound:

@@ -28,6 +28,7 @@ from lloss.images.decode import ImageSpec
 from lloss.manifest import KEY, PRECISIONS, PRETRAINED_EMBEDDING, Manifest
 from lloss.modeling.attached_model import AttachedModel, refuse_unattached
 from lloss.pools.in_memory_pool import pool_of
+from lloss.statistics.loss_unit import LossUnit
 from lloss.training.checkpoint import Checkpoint
 
 SAMPLE = 64
@@ -49,7 +50,8 @@ def export_onnx(
         trained: the checkpoint of a run with a head, or another trained network.
         path: of the file; only a file that passed replaces an existing one.
         reduction: a precision below fp32, which is then compared with the checked fp32 graph.
-        log: receives a line on each attempt at a reduced precision, and on the judgement.
+        log: receives a line on the loss's unit, on each attempt at a reduced precision, and on the
+            judgement.
         reference: images whose predicted losses go into the manifest, to measure drift against;
             by default those that a reduction was judged on.
 
@@ -73,6 +75,7 @@ def export_onnx(
             write_onnx(graph, manifest, aside)
             fidelity = check_parity(aside, graph, trained.sample)
         manifest = dataclasses.replace(manifest, fidelity=fidelity)
+        log(f"loss: {trained.unit}")
         if PRETRAINED_EMBEDDING in manifest.outputs:
             times = speed_without(PRETRAINED_EMBEDDING, aside, manifest, trained.sample)
             log(f"{PRETRAINED_EMBEDDING}: without it scoring on this CPU is {times:.2g}× as fast")
@@ -93,6 +96,7 @@ def to_onnx(
     precision: str = "fp32",
     pool: Any = None,
     reference: Any = None,
+    unit: LossUnit | None = None,
     say: Log = print,
     **reduction: Any,
 ) -> Manifest:
@@ -111,7 +115,10 @@ def to_onnx(
         pool: images to compare a precision below fp32 on, 200 at least, for ``int8`` over 400.
         reference: images whose predicted losses the file keeps, to measure drift against; 200 at
             least. By default those that a precision below fp32 was compared on.
-        say: receives a line on each attempt at a precision below fp32, and on the judgement.
+        unit: in which the output ``loss`` is given; by default :attr:`.AttachedModel.unit`. That of
+            :func:`lloss.evaluate` is for a head that was trained otherwise than by ``fit_head``.
+        say: receives a line on the loss's unit, on each attempt at a precision below fp32, and on
+            the judgement.
         reduction: other fields of :class:`.ReducedPrecision`, such as ``limits`` or ``held_out``.
 
     Raises:
@@ -127,7 +134,7 @@ def to_onnx(
         raise SettingsError("sample: give images to check the export on, such as the pool to score")
     images = _first(pool if sample is None else sample, model.preparation.image)
     kept = None if reference is None else ReferenceSample(pool=pool_of(reference))
-    return export_onnx(of_model(model, images), Path(path), reduced, say, kept)
+    return export_onnx(of_model(model, images, unit), Path(path), reduced, say, kept)
 
 
 def make_reduction(precision: str, pool: Any, **options: Any) -> Reduction | None:

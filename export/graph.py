@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from lloss.errors import CheckpointError
 from lloss.manifest import EMBEDDING, INPUT, KEY, PRETRAINED_EMBEDDING, Manifest
 from lloss.modeling.network import Normalize, TappedNetwork
+from lloss.statistics.loss_unit import EXPONENT, IN_NO_UNIT, LossUnit
 
 OPSET = 20
 
@@ -28,6 +29,7 @@ class ScoringGraph(nn.Module):
         std: likewise.
         half: compute the network in float16; pooling, head and outputs stay float32. ``model`` is
             changed in place.
+        unit: how what the head gives becomes the output ``loss``; by default positive, in no unit.
 
     Raises:
         CheckpointError: the network has no head, so that it predicts no loss.
@@ -39,6 +41,7 @@ class ScoringGraph(nn.Module):
         mean: Sequence[float],
         std: Sequence[float],
         half: bool = False,
+        unit: LossUnit = IN_NO_UNIT,
     ) -> None:
         super().__init__()
         if model.head is None:
@@ -47,6 +50,7 @@ class ScoringGraph(nn.Module):
             )
         self.normalize = Normalize(mean, std)
         self.model = model
+        self.unit = unit
         self.half_network = half
         networks = [model, *([model.pretrained] if model.pretrained else [])]
         for one in networks:
@@ -64,10 +68,17 @@ class ScoringGraph(nn.Module):
         inputs = normalized.half() if self.half_network else normalized
         forward = self.model(inputs)
         free = self.model.objective.outputs(forward.output)
-        values = {"loss": forward.loss, **free, EMBEDDING: forward.embedding}
+        values = {"loss": self._in_unit(forward.loss), **free, EMBEDDING: forward.embedding}
         if self.model.pretrained is not None:
             values[PRETRAINED_EMBEDDING] = self.model.pretrained(inputs).embedding
         return values
+
+    def _in_unit(self, scores: Tensor) -> Tensor:
+        """Losses of scores, float32 [N] each: :meth:`.LossUnit.losses`."""
+        # Adding first keeps what a large a and b of opposite signs would cancel.
+        x = self.unit.a * (scores + self.unit.b / self.unit.a)
+        inside = x.clamp(-EXPONENT, EXPONENT).exp()
+        return inside * (1 + (x - EXPONENT).relu()) / (1 + (-EXPONENT - x).relu())
 
 
 class GlobalAveragePool(nn.Module):

@@ -93,17 +93,20 @@ class Int8Search:
         return self.quantizer.calibrate(counted()), count
 
     def _by_sensitivity(self, ranges: TensorsData, out: Path) -> list[str]:
-        """Sort layers by how far the predicted loss moves when only that layer is quantized."""
+        """Sort layers by how far the predicted loss moves when only that layer is quantized.
+
+        The loss's logarithm is compared: of low losses as of high ones the order counts.
+        """
         count = _PROBE_PIXELS // (self.spec.height * self.spec.width)
         items = self.sample.calibration[: min(_PROBES, max(_MIN_PROBES, count))]
         probes = list(batches(items, self.spec, "read images"))
-        exact = predict(self.quantizer.prepared, probes).loss
+        exact = np.log(predict(self.quantizer.prepared, probes).loss)
         layers = self.quantizer.layers
         sensitivity = {}
         for layer in tqdm(layers, "measure layers", disable=None, leave=False):
             others = [name for name in layers if name != layer]
             self.quantizer.write(out, ranges, others, self.weight_bits)
-            difference = np.abs(predict(out, probes).loss - exact)
+            difference = np.abs(np.log(predict(out, probes).loss) - exact)
             # A layer that breaks the prediction is the first to keep.
             sensitivity[layer] = float(np.nan_to_num(difference, nan=np.inf).mean())
         return sorted(layers, key=lambda layer: -sensitivity[layer])

@@ -18,6 +18,7 @@ from lloss.errors import ParityError
 from lloss.manifest import INPUT
 from lloss.modeling.network_checks import batch_remedy
 from lloss.runtime.int8_support import open_cpu_session
+from lloss.statistics.loss_unit import IN_NO_UNIT, LossUnit
 from lloss.statistics.ranking_metrics import spearman
 
 BATCHES = (1, 2, 3, 64)
@@ -60,7 +61,7 @@ def check_parity(
     ``images`` are real ones, uint8 [S, H, W, 3], repeated to fill a batch. A network that gives
     another output for an image in a batch of another size is refused too. Returns the largest
     absolute difference of each output over all batches, and the rank correlation of the predicted
-    losses.
+    losses. Losses are compared as the head's scores, of which all are of the same size.
     """
     session = open_cpu_session(str(path))
     tolerance = (HALF, HALF) if graph.half_network else (ABSOLUTE, RELATIVE)
@@ -70,7 +71,7 @@ def check_parity(
     largest = _torch(graph, every)
     for batch in batches:
         chunk = every[:batch]
-        outputs = _run(session, chunk)
+        outputs = _with_scores(_run(session, chunk), graph.unit)
         expected = largest if batch == len(every) else _torch(graph, chunk)
         _check_rows(expected, largest, graph, tolerance)
         for name, difference, limit in _differences(outputs, expected, *tolerance):
@@ -100,10 +101,11 @@ def check_batches(path: Path, images: NDArray[np.uint8]) -> None:
     """
     session, batches = open_cpu_session(str(path)), _batches(images)
     largest = np.resize(images, (max(batches), *images.shape[1:]))
-    expected = _run(session, largest)
+    # Of any unit: a difference of scores is one of logarithms
+    expected = _with_scores(_run(session, largest), IN_NO_UNIT)
     for batch in batches:
         rows = {name: values[:batch] for name, values in expected.items()}
-        outputs = _run(session, largest[:batch])
+        outputs = _with_scores(_run(session, largest[:batch]), IN_NO_UNIT)
         for name, difference, limit in _differences(outputs, rows, HALF, HALF):
             if not difference <= limit:
                 raise ParityError(
@@ -111,6 +113,12 @@ def check_batches(path: Path, images: NDArray[np.uint8]) -> None:
                     f"{max(batches)} (by {difference:.3g}); nothing was written. "
                     "Use --precision fp32, and report the model's name"
                 )
+
+
+def _with_scores(outputs: Outputs, unit: LossUnit) -> Outputs:
+    """Replace the losses by the scores that the head gave."""
+    scores = unit.scores(outputs["loss"]).astype(outputs["loss"].dtype)
+    return {**outputs, "loss": scores}
 
 
 def _check_rows(
@@ -155,9 +163,10 @@ def _batches(images: NDArray[np.uint8]) -> tuple[int, ...]:
     return (*BATCHES[:-1], max(4, min(BATCHES[-1], most)))
 
 
-def _torch(graph: ScoringGraph, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+def _torch(graph: ScoringGraph, images: NDArray[np.uint8]) -> Outputs:
     with torch.no_grad():
-        return {name: v.numpy() for name, v in graph.outputs(torch.from_numpy(images)).items()}
+        found = {name: v.numpy() for name, v in graph.outputs(torch.from_numpy(images)).items()}
+    return _with_scores(found, graph.unit)
 
 
 def _run(session: Any, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import importlib.metadata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from lloss.export.graph import ScoringGraph, outputs_of
 from numpy.typing import NDArray
-from torch import nn
 
 from lloss.manifest import Manifest
-from lloss.modeling.attached_model import AttachedModel, Preparation
+from lloss.modeling.attached_model import AttachedModel, Preparation, state_sha256
 from lloss.modeling.network import TappedNetwork
 from lloss.modeling.network_source import package_versions
+from lloss.statistics.loss_unit import IN_NO_UNIT, LossUnit
 from lloss.training.checkpoint import Checkpoint
 from lloss.training.divergence import remedy
+from lloss.training.run_unit import unit_of_run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +36,7 @@ class TrainedNetwork:
         where: names the network in messages.
         remedy: what to change if its training diverged, for messages.
         provenance: of the manifest.
+        unit: how what the head gives becomes the output ``loss``.
     """
 
     build: Callable[[], TappedNetwork]
@@ -48,11 +48,12 @@ class TrainedNetwork:
     where: str
     remedy: str
     provenance: Mapping[str, Any]
+    unit: LossUnit = IN_NO_UNIT
 
     def graph(self, half: bool = False) -> ScoringGraph:
         """Build the module to export; ``half`` computes the network in float16."""
         mean, std = self.preparation.mean, self.preparation.std
-        return ScoringGraph(self.build(), mean, std, half).eval()
+        return ScoringGraph(self.build(), mean, std, half, self.unit).eval()
 
     def manifest(self, graph: ScoringGraph) -> Manifest:
         """Describe its fp32 graph, before any measurement."""
@@ -66,6 +67,7 @@ class TrainedNetwork:
             std=preparation.std,
             outputs=outputs_of(graph, (preparation.image.height, preparation.image.width)),
             provenance=self.provenance,
+            unit=self.unit,
         )
 
 
@@ -89,11 +91,17 @@ def of_checkpoint(checkpoint: Checkpoint) -> TrainedNetwork:
             "settings": settings.as_dict(),
             "versions": versions() | package_versions(settings.model),
         },
+        unit=unit_of_run(checkpoint),
     )
 
 
-def of_model(model: AttachedModel, sample: NDArray[np.uint8]) -> TrainedNetwork:
-    """Export an attached model, which itself stays as it is; ``sample`` is uint8 [S, H, W, 3]."""
+def of_model(
+    model: AttachedModel, sample: NDArray[np.uint8], unit: LossUnit | None = None
+) -> TrainedNetwork:
+    """Export an attached model, which itself stays as it is; ``sample`` is uint8 [S, H, W, 3].
+
+    ``unit`` is by default the model's own.
+    """
     name = type(model.network).__name__
 
     def build() -> TappedNetwork:
@@ -115,17 +123,8 @@ def of_model(model: AttachedModel, sample: NDArray[np.uint8]) -> TrainedNetwork:
             "taps": [tap.module for tap in model.taps],
             "versions": versions(),
         },
+        unit=unit or model.unit,
     )
-
-
-def state_sha256(model: nn.Module) -> str:
-    """Digest a state dict: the names, kinds, shapes and values of weights and buffers."""
-    digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        array = value.detach().cpu().contiguous()
-        digest.update(f"{name} {array.dtype} {list(array.shape)}".encode())
-        digest.update(array.flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def versions() -> dict[str, str]:

@@ -13,6 +13,7 @@ import msgspec
 from lloss.errors import ModelFileError
 from lloss.images.decode import ImageSpec
 from lloss.statistics.loss_distribution import LossReference
+from lloss.statistics.loss_unit import LossUnit
 
 KEY = "lloss.manifest"
 FORMATS = 1, 2
@@ -52,6 +53,9 @@ class Manifest:
     # sha256 of the checkpoint, training settings, labels, versions
     provenance: Mapping[str, Any] = field(default_factory=dict)
     reference: LossReference | None = None  # predicted loss on a pool given at export
+    # Of the output ``loss``, which is above 0; None in files of earlier versions: in no unit, and
+    # of either sign
+    unit: LossUnit | None = None
 
     def to_json(self) -> str:
         """One JSON object, for the file's metadata."""

@@ -21,7 +21,9 @@ from lloss.data.empty_labels import drop_empty
 from lloss.errors import LabelError
 from lloss.files import write_json
 from lloss.statistics.confidence_intervals import Interval, decimals, in_words, usable
+from lloss.statistics.loss_unit import LossUnit
 from lloss.tasks import get_task
+from lloss.text.markup import loss
 from lloss.training.checkpoint import load_checkpoint
 from lloss.training.evaluation import Evaluation, evaluate_checkpoint
 
@@ -47,7 +49,8 @@ def command(
     """Measure a RUN on held-out labeled DATA.
 
     Prints the task's metric and how well the predicted loss ranks the true one, next to the entropy
-    of the same network, with 95 % intervals; writes evaluation.json.
+    of the same network, with 95 % intervals; then the unit of the predicted loss, and how true it
+    is. Writes evaluation.json, from which lloss export takes the unit.
     """
     out = out or (run if run.is_dir() else run.parent)
     checkpoint = load_checkpoint(run)  # fails before the images are read
@@ -95,6 +98,21 @@ def _table(evaluation: Evaluation) -> Iterator[str]:
         )
         label = "top-decile lift" if name == "lift" else name.replace("_", " ")
         yield _row(label, "".join(f"{cell:>{COLUMN}s}" for cell in cells) + f"{chance:9.1f}")
+    if evaluation.unit is not None:
+        yield from _calibration(evaluation.unit)
+
+
+def _calibration(unit: LossUnit) -> Iterator[str]:
+    """The unit, and true against predicted losses, the lowest predictions first."""
+    yield _row("predicted loss", str(unit))
+    if not unit.calibration:
+        return
+    yield _row("", f"{'images':>10s}{'predicted':>14s}{'true mean':>14s}{'standard error':>18s}")
+    for number, each in enumerate(unit.calibration):
+        name = "lowest predictions" if not number else ""
+        name = "highest" if number == len(unit.calibration) - 1 else name
+        true = f"{loss(each.true):>14s}{loss(each.error):>18s}"
+        yield _row(name, f"{each.images:>10,}{loss(each.predicted):>14s}{true}")
 
 
 def _row(name: str, value: str) -> str:

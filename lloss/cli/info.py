@@ -13,6 +13,7 @@ from lloss.cli.options import PATH
 from lloss.files import sha256_of
 from lloss.images.bit_depth import WHITE_16
 from lloss.manifest import Manifest, read_manifest
+from lloss.statistics.loss_unit import LossUnit
 from lloss.text.first_names import first_names
 
 
@@ -51,6 +52,8 @@ def _rows(manifest: Manifest) -> dict[str, object]:
         f"white of 16-bit images: {image.white or WHITE_16}",
         "outputs": f"{outputs}; float32 [N, …]",
         "classes": f"{len(manifest.classes)}: {first_names(manifest.classes, 12)}",
+        "loss": str(manifest.unit or "in no unit, and of either sign"),
+        **_calibration(manifest.unit),
         "precision": manifest.precision + calibrated,
         "fidelity": fidelity_text(manifest),
         "reference": str(manifest.reference or "none: lloss serve measures no drift"),
@@ -63,6 +66,14 @@ def _rows(manifest: Manifest) -> dict[str, object]:
     return rows
 
 
+def _calibration(unit: LossUnit | None) -> dict[str, str]:
+    """The row of true against predicted losses; none without a unit."""
+    if unit is None or not unit.calibration:
+        return {}
+    pairs = (f"{each.predicted:.2g} → {each.true:.2g}" for each in unit.calibration)
+    return {"calibration": f"predicted → true mean, from the lowest: {', '.join(pairs)}"}
+
+
 def _training(provenance: Mapping[str, Any]) -> str:
     if "labeled_images" in provenance:
         return f"{provenance['labeled_images']} images, {provenance.get('epochs')} epochs"
@@ -72,7 +83,8 @@ def _training(provenance: Mapping[str, Any]) -> str:
 def fidelity_text(manifest: Manifest) -> str:
     """Say how near a model is to torch and to its fp32 graph, for ``info`` and ``export``."""
     parity = manifest.fidelity.get("torch_parity", {}).get("max_abs_difference", {})
-    torch = f"predicted loss within {parity.get('loss', float('nan')):.1e} of torch"
+    what = "score of the head" if manifest.unit else "predicted loss"
+    torch = f"{what} within {parity.get('loss', float('nan')):.1e} of torch"
     measured = manifest.fidelity.get("fp32")
     if not measured:
         return torch

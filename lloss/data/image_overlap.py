@@ -7,7 +7,7 @@ import hashlib
 import os
 import stat
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -51,14 +51,21 @@ def without_test_images(labeled: LabeledSet, test: LabeledSet, problems: Problem
     return labeled.take(row for row, item in enumerate(labeled.items) if item.id not in both)
 
 
-def trained_on_note(test: LabeledSet, trained: NDArray[np.int64]) -> str:
-    """Warn of images to measure on among the :func:`traces` that were trained on; else ""."""
-    seen = int(np.isin(traces(test.items), trained).sum()) if len(trained) else 0
-    if not seen:
+def trained_on(items: Sequence[Item], trained: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Find items, bool [N], among the :func:`traces` of images that were trained on."""
+    if not len(trained):
+        return np.zeros(len(items), bool)
+    known = {value.tobytes() for value in trained}
+    return np.array([trace(item) in known for item in items], bool)
+
+
+def trained_on_note(test: LabeledSet, seen: NDArray[np.bool_]) -> str:
+    """Warn of images to measure on that are :func:`trained_on`, bool [N]; "" without any."""
+    if not seen.any():
         return ""
     return (
-        f"{test.origin}: {seen} of {len(test)} images are among those that the network was trained "
-        "on: on new images it is worse than measured here"
+        f"{test.origin}: {seen.sum()} of {len(test)} images are among those that the network was "
+        "trained on: on new images it is worse than measured here"
     )
 
 

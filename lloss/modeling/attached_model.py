@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from lloss.errors import SettingsError
@@ -14,6 +16,7 @@ from lloss.images.decode import ImageSpec
 from lloss.modeling.network import TappedNetwork
 from lloss.modeling.objective import Objective, one_per_image
 from lloss.modeling.taps import Tap
+from lloss.statistics.loss_unit import LossUnit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +48,8 @@ class AttachedModel(nn.Module):
         preparation: how images become the network's input.
     """
 
+    _fitted: tuple[LossUnit, str] | None = None  # and of what weights
+
     def __init__(
         self, tapped: TappedNetwork, task: str, classes: Sequence[str], preparation: Preparation
     ) -> None:
@@ -75,6 +80,24 @@ class AttachedModel(nn.Module):
         """The loss and the scores of the network's output."""
         return self.tapped.objective
 
+    @property
+    def unit(self) -> LossUnit:
+        """How the predicted loss becomes a loss in the task's unit, as an export gives it.
+
+        :func:`lloss.fit_head` fits it, for the weights of that time: after further training there
+        is none.
+        """
+        if self._fitted is None:
+            return LossUnit(note="only fit_head fits one, or pass that of lloss.evaluate")
+        unit, weights = self._fitted
+        if state_sha256(self.tapped) != weights:
+            return LossUnit(note="the weights have changed since it was fitted")
+        return unit
+
+    @unit.setter
+    def unit(self, unit: LossUnit) -> None:
+        self._fitted = unit, state_sha256(self.tapped)
+
     def forward(self, images: Tensor, stop_gradient: bool = True) -> tuple[Any, Tensor]:
         """Run network and head on normalized images, float [N, 3, H, W].
 
@@ -97,6 +120,16 @@ class AttachedModel(nn.Module):
         image = self.preparation.image
         taps = ", ".join(f"{tap.module} ({tap.channels})" for tap in self.taps)
         return f"task={self.task}, size={image.height}×{image.width}, taps: {taps}"
+
+
+def state_sha256(model: nn.Module) -> str:
+    """Digest a state dict: the names, kinds, shapes and values of weights and buffers."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        array = value.detach().cpu().contiguous()
+        digest.update(f"{name} {array.dtype} {list(array.shape)}".encode())
+        digest.update(array.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def release_taps(network: nn.Module) -> None:

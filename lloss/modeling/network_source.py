@@ -152,6 +152,19 @@ def described_input(network: nn.Module) -> dict[str, Any]:
     return found
 
 
+def named_classes(network: nn.Module) -> tuple[str, ...]:
+    """Return the classes that a network of Hugging Face names, in the order of its outputs.
+
+    () where it names none, as ``LABEL_0`` does, or one of them twice.
+    """
+    labels = getattr(getattr(network, "config", None), "id2label", None)
+    if not isinstance(labels, Mapping):
+        return ()
+    names = tuple(str(labels.get(number, "LABEL_")) for number in range(len(labels)))
+    unnamed = len(set(names)) < len(names) or any(name.startswith("LABEL_") for name in names)
+    return () if unnamed else names
+
+
 def _of_record(record: Mapping[str, Any]) -> dict[str, Any]:
     """Read timm's ``pretrained_cfg``."""
     found: dict[str, Any] = {

@@ -23,6 +23,9 @@ class Objective(ABC):
     summary_size: int = 0
     """Length of :meth:`summary`; 0 without one."""
 
+    loss_unit: str = "the task's own loss"
+    """The unit of :meth:`loss_per_image`, as in ``a loss in nats``."""
+
     own_trainer: str = ""
     """What trains a network that :func:`lloss.fit` does not; "" where it does."""
 

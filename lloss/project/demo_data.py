@@ -1,6 +1,8 @@
-"""The demo's data: scikit-learn's digits as files, and the oracle that labels them.
+"""The demo's data: scikit-learn's digits, made as real pools are, and the oracle that labels them.
 
-1,797 images of 8×8 pixels come with scikit-learn, so that the demo downloads nothing.
+1,797 images of 8×8 pixels come with scikit-learn, so that the demo downloads nothing. They are
+too even for a pool as people have it: here some digits are rare, and of each image there are
+several that hardly differ, like the frames of a video.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from lloss.annotations.label_csv import labels_text
@@ -21,6 +24,12 @@ from lloss.training.training_data import TrainingData
 
 TEST = 500
 INITIAL, K, CYCLES = 50, 40, 3
+
+IMBALANCE = 20
+"""How many times as frequent as the rarest digit, 9, the most frequent one is, 0."""
+
+FRAMES = 4
+"""Images that hardly differ, of each digit of the pool."""
 
 SETTINGS: dict[str, Any] = {
     "model": "resnet10-cifar-narrow",
@@ -49,17 +58,39 @@ class Digits:
 
 
 def digits() -> Digits:
-    """The digits, split at random but always the same; images uint8 [N, 8, 8, 3]."""
+    """The pool and an even test set, always the same; images uint8 [N, 8, 8, 3]."""
     from sklearn.datasets import load_digits  # an extra
 
     bunch = load_digits()
     grey = (bunch.images * 255 / 16).round().astype(np.uint8)
-    images = np.repeat(grey[..., None], 3, axis=3)
     targets = bunch.target.astype(np.int64)
-    order = np.random.default_rng(0).permutation(len(images))
+    random = np.random.default_rng(0)
+    order = random.permutation(len(grey))
+    test, rest = order[:TEST], order[TEST:]
+    rows = np.concatenate([rest[targets[rest] == digit][:n] for digit, n in enumerate(_counts())])
+    rows = random.permutation(np.repeat(rows, FRAMES))
+    frames = np.stack([_frame(grey[row], random) for row in rows])
     classes = tuple(map(str, range(10)))
-    parts = [TrainingData(images[r], targets[r], classes) for r in (order[TEST:], order[:TEST])]
-    return Digits(*parts)
+    return Digits(
+        TrainingData(_in_color(frames), targets[rows], classes),
+        TrainingData(_in_color(grey[test]), targets[test], classes),
+    )
+
+
+def _counts() -> list[int]:
+    """How many images of each digit are in the pool, before they are multiplied."""
+    return [round(120 * IMBALANCE ** (-digit / 9)) for digit in range(10)]
+
+
+def _frame(image: NDArray[np.uint8], random: np.random.Generator) -> NDArray[np.uint8]:
+    """Shift an image [8, 8] by up to a pixel, and change its brightness."""
+    row, column = random.integers(0, 3, 2)
+    shifted = np.pad(image, 1)[row : row + 8, column : column + 8]
+    return (shifted * random.uniform(0.8, 1.0)).astype(np.uint8)
+
+
+def _in_color(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.repeat(grey[..., None], 3, axis=3)
 
 
 def name_of(row: int) -> str:
@@ -68,13 +99,14 @@ def name_of(row: int) -> str:
 
 
 def write_files(data: Digits, folder: Path) -> None:
-    """``pool/*.png``, ``test/CLASS/*.png`` and ``labels.csv`` of the first few."""
+    """Images in ``pool`` and ``test/CLASS``, ``labels.csv`` of the first, ``truth.csv`` of all."""
     for split, part in (("pool", data.pool), ("test", data.test)):
         for row, (pixels, target) in enumerate(zip(part.images, part.targets)):
             inner = folder / split if split == "pool" else folder / split / str(target)
             inner.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels[..., 0]).save(inner / name_of(row))
-    write_text(folder / "labels.csv", labels_text(oracle(data, map(name_of, data.first))))
+    for name, rows in (("labels.csv", data.first), ("truth.csv", range(len(data.pool.images)))):
+        write_text(folder / name, labels_text(oracle(data, map(name_of, rows))))
 
 
 def oracle(data: Digits, ids: Iterable[str]) -> dict[str, str]:

@@ -159,8 +159,7 @@ def _of_neighbour(model: Path, manifest: Manifest) -> PickModel:
 
 
 def _of_attached(model: Any) -> PickModel:
-    from lloss.export.trained_network import state_sha256  # torch
-    from lloss.modeling.attached_model import AttachedModel
+    from lloss.modeling.attached_model import AttachedModel, state_sha256  # torch
     from lloss.training.predictor import Predictor
 
     if not isinstance(model, AttachedModel):

@@ -2,96 +2,122 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from lloss.errors import SelectionError
 from lloss.scores.score_source import ScoreSource
+from lloss.selection.eligible_rows import GROUP
 from lloss.selection.hashing import draw_ids
 from lloss.selection.selection import SelectionSettings
 from lloss.selection.strategies import Candidates, get_strategy
-from lloss.selection.strategies.strategy import EMBEDDING
+from lloss.selection.strategies.strategy import EMBEDDING, finite_rows
 from lloss.selection.vectors import read_vectors, usual_embedding
 
 LABELED_MOST = 50_000
 """Labeled images that a selection takes into account: of more, so many are drawn by their ids."""
 
+Vectors = Mapping[str, NDArray[Any]]
+
 
 class CandidateReader:
-    """Reads the vectors of candidates and of labeled images, where more than K candidates are left.
+    """Reads the vectors of candidates and of labeled images, where these decide anything.
 
     Attributes:
         embedding: the column that likeness is measured in; "" where none is read.
         unusable: candidates left out because their vectors cannot be worked with.
-        labeled: labeled images that are taken into account.
+        labeled: vectors of the labeled images that are taken into account, by column.
+        labeled_count: how many they are.
     """
 
-    def __init__(
-        self, source: ScoreSource, settings: SelectionSettings, labeled: Sequence[str]
-    ) -> None:
+    def __init__(self, source: ScoreSource, settings: SelectionSettings) -> None:
         self._source, self._settings = source, settings
         self._strategy = get_strategy(settings.strategy)
-        self._labeled = labeled if self._strategy.labeled else ()
+        likeness = (EMBEDDING,) if settings.min_distance else ()
+        self._names = tuple(dict.fromkeys([*self._strategy.vectors, *likeness]))
         self.embedding = ""
-        self.unusable = self.labeled = 0
+        self.unusable = self.labeled_count = 0
+        self.labeled: Vectors = {}
 
-    def candidates(self, rows: pa.Table, more: bool) -> Candidates:
-        """Return these rows, without those whose vectors are unusable.
+    def candidates(
+        self,
+        kept: Mapping[str, pa.Table],
+        sizes: Mapping[str, int],
+        labeled: Sequence[str],
+    ) -> dict[str, Candidates]:
+        """Return the rows of each group, without those whose vectors are unusable.
+
+        Vectors are not read where there are no more than K rows and near-duplicates do not matter.
 
         Args:
-            rows: of the first pass.
-            more: whether it left others out.
-
-        Raises:
-            SelectionError: too few can be used.
+            kept: of the first pass.
+            sizes: rows that each group has.
+            labeled: ids of labeled images.
         """
-        ids = rows["id"].to_pylist()
-        names = [name for name in rows.column_names if name != "id"]
-        columns: dict[str, NDArray[Any]] = {name: rows[name].to_numpy() for name in names}
-        settings, vectors = self._settings, self._strategy.vectors
-        read = bool(vectors) and len(ids) > settings.k
-        labeled = self._read(ids, columns) if read else {}
-        bound = columns["key"][-1].item() if more else None
-        found = Candidates(
-            ids, columns, labeled, settings.seed, settings.by, settings.direction, bound
-        )
-        return self._usable(found) if read else found
-
-    def _read(
-        self, ids: list[str], columns: dict[str, NDArray[Any]]
-    ) -> dict[str, NDArray[np.float32]]:
-        """Add the vectors of the candidates; return those of labeled images."""
-        known = sorted(set(self._labeled))  # whatever the order of the scores
+        found = {group: self._without(rows, sizes[group]) for group, rows in kept.items()}
+        self.unusable = self.labeled_count = 0
+        self.labeled = {}
+        more = sum(map(len, found.values())) > self._settings.k
+        if not (self._settings.min_distance or (self._names and more)):
+            return found
+        used = self._strategy.labeled or self._settings.min_distance
+        known = sorted(set(labeled)) if used else []  # whatever the order of the scores
         if len(known) > LABELED_MOST:
             known = draw_ids(known, LABELED_MOST, self._settings.seed)
-        names = {name: self._column(name) for name in self._strategy.vectors}
-        read = read_vectors(self._source, [*ids, *known], list(dict.fromkeys(names.values())))
-        columns |= {name: read[column][: len(ids)] for name, column in names.items()}
-        labeled = {name: read[column][len(ids) :] for name, column in names.items()}
-        if known:
-            usable = self._strategy.usable(labeled)
-            labeled = {name: values[usable] for name, values in labeled.items()}
-            self.labeled = int(np.count_nonzero(usable))
-        return labeled if self.labeled else {}
+        ids = [id for each in found.values() for id in each.ids]
+        vectors = self._read([*ids, *known])
+        self._set_labeled({name: values[len(ids) :] for name, values in vectors.items()})
+        return self._with(found, {name: values[: len(ids)] for name, values in vectors.items()})
 
-    def _column(self, name: str) -> str:
-        if name != EMBEDDING:
-            return name
-        self.embedding = self._settings.embedding or usual_embedding(self._source)
-        return self.embedding
-
-    def _usable(self, candidates: Candidates) -> Candidates:
+    def _without(self, rows: pa.Table, size: int) -> Candidates:
+        """Candidates without vectors."""
+        names = [name for name in rows.column_names if name not in ("id", GROUP)]
+        columns: dict[str, NDArray[Any]] = {name: rows[name].to_numpy() for name in names}
+        bound = columns["key"][-1].item() if size > len(rows) else None
         settings = self._settings
-        usable = np.flatnonzero(self._strategy.usable(candidates.columns))
-        self.unusable = len(candidates) - len(usable)
-        if len(usable) < settings.k and not (settings.at_most and len(usable)):
-            raise SelectionError(
-                f"{self.unusable} of the {len(candidates)} candidates have an infinite or extreme "
-                f"embedding, and k = {settings.k} cannot be spread over the others; choose "
-                "--strategy top"
-            )
-        return candidates.take(usable) if self.unusable else candidates
+        return Candidates(
+            rows["id"].to_pylist(),
+            columns,
+            {},
+            settings.seed,
+            settings.by,
+            settings.direction,
+            bound,
+        )
+
+    def _read(self, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+        columns = {name: name for name in self._names}
+        if EMBEDDING in columns:
+            self.embedding = self._settings.embedding or usual_embedding(self._source)
+            columns[EMBEDDING] = self.embedding
+        read = read_vectors(self._source, ids, list(dict.fromkeys(columns.values())))
+        return {name: read[column] for name, column in columns.items()}
+
+    def _set_labeled(self, vectors: Vectors) -> None:
+        usable = self._usable(vectors)
+        self.labeled_count = int(np.count_nonzero(usable))
+        if self.labeled_count:
+            self.labeled = {name: values[usable] for name, values in vectors.items()}
+
+    def _with(self, found: Mapping[str, Candidates], vectors: Vectors) -> dict[str, Candidates]:
+        """The candidates of each group with their vectors, which follow each other."""
+        usable, start, complete = self._usable(vectors), 0, {}
+        self.unusable = int(np.count_nonzero(~usable))
+        labeled = self.labeled if self._strategy.labeled else {}
+        for group, each in found.items():
+            rows = slice(start, start + len(each))
+            own = {name: values[rows] for name, values in vectors.items()}
+            one = replace(each, columns={**each.columns, **own}, labeled=labeled)
+            left = np.flatnonzero(usable[rows])
+            complete[group] = one if len(left) == len(each) else one.take(left)
+            start = rows.stop
+        return complete
+
+    def _usable(self, vectors: Vectors) -> NDArray[np.bool_]:
+        finite = np.logical_and.reduce([finite_rows(values) for values in vectors.values()])
+        usable: NDArray[np.bool_] = finite
+        return usable & self._strategy.usable(vectors) if self._strategy.vectors else usable

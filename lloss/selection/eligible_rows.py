@@ -1,13 +1,12 @@
-"""The rows of scores that may be selected, as a stream, and the first of them in some order."""
+"""The rows of scores that may be selected, as a stream."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lloss.errors import SelectionError, SettingsError
@@ -15,18 +14,18 @@ from lloss.scores.score_source import ScoreSource
 from lloss.selection.selection import ORDER_OF, SelectionSettings
 from lloss.selection.strategies import get_strategy
 
-_SPARE_ROWS = 256
-"""Rows beyond twice the limit at which the last are dropped."""
+GROUP = "group"
+"""The column of the group that a row counts for, where picks are balanced."""
 
-Keys = Callable[[pa.Array, NDArray[np.float64]], NDArray[Any]]
-"""A key of each row, from the ids [N] and the scores, the highest best [N]."""
+NO_GROUP = "(none)"
+"""The group of images that have no value in the column to balance by."""
 
 
 class EligibleRows:
     """The rows with a finite score that the caller did not exclude; can be iterated repeatedly.
 
     Iterating yields batches with ``id``, ``score`` (float64) and the strategy's further columns of
-    numbers, and counts.
+    numbers, :data:`GROUP` where ``settings.balance`` names a column, and counts.
 
     Attributes:
         pool: rows read by the last pass.
@@ -46,11 +45,14 @@ class EligibleRows:
     def __iter__(self) -> Iterator[pa.RecordBatch]:
         self.excluded, self.pool, self.unscored, self.count = [], 0, 0, 0
         by = [self._settings.by] if self._settings.by else []
+        balance = [self._settings.group_column] if self._settings.balance else []
         scalars = self._strategy.scalars
-        for batch in self._source.scan(list(dict.fromkeys(["id", *by, *scalars]))):
+        for batch in self._source.scan(list(dict.fromkeys(["id", *by, *scalars, *balance]))):
             columns = {"id": _ids(batch["id"])}
             columns["score"] = self._scores(batch) if by else np.full(len(batch), np.nan)
             columns |= {name: _numbers(batch[name], name) for name in scalars}
+            for name in balance:
+                columns[GROUP] = _groups(batch[name], name)
             usable = self._usable(columns)
             rows = pa.record_batch({name: pa.array(each) for name, each in columns.items()})
             if not usable.all():
@@ -85,47 +87,6 @@ class EligibleRows:
         return scores
 
 
-def first_rows(
-    batches: Iterable[pa.RecordBatch], keys: Keys, lowest: bool, limit: int | None
-) -> pa.Table:
-    """Keep the rows of the smallest keys, and of the smaller id where two are equal.
-
-    Args:
-        batches: of :class:`EligibleRows`.
-        keys: give each row its key.
-        lowest: whether the lowest scores are the best: ``keys`` gets their negatives.
-        limit: how many rows at most; None for all.
-
-    Returns:
-        The rows, smallest key first, with the further column ``key``; without any row, no column.
-    """
-    kept: list[pa.Table] = []
-    bound: Any = None  # the key above which no row can be among the first
-    for batch in batches:
-        scores = batch["score"].to_numpy(zero_copy_only=False)
-        key = keys(batch["id"], -scores if lowest else scores)
-        near = np.flatnonzero(key <= bound) if bound is not None else np.arange(len(key))
-        if not len(near):
-            continue
-        rows = batch if len(near) == len(batch) else batch.take(pa.array(near))
-        rows = pa.Table.from_batches([rows]).append_column("key", pa.array(key[near]))
-        kept.append(_with_large_ids(rows))
-        if limit is not None and sum(map(len, kept)) > 2 * limit + _SPARE_ROWS:
-            kept = [_first(kept, limit)]
-            bound = kept[0]["key"][-1].as_py()
-    return _first(kept, limit) if kept else pa.table({})
-
-
-def _first(kept: list[pa.Table], limit: int | None) -> pa.Table:
-    rows = pa.concat_tables(kept).combine_chunks()
-    order = pc.sort_indices(rows, sort_keys=[("key", "ascending"), ("id", "ascending")])
-    return rows.take(order[:limit])
-
-
-def _with_large_ids(rows: pa.Table) -> pa.Table:
-    return rows.set_column(0, "id", rows["id"].cast(pa.large_string()))
-
-
 def _ids(column: pa.Array) -> pa.Array:
     if column.null_count:
         raise SelectionError(f"{column.null_count} rows have no id; score the pool again")
@@ -138,3 +99,19 @@ def _numbers(column: pa.Array, name: str) -> NDArray[np.float64]:
         raise SettingsError(f"the column {name!r} holds no floating-point numbers to select by")
     values: NDArray[np.float64] = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
     return values
+
+
+def _groups(column: pa.Array, name: str) -> pa.Array:
+    """Convert a column of classes, names, whole numbers or dates to text."""
+    if pa.types.is_floating(column.type):
+        values = column.to_numpy(zero_copy_only=False)
+        missing = np.isnan(values)
+        if (broken := values[~(missing | np.isfinite(values) & (values == np.rint(values)))]).size:
+            raise SettingsError(
+                f"balance {name!r}: holds {broken[0]:g}; groups are names or whole numbers"
+            )
+        column = pa.array(np.where(missing, 0, values).astype(np.int64), mask=missing)
+    try:
+        return column.cast(pa.string()).fill_null(NO_GROUP)
+    except pa.ArrowException as error:
+        raise SettingsError(f"balance {name!r}: holds {column.type}, not groups") from error

@@ -51,7 +51,7 @@ def _apart(
 def near_duplicate_distance(
     embeddings: NDArray[Any], augmented: NDArray[Any], quantile: float = 0.9
 ) -> float:
-    """Measure how far apart near-duplicates are: the ``min_distance`` that tells them from others.
+    """Measure how far apart near-duplicates are: the ``min_distance`` that sets them apart.
 
     Args:
         embeddings: of images, float [P, D].

@@ -7,26 +7,28 @@ selection on any machine.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Mapping
 
 import numpy as np
-import pyarrow as pa
-from numpy.typing import NDArray
 
 from lloss.errors import SelectionError
 from lloss.scores.score_source import ScoreSource
 from lloss.selection.candidate_reader import CandidateReader
-from lloss.selection.eligible_rows import EligibleRows, first_rows
-from lloss.selection.hashing import draw_hashes
+from lloss.selection.eligible_rows import EligibleRows
+from lloss.selection.first_pass import FirstPass
+from lloss.selection.quotas import equal_shares, interleaved
+from lloss.selection.rounds import Proposals, next_asks, propose
 from lloss.selection.selection import Selection, SelectionSettings
-from lloss.selection.strategies import Candidates, Picks, Strategy, get_strategy
-from lloss.selection.weights import SAMPLE, Weights
+from lloss.selection.strategies import get_strategy
 
 
 def select(
     source: ScoreSource, settings: SelectionSettings, exclude: Collection[str] = ()
 ) -> Selection:
     """Choose K images.
+
+    With groups the strategy chooses in each, and ranks take turns among them. Where near-duplicates
+    or unusable vectors leave too few, it is asked for more, until it has been asked for all.
 
     Args:
         source: scores with the column ``id``, that of ``settings.by``, and those that the strategy
@@ -40,63 +42,65 @@ def select(
         ScoresError: the source cannot be read or lacks a column.
         SettingsError: the column holds no numbers, or nothing says which end of it is the best.
     """
-    strategy = get_strategy(settings.strategy)
-    rows = EligibleRows(source, settings, exclude)
-    kept = _first_pass(rows, settings, strategy)
-    eligible = min(rows.count, int(settings.subset) or rows.count)
-    _check_enough(settings, rows, eligible)
-    reader = CandidateReader(source, settings, rows.excluded)
-    candidates = reader.candidates(kept, eligible > len(kept))
-    picks = _choose(candidates, min(settings.k, len(candidates)), strategy)
+    strategy, k, seed = get_strategy(settings.strategy), settings.k, settings.seed
+    rows, reader = EligibleRows(source, settings, exclude), CandidateReader(source, settings)
+    first = FirstPass(rows, settings)
+    asks = {"": k}
+    if settings.balance:
+        shares = equal_shares(first.count(), k, seed)
+        asks = {group: share for group, share in shares.items() if share}
+    while True:
+        kept = first.keep(asks)
+        _check_enough(settings, rows, sum(first.sizes.values()))
+        candidates = reader.candidates(kept, first.sizes, rows.excluded)
+        found = propose(candidates, asks, reader.labeled, strategy, settings.min_distance)
+        shares, more = next_asks(found, asks, first.sizes, k, seed)
+        if more == asks:
+            break
+        asks = more
+    _check_usable(settings, reader.unusable, found, shares)
+    return _selection(settings, rows, reader, first.sizes, found, shares)
+
+
+def _selection(
+    settings: SelectionSettings,
+    rows: EligibleRows,
+    reader: CandidateReader,
+    sizes: Mapping[str, int],
+    found: Mapping[str, Proposals],
+    shares: Mapping[str, int],
+) -> Selection:
+    """Put the groups' shares together, in turns."""
+    picks: list[tuple[str, float, str]] = []
+    groups, short = [], sum(shares.values()) < settings.k
+    for group, proposals in found.items():
+        places = proposals.places[: shares[group]]
+        chosen, candidates = proposals.picks.rows[places], proposals.candidates
+        groups.append(range(len(picks), len(picks) + len(chosen)))
+        picks += zip(
+            [candidates.ids[row] for row in chosen.tolist()],
+            candidates.columns["score"][chosen].tolist(),
+            [proposals.picks.reasons[place] for place in places.tolist()],
+        )
+    picks = [picks[place] for place in interleaved(groups)]
     return Selection(
-        [candidates.ids[row] for row in picks.rows.tolist()],
-        candidates.columns["score"][picks.rows],
+        [id for id, _, _ in picks],
+        np.array([score for _, score, _ in picks], np.float64),
         rows.pool,
         len(rows.excluded),
         rows.unscored,
-        eligible,
+        sum(sizes.values()),
         settings,
         reader.unusable,
         reader.embedding,
-        picks.reasons,
-        reader.labeled,
+        [reason for _, _, reason in picks],
+        reader.labeled_count,
+        candidates=sum(len(proposals.candidates) for proposals in found.values()),
+        duplicates=sum(each.passed_over(shares[group], short) for group, each in found.items()),
+        groups={group: (shares[group], sizes[group]) for group in sizes}
+        if settings.balance
+        else {},
     )
-
-
-def _first_pass(rows: EligibleRows, settings: SelectionSettings, strategy: Strategy) -> pa.Table:
-    """Return the rows that the strategy chooses from, smallest key first."""
-    batches: Iterable[pa.RecordBatch] = rows
-    lowest = settings.direction == "lowest"
-
-    def drawn(count: int) -> pa.Table:
-        """Some rows, at random."""
-        found = first_rows(batches, lambda ids, _: draw_hashes(ids, settings.seed), lowest, count)
-        return found.drop_columns(["key"]) if len(found) else found
-
-    if settings.subset:
-        batches = drawn(int(settings.subset)).to_batches()
-    weigh = _weighing(drawn(SAMPLE), lowest) if strategy.weighted else np.positive
-
-    def keys(ids: pa.Array, scores: NDArray[np.float64]) -> NDArray[np.generic]:
-        return strategy.keys(ids, weigh(scores), settings.seed)
-
-    kept = first_rows(batches, keys, lowest, strategy.limit(settings.k))
-    if strategy.weighted and len(kept):
-        scores = kept["score"].to_numpy()
-        kept = kept.append_column("weight", pa.array(weigh(-scores if lowest else scores)))
-    return kept
-
-
-def _weighing(sample: pa.Table, lowest: bool) -> Weights:
-    scores = sample["score"].to_numpy() if len(sample) else np.zeros(1)
-    return Weights(-scores if lowest else scores)
-
-
-def _choose(candidates: Candidates, k: int, strategy: Strategy) -> Picks:
-    """Choose K candidates; where no more are left, all of them in their order."""
-    if strategy.vectors and len(candidates) == k:
-        return Picks(np.arange(k), ["all that are left"] * k)
-    return strategy.choose(candidates, k)
 
 
 def _check_enough(settings: SelectionSettings, rows: EligibleRows, eligible: int) -> None:
@@ -112,3 +116,26 @@ def _check_enough(settings: SelectionSettings, rows: EligibleRows, eligible: int
     reason = f" ({rows.pool} scored; {', '.join(why)})" if why else ""
     remedy = "lower k, or pass --at-most to take what is left" if eligible else "score more images"
     raise SelectionError(f"k = {settings.k}, but {eligible} images are left{reason}; {remedy}")
+
+
+def _check_usable(
+    settings: SelectionSettings,
+    unusable: int,
+    found: Mapping[str, Proposals],
+    shares: Mapping[str, int],
+) -> None:
+    """Refuse fewer than K picks after all candidates were asked for."""
+    total = sum(shares.values())
+    if total >= settings.k or (settings.at_most and total):
+        return
+    candidates = sum(len(each.candidates) for each in found.values()) + unusable
+    if settings.min_distance and unusable < candidates:
+        raise SelectionError(
+            f"k = {settings.k}, but {total} images are left that are at least "
+            f"{settings.min_distance:g} from labeled ones and each other; lower k or the distance, "
+            "or pass --at-most to take what is left"
+        )
+    raise SelectionError(
+        f"{unusable} of the {candidates} candidates have an infinite or extreme "
+        f"embedding, and k = {settings.k} cannot be spread over the others; choose --strategy top"
+    )

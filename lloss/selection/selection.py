@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from lloss.errors import SettingsError
 from lloss.selection.strategies import get_strategy
 from lloss.selection.strategies.strategy import EMBEDDING
+
+PREDICTED, PREDICTION = "predicted", "prediction"
+"""What users call the groups of the classes predicted, and their column."""
 
 ORDERS = ("highest", "lowest")
 ORDER_OF = {
@@ -23,6 +26,8 @@ ORDER_OF = {
     "tod": "highest",
 }
 """Which end of a column is worth labeling first, where that is known."""
+
+_GROUPS_SHOWN = 12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +45,11 @@ class SelectionSettings:
         at_most: take fewer where fewer than K are left.
         embedding: the column that likeness is measured in; "" for ``pretrained_embedding`` where
             the scores have it, or else ``embedding``.
+        min_distance: pass over near-duplicates: images whose ``embedding`` has a smaller cosine
+            distance (1 − cosine, 0 to 2) to a labeled image of the scores or an earlier pick.
+        balance: spread the picks equally over the groups that a column of the scores names, as
+            far as these have images: ``predicted`` (classes) or a column of classes, text, whole
+            numbers or dates; "" for no groups.
     """
 
     k: int
@@ -50,6 +60,8 @@ class SelectionSettings:
     seed: int = 0
     at_most: bool = False
     embedding: str = ""
+    min_distance: float = 0.0
+    balance: str = ""
 
     def __post_init__(self) -> None:
         if self.k < 1:
@@ -57,7 +69,11 @@ class SelectionSettings:
         strategy = get_strategy(self.strategy)
         if self.order not in ("", *ORDERS):
             raise SettingsError(f"order {self.order!r}: choose one of {', '.join(ORDERS)}")
-        if self.embedding and EMBEDDING not in strategy.vectors:
+        if not 0 <= self.min_distance <= 2:
+            raise SettingsError(
+                f"min_distance {self.min_distance}: give a cosine distance, from 0 to 2"
+            )
+        if self.embedding and EMBEDDING not in strategy.vectors and not self.min_distance:
             raise SettingsError(
                 f"embedding {self.embedding!r}: {self.strategy} measures no likeness; leave it out"
             )
@@ -72,6 +88,11 @@ class SelectionSettings:
     def direction(self) -> str:
         """``highest`` or ``lowest``, whichever scores are the best; "" where nothing says it."""
         return self.order or ORDER_OF.get(self.by, "")
+
+    @property
+    def group_column(self) -> str:
+        """The column to balance by; "" where there are no groups."""
+        return PREDICTION if self.balance == PREDICTED else self.balance
 
     @property
     def how(self) -> str:
@@ -95,6 +116,9 @@ class Selection:
         spread_by: the column that likeness was measured in; "" where none was.
         reasons: why each was chosen, in a few words without a comma.
         labeled: labeled images that the choice took into account.
+        candidates: rows that the strategy chose from: ``eligible``, or its first pass's.
+        duplicates: near-duplicates passed over.
+        groups: of each group picks were balanced over, how many were picked, and of how many.
     """
 
     ids: list[str]
@@ -108,6 +132,9 @@ class Selection:
     spread_by: str = ""
     reasons: Sequence[str] = ()
     labeled: int = 0
+    candidates: int = 0
+    duplicates: int = 0
+    groups: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -134,3 +161,24 @@ class Selection:
             "with an infinite or extreme embedding left out": self.unspread,
         }
         return [f"{count} {what}" for what, count in counts.items() if count]
+
+    def remarks(self) -> list[str]:
+        """Say in words how candidates, near-duplicates and groups were dealt with."""
+        settings, lines = self.settings, list[str]()
+        if get_strategy(settings.strategy).vectors and self.candidates < self.eligible:
+            lines.append(f"among {self.candidates:,} of them")
+        if settings.min_distance:
+            limit = f"closer than {settings.min_distance:g} in {self.spread_by}"
+            lines.append(f"{self.duplicates or 'no'} near-duplicates passed over ({limit})")
+        if settings.balance:
+            lines.append(f"balanced by {settings.balance}: {_shares(self.groups)}")
+        return lines
+
+
+def _shares(groups: Mapping[str, tuple[int, int]]) -> str:
+    """Say how many of each group were picked; of many groups, in a summary."""
+    if len(groups) <= _GROUPS_SHOWN:
+        return "; ".join(f"{picked} of {size} {name}" for name, (picked, size) in groups.items())
+    counts = sorted(picked for picked, _ in groups.values())
+    none = f" ({counts.count(0)} groups have none)" if not counts[0] else ""
+    return f"{counts[0]} to {counts[-1]} of each of {len(groups):,} groups{none}"

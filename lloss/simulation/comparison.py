@@ -81,7 +81,7 @@ class ScenarioResult:
     """All methods in one scenario, in the order of the settings."""
 
     name: str
-    metric: str
+    metric: str  # for people
     methods: Sequence[MethodResult]
     highest: str  # the method with the highest final metric, over its finished trials
     level: Sequence[str]  # the methods that are not clearly below it
@@ -150,7 +150,7 @@ def _scenario(trials: FinishedTrials, name: str) -> ScenarioResult:
     highest = max(finished, key=lambda result: result.final.value).method if finished else ""
     below = trials.differences([name], {each.method: (highest, each.method) for each in finished})
     level = [method for method, difference in below.items() if difference.sign < 1]
-    return ScenarioResult(name, plan.metrics[name], results, highest, level)
+    return ScenarioResult(name, plan.shown_metric(name), results, highest, level)
 
 
 def _method(

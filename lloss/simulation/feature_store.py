@@ -1,8 +1,8 @@
 """Features of images on disk, computed once: interrupted, shared between simulations, extended.
 
-A folder per network holds blocks, ``block-00000.npy`` (float32 [rows, width]) with their keys in
-``block-00000.json``. A row's key is the image's content and the variant, so that an image that
-changes under its name is computed again. Blocks appear whole or not at all.
+A folder per network holds blocks, ``block-00000.npy`` (float32 or float16 [rows, width]) with their
+keys in ``block-00000.json``. A row's key is the image's content and the variant, so that an image
+that changes under its name is computed again. Blocks appear whole or not at all.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +18,11 @@ from numpy.typing import NDArray
 from lloss.files import atomic_write, locked, sweep, write_text
 from lloss.simulation.results import SimulationError
 
-BLOCK = 2048
+BLOCK, BLOCK_BYTES = 2048, 64 << 20
+"""Rows of a block, or bytes if these are reached before: what an interruption loses at most."""
 
-Compute = Callable[[Sequence[int]], Iterator[NDArray[np.float32]]]
-"""Yields the features of some views, in their order, a batch at a time."""
+Compute = Callable[[Sequence[int]], Iterator[NDArray[Any]]]
+"""Yields the features of some places of the keys, in their order, a batch at a time."""
 
 
 class FeatureStore:
@@ -30,7 +32,7 @@ class FeatureStore:
         self.folder = folder
         self._blocks: list[Path] = []
         self._places: dict[str, tuple[int, int]] = {}
-        self._opened: dict[int, NDArray[np.float32]] = {}
+        self._opened: dict[int, NDArray[Any]] = {}
         self._look()
 
     def _look(self) -> None:
@@ -48,34 +50,38 @@ class FeatureStore:
         return places
 
     def fill(self, keys: Sequence[str], compute: Compute, done: Callable[[int], object]) -> None:
-        """Compute what is missing, a block at a time; ``done`` gets the rows of each batch."""
+        """Compute what is missing; ``done`` gets the rows of each batch."""
         with locked(self.folder):  # another simulation may share the folder
             sweep(self.folder)
             self._look()
             missing = self.missing(keys)
-            for start in range(0, len(missing), BLOCK):
-                places = missing[start : start + BLOCK]
-                parts = []
-                for part in compute(places):
-                    parts.append(part)
-                    done(len(part))
-                self._write([keys[place] for place in places], np.concatenate(parts))
+            parts: list[NDArray[Any]] = []
+            written = rows = 0
+            for part in compute(missing):
+                parts.append(part)
+                rows += len(part)
+                if rows >= BLOCK or sum(each.nbytes for each in parts) >= BLOCK_BYTES:
+                    self._write([keys[place] for place in missing[written : written + rows]], parts)
+                    parts, written, rows = [], written + rows, 0
+                done(len(part))
+            if parts:
+                self._write([keys[place] for place in missing[written:]], parts)
 
-    def rows(self, keys: Sequence[str]) -> NDArray[np.float32]:
-        """Read the features of these keys, float32 [N, width]."""
-        places = np.array([self._places[key] for key in keys], np.int64).reshape(-1, 2)
-        width = self._block(int(places[0, 0])).shape[1] if len(places) else 0
-        out = np.empty((len(keys), width), np.float32)
+    def rows(self, keys: Sequence[str]) -> NDArray[Any]:
+        """Read the features of these keys, at least one: [N, width]."""
+        places = np.array([self._places[key] for key in keys], np.int64)
+        first = self._block(int(places[0, 0]))
+        out = np.empty((len(keys), first.shape[1]), first.dtype)
         for block in np.unique(places[:, 0]):
             here = np.flatnonzero(places[:, 0] == block)
             out[here] = self._block(int(block))[places[here, 1]]
         return out
 
-    def _write(self, keys: Sequence[str], features: NDArray[np.float32]) -> None:
+    def _write(self, keys: Sequence[str], parts: Sequence[NDArray[Any]]) -> None:
         number = 1 + max((int(path.stem.partition("-")[2]) for path in self._blocks), default=-1)
         index = self.folder / f"block-{number:05d}.json"
         with atomic_write(index.with_suffix(".npy")) as aside, aside.open("wb") as file:
-            np.save(file, features)
+            np.save(file, np.concatenate(parts))
         write_text(index, json.dumps(keys) + "\n")  # last: a block without it does not count
         self._add(index)
 
@@ -88,7 +94,7 @@ class FeatureStore:
             self._places[key] = len(self._blocks), row
         self._blocks.append(index)
 
-    def _block(self, number: int) -> NDArray[np.float32]:
+    def _block(self, number: int) -> NDArray[Any]:
         if number not in self._opened:
             path = self._blocks[number].with_suffix(".npy")
             try:

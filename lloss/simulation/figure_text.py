@@ -60,3 +60,8 @@ def plain(value: float) -> str:
     if abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}" if abs(value) >= 1 else f"{value:.2f}"
+
+
+def heading(name: str) -> str:
+    """Begin a figure's name with a capital, if it is not an abbreviation such as mAP."""
+    return name.capitalize() if name.islower() else name

@@ -73,7 +73,7 @@ def prepare_features(
     """
     network = FrozenNetwork(experiment.settings, data.names, device)
     say(network.line)
-    views = _views(experiment)
+    views = views_of(experiment)
     rows = sorted({row for row, _ in views})
     digests = dict(zip(rows, _digests([data.data.items[row] for row in rows], data.data.origin)))
     test_digests = _digests(data.test.items, data.test.origin)
@@ -89,7 +89,7 @@ def prepare_features(
     )
 
 
-def _views(experiment: Experiment) -> list[tuple[int, int]]:
+def views_of(experiment: Experiment) -> list[tuple[int, int]]:
     """Rows and variants that any trial draws."""
     views = set[tuple[int, int]]()
     for scenario in experiment.scenarios:

@@ -187,8 +187,8 @@ class FrozenModel:
 
     def evidence(self) -> Evidence:
         entropy = self._learner.objective.outputs(self._fit.outputs)["entropy"].numpy()
-        predicted = held_out_predictions(
+        found = held_out_predictions(
             self._fresh(), self._cache, self._compare, self._seed, self._folds, quick=True
         )
         losses = self._fit.losses.numpy()
-        return Evidence.measured(len(losses), losses, predicted, entropy, self._folds)
+        return Evidence.measured(len(losses), losses, found.predicted, entropy, self._folds)

@@ -24,17 +24,9 @@ from lloss.tasks.train_settings import TrainSettings
 from lloss.training.trainer import device_of
 from lloss.training.training_data import seed_of
 
-TASKS = ("classification",)
-"""Tasks whose target head can be trained on cached features."""
-
 
 def refuse_frozen(settings: TrainSettings) -> None:
-    """Raise ``SettingsError`` where a frozen network cannot be simulated with."""
-    if settings.task not in TASKS:
-        raise SettingsError(
-            f"--frozen: there is no head for {settings.task} on a frozen network yet "
-            f"({', '.join(TASKS)} has one); choose --full"
-        )
+    """Raise ``SettingsError`` for a frozen network without trained weights."""
     if settings.weights == "none":
         raise SettingsError(
             f"--frozen: {settings.model!r} has no trained weights, and features of random ones say "
@@ -97,21 +89,7 @@ class FrozenNetwork:
 
     def key(self) -> str:
         """Digest what decides a feature vector besides the image."""
-        settings = self.settings
-        digest = hashlib.sha256()
-        said: dict[str, Any] = {
-            "model": settings.model, "args": settings.model_args, "mean": settings.mean,
-            "std": settings.std, "image": dataclasses.astuple(settings.image_spec()),
-            "taps": [dataclasses.astuple(tap) for tap in self.tapped.taps],
-            "inputs": self.layout.inputs,
-        }  # fmt: skip
-        digest.update(json.dumps(said, default=list).encode())
-        fresh = self.tapped.start.left if self.tapped.start else ()
-        for name, value in self.tapped.network.state_dict().items():
-            if name.rpartition(".")[0] not in fresh:  # the last layer, drawn at random
-                digest.update(name.encode())
-                digest.update(np.ascontiguousarray(value.cpu().numpy()).data)
-        return digest.hexdigest()[:16]
+        return network_key(self.settings, self.tapped, repr(self.layout))
 
     def features(self, images: Pixels) -> NDArray[np.float32]:
         """Compute the feature vectors of images uint8 [N, H, W, 3]: float32 [N, width]."""
@@ -130,6 +108,22 @@ class FrozenNetwork:
                 handle.remove()
         joined: NDArray[np.float32] = torch.cat([*found.pooled, *inputs[-1:]], 1).cpu().numpy()
         return joined
+
+
+def network_key(settings: TrainSettings, tapped: TappedNetwork, layout: str) -> str:
+    """Digest a frozen network, how its images are prepared, and what is kept of its maps."""
+    said: dict[str, Any] = {
+        "model": settings.model, "args": settings.model_args, "mean": settings.mean,
+        "std": settings.std, "image": dataclasses.astuple(settings.image_spec()),
+        "taps": [dataclasses.astuple(tap) for tap in tapped.taps], "layout": layout,
+    }  # fmt: skip
+    digest = hashlib.sha256(json.dumps(said, default=list).encode())
+    fresh = tapped.start.left if tapped.start else ()
+    for name, value in tapped.network.state_dict().items():
+        if name.rpartition(".")[0] not in fresh:  # the last layer, drawn at random
+            digest.update(name.encode())
+            digest.update(np.ascontiguousarray(value.cpu().numpy()).data)
+    return digest.hexdigest()[:16]
 
 
 def _last_linear(network: nn.Module, size: int, classes: int) -> nn.Linear | None:

@@ -21,6 +21,7 @@ class Plan:
     reference: str = ""  # the method that the others are held against; "" for none
     default: str = ""  # the method that is held against each other one; "" for none
     settings: Mapping[str, Any] | None = None  # the whole file
+    abbreviation: str = ""  # how the task's metric is written: mAP for map; "" for as it is
 
     @property
     def scenarios(self) -> list[str]:
@@ -29,8 +30,13 @@ class Plan:
 
     @property
     def metric(self) -> str:
-        """The metric, or all of them where scenarios differ."""
-        return " or ".join(dict.fromkeys(self.metrics.values()))
+        """The metric for people, or all of them where scenarios differ."""
+        return " or ".join(dict.fromkeys(map(self.shown_metric, self.metrics)))
+
+    def shown_metric(self, scenario: str) -> str:
+        """The metric of a scenario for people."""
+        metric = self.metrics[scenario]
+        return self.abbreviation if self.abbreviation.lower() == metric else metric
 
     @property
     def most_trials(self) -> int:
@@ -73,6 +79,7 @@ def read_plan(out: Path) -> Plan:
             reference=_among(methods, settings.get("reference")),
             default=_among(methods, settings.get("default")),
             settings=settings,
+            abbreviation=_abbreviation(str(settings.get("metric_title", ""))),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise SimulationError(
@@ -82,3 +89,7 @@ def read_plan(out: Path) -> Plan:
 
 def _among(methods: Sequence[str], name: Any) -> str:
     return name if name in methods else ""
+
+
+def _abbreviation(title: str) -> str:
+    return "" if title.istitle() else title

@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 from lloss.files import atomic_write, write_text
 from lloss.simulation.comparison import Choices, Comparison, MethodResult, ScenarioResult, compare
+from lloss.simulation.figure_text import heading
 from lloss.simulation.measured import NOTHING, Measured
 from lloss.simulation.plan import Plan
 from lloss.simulation.report_charts import (
@@ -99,17 +100,17 @@ def page(comparison: Comparison, said: Verdict) -> str:
 
 
 def _how(plan: Plan) -> str:
-    metric = plan.metric[:1].upper() + plan.metric[1:]
     trials = f"{plan.most_trials:,} paired trial{'s' if plan.most_trials > 1 else ''}"
     fewer = [f"{method} {n}" for method, n in plan.trials.items() if n < plan.most_trials]
     less = f" ({', '.join(fewer)})" if fewer else ""
-    return f"{metric} over {trials}{less}" + (f", {plan.budget}" if plan.budget else "")
+    return f"{heading(plan.metric)} over {trials}{less}" + (
+        f", {plan.budget}" if plan.budget else ""
+    )
 
 
 def _section(comparison: Comparison, scenario: ScenarioResult, id: str) -> _Section:
     plan, of = comparison.plan, colors(comparison)
-    title = scenario.metric
-    charts = [_figure(title[:1].upper() + title[1:], scenario_curves(scenario, of))]
+    charts = [_figure(heading(scenario.metric), scenario_curves(scenario, of))]
     if plan.reference and len(plan.methods) > 1:
         charts.append(_figure(f"Points over {plan.reference}", scenario_gains(scenario, of)))
     names = [method for method in of if method != plan.reference]

@@ -15,9 +15,10 @@ from lloss.errors import InterruptedRunError
 from lloss.files import locked
 from lloss.simulation.experiment import Experiment
 from lloss.simulation.frozen_features import FOLDER, prepare_features
-from lloss.simulation.frozen_network import TASKS, refuse_frozen
+from lloss.simulation.frozen_network import refuse_frozen
 from lloss.simulation.full_learner import FullMaker
 from lloss.simulation.labeled_data import DataOptions, SimulatedData
+from lloss.simulation.maps_features import prepare_maps
 from lloss.simulation.processes import Job, LearnerMaker, run_jobs
 from lloss.simulation.results import (
     Picks,
@@ -43,7 +44,7 @@ def decided_settings(
 ) -> tuple[TrainSettings, str]:
     """Decide first weights, input size and learner: the same for all trials.
 
-    ``frozen`` None takes a frozen network where there are trained weights, and a head for the task.
+    ``frozen`` None takes a frozen network where there are trained weights.
     Raises ``SettingsError`` where a frozen network cannot be simulated with.
     """
     open_to_decision = [name for name in ("weights", "size") if name in settings.undecided]
@@ -55,7 +56,7 @@ def decided_settings(
     if frozen:
         refuse_frozen(settings)
     elif frozen is None:
-        frozen = settings.weights != "none" and settings.task in TASKS
+        frozen = settings.weights != "none"
         why = {
             True: "the network has trained weights: it stays frozen, and heads are trained on its "
             "features (--full trains all of it)",
@@ -112,7 +113,9 @@ class Run:
         if experiment.learner == FULL:
             return FullMaker(options, experiment.settings, self.device)
         folder = self.features or self.out / FOLDER
-        return prepare_features(experiment, data, folder, self.device, say)
+        classes = experiment.source.classes
+        prepare = prepare_maps if classes is None else prepare_features
+        return prepare(experiment, data, folder, self.device, say)
 
     def _run(
         self,

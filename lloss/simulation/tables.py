@@ -22,6 +22,10 @@ ALL = "all"
 """The heading of the mean over scenarios."""
 
 
+SHOWN_FIGURES = 8
+"""Figures of a model, such as those of classes, that a table shows."""
+
+
 @dataclass(frozen=True)
 class Cell:
     """A figure, and what belongs below it in small print."""
@@ -150,7 +154,8 @@ def _share(figure: Measured) -> Cell:
 def detail_table(comparison: Comparison, scenario: ScenarioResult) -> Table:
     """Other figures of the last model, of the picks, of the ranking, and the time of a cycle."""
     columns: dict[str, Callable[[MethodResult], Cell]] = {}
-    for name in _names(result.figures for result in scenario.methods):
+    figures = _names(result.figures for result in scenario.methods)
+    for name in figures[:SHOWN_FIGURES]:
         columns[name] = _figure(name)
     for name in _names(result.picks for result in scenario.methods):
         columns[f"{name} among picks"] = _picked(name)
@@ -162,7 +167,9 @@ def detail_table(comparison: Comparison, scenario: ScenarioResult) -> Table:
     table = {head: cells for head, cells in table.items() if any(c.text != NONE for c in cells)}
     rows = {result.method: [cells[n] for cells in table.values()]
             for n, result in enumerate(methods)}  # fmt: skip
-    return Table("Models, picks and time", list(table), rows)
+    more = len(figures) - SHOWN_FIGURES
+    left_out = f" ({more} more figures are in results.csv)" if more > 0 else ""
+    return Table(f"Models, picks and time{left_out}", list(table), rows)
 
 
 def _names(tables: Iterable[Mapping[str, object]]) -> list[str]:

@@ -16,7 +16,7 @@ from lloss.modeling.attached_model import AttachedModel, Preparation, release_ta
 from lloss.modeling.head import LossPredictionHead
 from lloss.modeling.network import TappedNetwork
 from lloss.modeling.network_checks import check_alone, check_logits, check_weights
-from lloss.modeling.network_source import build_network, described_input
+from lloss.modeling.network_source import build_network, described_input, named_classes
 from lloss.modeling.objective import Objective
 from lloss.modeling.prediction import described, prediction_of
 from lloss.modeling.taps import Tap, blank_images, evaluating, find_taps
@@ -57,8 +57,8 @@ def attach(
             targets) -> float [N]`` and optionally ``outputs(output)``, a dict of tensors [N, ...]
             to export, ``summary(output) -> float [N, S]``, which the head sees too, and
             ``metric(output, targets) -> float [N]``. Its ``output`` is the network's own.
-        classes: their names, in the order of the outputs; of a classifier by default 0, 1, 2, …, of
-            YOLO its own.
+        classes: their names, in the order of the outputs; by default those of Hugging Face's
+            ``config.id2label`` or of YOLO, and of other classifiers 0, 1, 2, ….
         size: of the input in pixels, a side or (height, width); by default that of timm's
             ``pretrained_cfg``, of Hugging Face's ``config.image_size`` or of the detector.
         taps: names of modules to read; by default found, see ``model.taps``.
@@ -91,7 +91,7 @@ def attach(
     if detector:
         names, objective = _names(detector.classes), detector
     elif known:
-        names = _class_names(known.name, classes, output)
+        names = _class_names(known.name, classes, output, named_classes(network))
         objective = NamedObjective(_objective(known, names, height))
     else:
         names, objective = _names(classes), OwnObjective(task)
@@ -179,8 +179,10 @@ def _names(classes: Sequence[str]) -> tuple[str, ...]:
     return names
 
 
-def _class_names(task: str, classes: Sequence[str], output: Any) -> tuple[str, ...]:
-    """The given names, or numbers; the outputs of a classifier must be as many."""
+def _class_names(
+    task: str, classes: Sequence[str], output: Any, own: tuple[str, ...]
+) -> tuple[str, ...]:
+    """The given names, those of the network itself, or numbers; the outputs must be as many."""
     names = _names(classes)
     if task not in ("classification", "segmentation"):
         if not names:
@@ -198,7 +200,14 @@ def _class_names(task: str, classes: Sequence[str], output: Any) -> tuple[str, .
             f"classes: {len(names)} names for a network of {logits.shape[1]} outputs"
         )
     check_logits(logits, f"task {task!r}")
-    return names or tuple(map(str, range(logits.shape[1])))
+    own = own if len(own) == logits.shape[1] else ()
+    if names != own and sorted(names) == sorted(own):
+        number = next(number for number, name in enumerate(own) if names[number] != name)
+        raise SettingsError(
+            f"classes: class {number} is {names[number]!r}, by the network's config.id2label "
+            f"{own[number]!r}; leave classes out, or give them in the order of its outputs"
+        )
+    return names or own or tuple(map(str, range(logits.shape[1])))
 
 
 def _objective(task: Task, names: Sequence[str], size: int) -> Objective:

@@ -44,6 +44,8 @@ LEAST = {**dict.fromkeys(OWN, 8), "inception_v3": 96}
 class ClassificationObjective(Objective):
     """Cross entropy of logits, float [N, classes], against class indices, int64 [N]."""
 
+    loss_unit = "nats"
+
     def __init__(self, classes: Sequence[str]) -> None:
         self.classes = tuple(classes)
         self.summary_size = min(len(self.classes), SUMMARY_CLASSES)

@@ -22,6 +22,7 @@ class NamedObjective(Objective):
 
     def __init__(self, objective: Objective) -> None:
         self.inner = objective
+        self.loss_unit = objective.loss_unit
         self.summary_size = objective.summary_size
 
     def loss_per_image(self, output: Any, targets: Any) -> Tensor:
@@ -50,6 +51,7 @@ class OwnObjective(Objective):
                 "loss_per_image(output, targets) -> float [N]"
             )
         self.task = task
+        self.loss_unit = str(getattr(task, "loss_unit", self.loss_unit))
 
     def loss_per_image(self, output: Any, targets: Any) -> Tensor:
         losses: Tensor = self.task.loss_per_image(output, targets)

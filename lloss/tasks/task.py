@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from lloss.annotations import Problems
 from lloss.data.annotation_folders import file_among
@@ -32,6 +32,7 @@ from lloss.modeling.objective import Objective
 from lloss.modeling.taps import find_taps
 from lloss.pools import Item, Pool
 from lloss.pools.uri import is_fiftyone
+from lloss.tasks.frozen_heads import MapSize
 from lloss.tasks.networks import Networks
 from lloss.tasks.outside_networks import OutsideNetworks
 from lloss.tasks.train_settings import AUTOMATIC, NAMED_WEIGHTS, STATE_DICT, TrainSettings
@@ -136,6 +137,18 @@ class Task(Networks):
                 "keep_embedding = 'pretrained': weights = 'none' are random, and so would the "
                 "embeddings be; choose weights imagenet or a state dict's path, or leave it out"
             )
+
+    def frozen_head(
+        self, maps: Sequence[MapSize], classes: Sequence[str], settings: TrainSettings
+    ) -> nn.Module:
+        """Make a small head on the feature maps of a frozen classifier, for simulations.
+
+        It takes float [N, C_k, H_k, W_k] of each of ``maps`` and returns what the objective takes.
+        Raises ``SettingsError`` for a task without such a head.
+        """
+        raise SettingsError(
+            f"--frozen: there is no head for {self.name} on a frozen network; choose --full"
+        )
 
     @abstractmethod
     def objective(self, settings: TrainSettings, classes: Sequence[str]) -> Objective:

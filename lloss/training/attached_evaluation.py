@@ -17,6 +17,7 @@ from lloss.statistics.confidence_intervals import (
     range_in_percent,
     wilson,
 )
+from lloss.statistics.loss_unit import IN_NO_UNIT, LossUnit, fit_unit
 from lloss.statistics.ranking_metrics import RankingFigures, accuracy_interval, ranking_figures
 from lloss.tasks import get_task, task_names
 from lloss.training.feature_cache import run_network
@@ -36,6 +37,7 @@ class ModelEvaluation:
         metric: the mean of the task's ``metric``, of a classifier its accuracy; None without one.
         metric_interval: its 95 % interval.
         metric_name: its name.
+        unit: how the predicted loss becomes one in the task's unit, fitted on these images.
     """
 
     images: int
@@ -45,6 +47,7 @@ class ModelEvaluation:
     metric: float | None = None
     metric_interval: Interval | None = None
     metric_name: str = "metric"
+    unit: LossUnit = IN_NO_UNIT
 
     def __str__(self) -> str:
         share = in_percent(self.ranking.ranking_accuracy, self.interval)
@@ -93,4 +96,5 @@ def measure_model(model: AttachedModel, labeled: LabeledImages) -> ModelEvaluati
         metric=cache.metric,
         metric_interval=interval,
         metric_name=get_task(model.task).metric if model.task in task_names() else "metric",
+        unit=fit_unit(predicted, losses, model.objective.loss_unit, "images measured on"),
     )

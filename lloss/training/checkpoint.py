@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from lloss.modeling import IMAGENET_MEAN, IMAGENET_STD
 from lloss.modeling.classifiers import HALVES
 from lloss.modeling.network import TappedNetwork
 from lloss.modeling.network_source import TIMM, is_outside
+from lloss.statistics.loss_unit import LossUnit
 from lloss.tasks import get_task
 from lloss.tasks.train_settings import TrainSettings
 from lloss.training.probe import Probe, probe, same
@@ -46,6 +48,8 @@ class Checkpoint:
     # Whether the network was given to `lloss.fit`: then the settings' model is its class's name
     outside: bool = False
     probe: Probe | None = None  # what the network computed, if it is one that a factory makes
+    # How what the head gives becomes a loss, where training held images out for it
+    unit: LossUnit | None = None
 
     @property
     def epoch(self) -> int:
@@ -69,6 +73,7 @@ class Checkpoint:
             **vars(self),
             "format": FORMAT,
             "settings": self.settings.as_dict(),
+            "unit": self.unit and dataclasses.asdict(self.unit),
             "classes": list(self.classes),
             "traces": torch.from_numpy(np.array(self.traces)),
             "sample": torch.from_numpy(self.sample),
@@ -152,6 +157,7 @@ def load_checkpoint(run: Path) -> Checkpoint:
             path,
             bool(content.get("outside", False)),
             content.get("probe"),
+            msgspec.convert(content.get("unit"), LossUnit | None),
         )
     except CheckpointError:
         raise

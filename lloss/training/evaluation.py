@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from lloss.annotations import Problems
-from lloss.data.image_overlap import trained_on_note
+from lloss.data.image_overlap import trained_on, trained_on_note
 from lloss.data.labeled_set import LabeledSet
 from lloss.modeling.network import TappedNetwork
 from lloss.statistics.confidence_intervals import CONFIDENCE, bootstrap
+from lloss.statistics.loss_unit import LossUnit, fit_unit
 from lloss.statistics.ranking_metrics import RankingFigures, ranking_figures, ranking_intervals
 from lloss.tasks import get_task
 from lloss.tasks.train_settings import TrainSettings
@@ -42,12 +45,16 @@ class Evaluation:
     head: RankingFigures | None  # how the predicted loss ranks; None for a network without a head
     entropy: RankingFigures  # how the entropy of the same network ranks
     true_loss: NDArray[np.float32]  # float [N - unseen]
-    predicted_loss: NDArray[np.float32] | None  # float [N - unseen], or None
+    # What the head gives, in no unit: float [N - unseen], or None
+    predicted_loss: NDArray[np.float32] | None
     # The 95 % intervals by the figures' names, of the ranking under `head` and `entropy`
     intervals: dict[str, Any] = field(default_factory=dict)
     comparison: dict[str, Any] = field(default_factory=dict)  # of both, see `comparison`
     missed: list[str] = field(default_factory=list)  # whatever the network answers, in lines
     cut_off: dict[str, Any] = field(default_factory=dict)  # `CroppedShare.as_dict`
+    # How what the head gives becomes a loss, fitted on the images that were not trained on
+    unit: LossUnit | None = None
+    checkpoint_sha256: str = ""  # of the file that was measured; "" if it was not of a file
 
     def as_dict(self) -> dict[str, Any]:
         """Return the figures without the arrays, for JSON, with warnings."""
@@ -65,15 +72,24 @@ class Evaluation:
             **({"comparison": finite(self.comparison)} if self.comparison else {}),
             **({"missed": self.missed} if self.missed else {}),
             **({"cut_off": self.cut_off} if self.cut_off else {}),
+            **({"unit": json.loads(msgspec.json.encode(self.unit))} if self.unit else {}),
+            "checkpoint_sha256": self.checkpoint_sha256,
         }
         warnings = cautions(figures, self.metric_name)
         return {**figures, "ranked": ranked(figures), "warnings": warnings}
 
 
 def measure(
-    model: TappedNetwork, settings: TrainSettings, data: TrainingData, labels: Sequence[Any] = ()
+    model: TappedNetwork,
+    settings: TrainSettings,
+    data: TrainingData,
+    labels: Sequence[Any] = (),
+    seen: NDArray[np.bool_] | None = None,
 ) -> Evaluation:
-    """Evaluate on held-out images; without ``labels`` all are of the network's classes."""
+    """Evaluate on held-out images; without ``labels`` all are of the network's classes.
+
+    ``seen`` [N] are images that were trained on after all: the loss's unit is fitted without them.
+    """
     task, meter = get_task(settings.task), model.objective.meter(labels)
     columns: dict[str, list[NDArray[np.float32]]] = {"loss": [], "entropy": [], "predicted": []}
     for rows, forward in predict(model, settings, data.images):
@@ -95,6 +111,10 @@ def measure(
     predicted = None
     if columns["predicted"]:
         predicted = np.concatenate(columns["predicted"])[ranked_rows]
+    unit = None
+    if predicted is not None:
+        new = np.ones(len(predicted), bool) if seen is None else ~seen[ranked_rows]
+        unit = fit_unit(predicted[new], true_loss[new], model.objective.loss_unit)
     figures = meter.figures()
     cut = data.cut.line("held-out", task.cut_effect) if data.cut else ""
     return Evaluation(
@@ -118,6 +138,7 @@ def measure(
         comparison=comparison(true_loss, predicted, entropy),
         missed=[*filter(None, [cut]), *_unknown(task.classes(labels), data.classes)],
         cut_off=data.cut.as_dict() if data.cut else {},
+        unit=unit,
     )
 
 
@@ -142,12 +163,13 @@ def evaluate_checkpoint(
     settings, task, on = checkpoint.settings, get_task(checkpoint.settings.task), device_of(device)
     classes = checkpoint.classes
     problems = problems or Problems()
-    problems.note(trained_on_note(labeled, checkpoint.traces))
+    seen = trained_on(labeled.items, checkpoint.traces)
+    problems.note(trained_on_note(labeled, seen))
     counts = {**dict.fromkeys(classes, 0), **task.summarize(labeled.labels)}
     similar = similar_note(counts, "classes of the network and of the labels", classes)
     problems.note(similar)
     refuse_unknown(task, labeled, classes, similar)
     data, rows = load_examples(labeled, classes, settings, problems, what="held-out")
-    return measure(
-        checkpoint.network().to(on), settings, data, [labeled.labels[row] for row in rows]
-    )
+    labels = [labeled.labels[row] for row in rows]
+    found = measure(checkpoint.network().to(on), settings, data, labels, seen[rows])
+    return replace(found, checkpoint_sha256=checkpoint.sha256 if checkpoint.path else "")

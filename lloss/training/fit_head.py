@@ -20,9 +20,15 @@ from lloss.statistics.confidence_intervals import (
     range_in_percent,
     wilson,
 )
+from lloss.statistics.loss_unit import IN_NO_UNIT, LossUnit, fit_unit
 from lloss.statistics.ranking_metrics import RankingFigures, accuracy_interval, ranking_figures
 from lloss.training.feature_cache import FeatureCache, run_network
-from lloss.training.head_training import folds_of, held_out_predictions, train_head
+from lloss.training.head_training import (
+    folds_of,
+    held_out_predictions,
+    level_of,
+    train_head,
+)
 from lloss.training.labeled_batches import LabeledImages
 from lloss.training.ranking_evidence import comparison, finite
 
@@ -56,6 +62,7 @@ class HeadFit:
         compared: the two rankings, see :func:`.comparison`.
         folds: 1 where a part was held out once; above it, all images were held out in so many
             parts, each ranked by a head of its own (cross-validation).
+        unit: how the predicted loss becomes one in the task's unit, fitted on the held-out images.
     """
 
     images: int
@@ -68,6 +75,7 @@ class HeadFit:
     folds: int = 1
     entropy: RankingFigures | None = None
     compared: dict[str, Any] = field(default_factory=dict)
+    unit: LossUnit = IN_NO_UNIT
 
     def as_dict(self) -> dict[str, Any]:
         """Return the ranking as :meth:`.Evaluation.as_dict` does, for JSON."""
@@ -90,7 +98,8 @@ class HeadFit:
         how = f" ({self.folds}-fold cross-validation)" if self.folds > 1 else ""
         lines = [
             f"the head orders {share} of the pairs of {self.held_out} held-out images right{how}, "
-            f"95 % interval {range_in_percent(self.interval)} (chance 50%)"
+            f"95 % interval {range_in_percent(self.interval)} (chance 50%)",
+            f"the predicted loss is {self.unit}",
         ]
         return "\n".join([*lines, *(f"note: {line}" for line in self.notes)])
 
@@ -154,12 +163,16 @@ def fit_cached_head(
         folds[order[: max(2, round((holdout or HOLDOUT) * cache.images))]] = 0
     head = model.tapped.head
     assert head is not None, "attached models have a head"
-    predicted = held_out_predictions(head, cache, compare, seed, folds)
+    found = held_out_predictions(head, cache, compare, seed, folds)
     whole = train_head(head, cache, torch.arange(len(cache.losses)), compare, seed)
     head.load_state_dict(whole.state_dict())
     held, losses = folds >= 0, cache.image_losses
-    figures = predicted[held], losses[held]
-    entropies = None if cache.entropies is None else cache.entropies.cpu().numpy()[held]
+    figures = found.predicted[held], losses[held]
+    entropy = None if cache.entropies is None else cache.entropies.cpu().numpy()[held]
+    # As the head of all images would have predicted them
+    above = found.predicted - found.levels + level_of(whole, cache, np.arange(cache.images))
+    source = f"images, by {FOLDS}-fold cross-validation" if held.all() else "held-out images"
+    model.unit = fit_unit(above[held], losses[held], model.objective.loss_unit, source)
     return HeadFit(
         images=cache.images,
         held_out=int(held.sum()),
@@ -169,10 +182,11 @@ def fit_cached_head(
         metric=cache.metric,
         notes=_notes(model, losses, cache),
         folds=int(folds.max()) + 1,
-        entropy=entropies
-        if entropies is None
-        else ranking_figures(entropies, losses[held], folds=folds[held]),
-        compared=comparison(losses[held], predicted[held], entropies, folds[held]),
+        unit=model.unit,
+        entropy=None
+        if entropy is None
+        else ranking_figures(entropy, losses[held], folds=folds[held]),
+        compared=comparison(losses[held], figures[0], entropy, folds[held]),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -28,6 +29,14 @@ FLAT = 0.01
 STEADY = 1e-3
 """Nor are channels that vary less than this share of the map's own size: float32 computes it to
 some 1e-6, and another engine would disagree about what is scaled up further."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Predictions of images by heads that were trained without them."""
+
+    predicted: NDArray[np.float32]  # [images]
+    levels: NDArray[np.float64]  # of the head that predicted each, [images]: see `level_of`
 
 
 def train_head(
@@ -86,18 +95,27 @@ def held_out_predictions(
     seed: int,
     folds: NDArray[np.int64],
     quick: bool = False,
-) -> NDArray[np.float32]:
-    """Predict each fold by a head that was trained on all other images: float [images].
+) -> HeldOut:
+    """Predict each fold by a head that was trained on all other images.
 
     ``folds`` are the numbers of the images' folds; those of -1 are never held out, and NaN.
     """
     predicted = np.full(len(folds), np.nan, np.float32)
+    levels = np.full(len(folds), np.nan)
     for fold in range(folds.max() + 1):
-        held = np.flatnonzero(folds == fold)
-        rest = cache.rows(np.flatnonzero(folds != fold))
-        trained = train_head(head, cache, rest, compare, seed, quick)
+        held, rest = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
+        trained = train_head(head, cache, cache.rows(rest), compare, seed, quick)
         predicted[held] = predict_losses(trained, cache, held)
-    return predicted
+        levels[held] = level_of(trained, cache, rest)
+    return HeldOut(predicted, levels)
+
+
+def level_of(head: nn.Module, cache: FeatureCache, images: NDArray[np.int64]) -> float:
+    """Mean prediction of the images that a head was trained on.
+
+    Losses of pairs leave it open: heads compare by what is above it.
+    """
+    return float(predict_losses(head, cache, images).mean(dtype=np.float64))
 
 
 def predict_losses(

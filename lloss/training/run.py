@@ -174,6 +174,7 @@ class _Training:
             settings=with_taps(checkpoint.settings, fitted.network),
             state=finished_state(fitted.network),
             probe=probe(fitted.network, checkpoint.settings, checkpoint.sample),
+            unit=fitted.head.unit,
         ).save(self.run / FILE)
         return load_checkpoint(self.run)
 

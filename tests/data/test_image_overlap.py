@@ -15,6 +15,7 @@ from lloss.data.image_overlap import (
     find_test_images,
     shared_images,
     traces,
+    trained_on,
     trained_on_note,
     without_test_images,
 )
@@ -138,7 +139,9 @@ def test_images_that_were_trained_on_are_counted_when_measured_on(tmp_path: Path
     test = _test_set(tmp_path / "test", 2, 3, 4, 5)
     (tmp_path / "test" / "gone.png").symlink_to("nowhere")
     items = list(open_pool(tmp_path / "test"))
-    note = trained_on_note(LabeledSet(items, ["x"] * 5, "test.csv"), trained)
+    seen = trained_on(items, trained)
+    assert {item.id for item, found in zip(items, seen) if found} == {"t2.png", "t3.png"}
+    note = trained_on_note(LabeledSet(items, ["x"] * 5, "test.csv"), seen)
     assert note.startswith("test.csv: 2 of 5 images are among those that the network was trained")
-    assert trained_on_note(test.take([2, 3]), trained) == ""
-    assert trained_on_note(test, traces([])) == ""
+    for others, images in ((test.take([2, 3]), trained), (test, traces([]))):
+        assert trained_on_note(others, trained_on(others.items, images)) == ""

@@ -11,6 +11,7 @@ import pytest
 import torch
 from lloss.export import export_model
 from lloss.export.export_model import export_onnx
+from lloss.export.graph import ScoringGraph
 from torch.nn import functional as F
 
 from lloss.data.class_labels import open_labeled
@@ -18,6 +19,7 @@ from lloss.errors import CheckpointError, ParityError
 from lloss.manifest import read_manifest
 from lloss.modeling.network import Normalize
 from lloss.runtime.int8_support import open_cpu_session
+from lloss.statistics.loss_unit import LossUnit
 from lloss.tasks.train_settings import TrainSettings
 from lloss.training.checkpoint import Checkpoint, load_checkpoint
 from lloss.training.run import train
@@ -47,7 +49,7 @@ def test_the_graph_computes_what_the_formulas_say(
         p = F.softmax(forward.output, 1).numpy()
     top = np.sort(p, 1)[:, ::-1]
     assert all(value.dtype == np.float32 and len(value) == batch for value in found.values())
-    np.testing.assert_allclose(found["loss"], forward.loss.numpy(), atol=1e-4)
+    np.testing.assert_allclose(found["loss"], np.exp(forward.loss.numpy()), rtol=1e-4)
     np.testing.assert_allclose(found["entropy"], -(p * np.log(p)).sum(1), atol=1e-4)
     np.testing.assert_allclose(found["margin"], top[:, 0] - top[:, 1], atol=1e-4)
     np.testing.assert_allclose(found["confidence"], top[:, 0], atol=1e-4)
@@ -111,3 +113,16 @@ def test_a_network_of_torchvision_passes_the_check(tiny: TrainSettings, tmp_path
     Checkpoint(settings, ("a", "b"), 8, "", images, "", "", none, trainer.state()).save(path)
     manifest = export_onnx(load_checkpoint(path), tmp_path / "model.onnx")
     assert manifest.model == "resnet18" and len(settings.taps) == 4
+
+
+@pytest.mark.parametrize("unit", [LossUnit(), LossUnit(a=0.01, b=-3.0), LossUnit(a=40.0, b=-103.0)])
+def test_losses_are_positive_and_in_the_order_of_the_scores(unit: LossUnit, trained: Path) -> None:
+    checkpoint = load_checkpoint(trained)
+    mean, std = checkpoint.settings.mean, checkpoint.settings.std
+    graph = ScoringGraph(checkpoint.network(), mean, std, unit=unit)
+    around = unit.scores(np.array([0.01, 1, 20]))
+    scores = np.sort(np.r_[np.linspace(around[0], around[2], 1001), -1e4, -100, 100, 1e4])
+    found = graph._in_unit(torch.from_numpy(scores.astype(np.float32))).numpy()
+    assert found.dtype == np.float32 and np.isfinite(found).all() and found.min() > 0
+    assert (np.diff(found) > 0).all()
+    np.testing.assert_allclose(found, unit.losses(scores.astype(np.float32)), rtol=1e-4)

@@ -61,7 +61,8 @@ def test_a_scorer_computes_what_the_model_does(network: Any, size: int, tmp_path
     p = logits.softmax(1).numpy()
     with lloss.Scorer(tmp_path / "model.onnx", provider="cpu") as scorer:
         scores = scorer.score(images)
-    np.testing.assert_allclose(scores.loss, predicted.numpy(), atol=1e-3)
+    assert scores.loss.min() > 0 and manifest.unit == model.unit and model.unit.name == "nats"
+    np.testing.assert_allclose(model.unit.scores(scores.loss), predicted.numpy(), atol=1e-3)
     np.testing.assert_allclose(scores.columns["entropy"], -(p * np.log(p)).sum(1), atol=1e-3)
     assert scores.columns["embedding"].shape == (40, model.taps[-1].channels)
 
@@ -171,7 +172,8 @@ def test_to_onnx_chooses_the_precision_and_says_why(
     path, pool = tmp_path / "model.onnx", _images(300, 16)
     manifest = lloss.to_onnx(fitted, path, precision="auto", pool=pool, sample=pool[:8])
     assert manifest.precision == "fp32" and manifest.fidelity["torch_parity"]
-    assert capsys.readouterr().out.startswith("precision: fp32; ")
+    loss, chosen = capsys.readouterr().out.splitlines()
+    assert loss == f"loss: {fitted.unit}" and chosen.startswith("precision: fp32; ")
     assert manifest.reference is not None and manifest.reference.images == 300
 
 
@@ -213,7 +215,8 @@ def test_features_of_before_training_are_exported(tmp_path: Path) -> None:
         columns = scorer.score(images).columns
     np.testing.assert_allclose(columns["pretrained_embedding"], wanted, atol=1e-4)
     assert np.abs(columns["embedding"] - wanted).max() > 0.01
-    (line,) = lines
+    loss, line = lines
+    assert loss.startswith("loss: in no unit (only fit_head fits one, or pass that of")
     assert line.startswith("pretrained_embedding: without it scoring on this CPU is ")
     names = {tensor.name for tensor in onnx.load(str(tmp_path / "m.onnx")).graph.initializer}
     assert not any("pretrained" in name and "last" in name for name in names), "no dead weights"

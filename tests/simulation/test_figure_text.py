@@ -30,6 +30,8 @@ NAN = math.nan
         (figure_text.plain(12.34), "12.3"),
         (figure_text.plain(0.0234), "0.02"),
         (figure_text.plain(NAN), "–"),
+        (figure_text.heading("macro accuracy"), "Macro accuracy"),
+        (figure_text.heading("mAP"), "mAP"),
     ],
 )
 def test_figures_read_as(made: str, text: str) -> None:

@@ -102,3 +102,15 @@ def test_markdown_has_every_table_and_escapes_bars(tmp_path: Path) -> None:
     assert text.count("| --- |") == 2 + 2 * 2
     for line in text.splitlines():
         assert not line.startswith("|") or line.endswith("|")
+
+
+def test_many_figures_of_classes_are_left_to_the_csv(tmp_path: Path) -> None:
+    classes = {f"AP {n}": 0.5 for n in range(20)}
+    found = [replace(row, figures={"map": row.figures[METRIC], **classes}) for row in rows(GAINS)]
+    metrics = dict.fromkeys(GAINS, "map")
+    out = write(tmp_path, found, metric="map", metrics=metrics, metric_title="mAP")
+    comparison = compare(out)
+    table = detail_table(comparison, comparison.scenarios[0])
+    assert table.title == "Models, picks and time (12 more figures are in results.csv)"
+    assert [head for head in table.heads if head.startswith("AP")] == [f"AP {n}" for n in range(8)]
+    assert result_table(comparison, comparison.scenarios[0]).heads[0] == "mAP"

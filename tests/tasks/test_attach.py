@@ -98,6 +98,19 @@ def test_a_transformer_of_hugging_face_is_tapped_at_its_layers(blocks: int, at: 
         assert torch.allclose(found, tokens.mean(1), atol=1e-6)
 
 
+def test_the_config_of_hugging_face_names_the_classes() -> None:
+    network = ViTForImageClassification()
+    network.config.id2label = {2: "owl", 1: "dog", 0: "cat"}
+    assert lloss.attach(network).classes == ("cat", "dog", "owl")
+    assert lloss.attach(network, classes=["a", "dog", "owl"]).classes == ("a", "dog", "owl")
+    with pytest.raises(SettingsError, match="class 1 is 'owl', by the network's config.id2label"):
+        lloss.attach(network, classes=["cat", "owl", "dog"])
+    for labels in ({0: "cat", 1: "dog"}, {0: "cat", 1: "cat", 2: "owl"}, {0: "x", 1: "y", 3: "z"},
+                   {n: f"LABEL_{n}" for n in range(3)}, None):  # fmt: skip
+        network.config.id2label = labels
+        assert lloss.attach(network).classes == ("0", "1", "2")
+
+
 def test_timms_feature_info_names_the_taps_and_its_config_the_images() -> None:
     model = lloss.attach(TimmNet())
     assert [(t.module, t.channels) for t in model.taps] == [

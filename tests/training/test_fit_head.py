@@ -282,3 +282,34 @@ def test_noise_of_float32_in_a_map_is_not_scaled_up() -> None:
     assert float(((values - mean) / std).abs().max()) < 0.1
     mean, std = scale_of(0.14 + 0.01 * torch.randn(100, 8))
     assert float(std.max()) < 0.02
+
+
+@pytest.mark.parametrize("count", [80, 260])
+def test_predicted_losses_are_in_the_unit_of_the_losses(count: int) -> None:
+    """Also where heads of folds, or of a part of the images, gave the predictions to fit on."""
+    model = _model(classes=["dark", "light"], summary=False)
+    fit = lloss.fit_head(model, _images(count), ["dark"] * count)
+    assert fit.unit == model.unit and fit.unit.name == "nats"
+    assert fit.unit.images == fit.held_out == (80 if count == 80 else 52)
+    assert ("5-fold" in fit.unit.source) == (count == 80)
+    assert f"the predicted loss is {fit.unit}" in str(fit)
+    model.eval()
+    images = _images(500, 1)
+    with torch.no_grad():
+        out, predicted = model(_normalized(model, images))
+        true = model.loss_per_image(out, torch.zeros(500, dtype=torch.int64))
+    found = fit.unit.losses(predicted.numpy())
+    assert found.mean() == pytest.approx(float(true.mean()), rel=0.1)
+    assert lloss.evaluate(model, images, ["dark"] * 500).unit.a == pytest.approx(
+        fit.unit.a, rel=0.25
+    )
+
+
+def test_a_unit_is_of_the_weights_that_it_was_fitted_for() -> None:
+    model = _model(classes=["dark", "light"])
+    assert model.unit.name == "" and "only fit_head fits one" in model.unit.note
+    lloss.fit_head(model, _images(), ["dark"] * 80)
+    assert model.unit.name == "nats"
+    with torch.no_grad():
+        next(model.head.parameters()).mul_(2)
+    assert model.unit.name == "" and model.unit.note.startswith("the weights have changed")

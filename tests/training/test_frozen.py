@@ -67,7 +67,9 @@ def test_the_head_learns_and_the_network_stays_as_its_file_has_it(
     before, after = _state(trained), _state(run)
     changed = {name for name in after if not torch.equal(after[name], before[name])}
     assert changed == {name for name in after if name.startswith("head.")}
-    assert "60 held-out images right (5-fold cross-validation)" in lines[-1]
+    assert "60 held-out images right (5-fold cross-validation)" in lines[-2]
+    assert lines[-1] == f"the predicted loss is {checkpoint.unit}"
+    assert checkpoint.unit and checkpoint.unit.images == 60
     (figures,) = [json.loads(line) for line in (run / METRICS).read_text().splitlines()]
     evaluation = evaluate_checkpoint(checkpoint, labeled)
     assert figures["loss"] == pytest.approx(evaluation.mean_loss, rel=1e-4)

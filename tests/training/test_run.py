@@ -19,7 +19,7 @@ from lloss.export import export_model
 
 from lloss.annotations import Problems
 from lloss.data.class_labels import open_labeled
-from lloss.data.image_overlap import trained_on_note
+from lloss.data.image_overlap import trained_on, trained_on_note
 from lloss.data.labeled_set import LabeledSet, class_names
 from lloss.errors import CheckpointError, InterruptedRunError, LabelError
 from lloss.files import locked
@@ -177,7 +177,7 @@ def test_a_warm_start_is_kept_across_a_resume(
             train(some, settings, run, resume=True, warm_start=start)
     # Images that the first weights come from are not held-out images of the second run either.
     red = labeled.take(row for row, label in enumerate(labeled.labels) if label == "red")
-    note = trained_on_note(red, load_checkpoint(warm).traces)
+    note = trained_on_note(red, trained_on(red.items, load_checkpoint(warm).traces))
     assert note.startswith(f"{labeled.origin}: {len(red)} of")
 
 

@@ -54,6 +54,7 @@ class Detector(Objective):
 
     title: str  # of the detector, in messages
     summary_size = image_scores.SUMMARY_SIZE
+    loss_unit = "the detector's own loss"
     own_trainer: str  # what trains the whole detector
     form = "a list with a dict of 'boxes' [M, 4] and 'labels' [M] for each image"  # of targets
 

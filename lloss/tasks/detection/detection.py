@@ -33,10 +33,12 @@ from lloss.modeling.objective import Objective
 from lloss.modeling.published_weights import Published
 from lloss.pools import Item
 from lloss.tasks.detection import image_scores
+from lloss.tasks.detection.anchor_head import AnchorHead
 from lloss.tasks.detection.average_precision import DetectionMeter, detect
 from lloss.tasks.detection.box_augmentation import KINDS, STORED_SCALE, augment_boxes
 from lloss.tasks.detection.box_targets import ObjectBatch, Objects
 from lloss.tasks.detection.multibox_loss import multibox_loss
+from lloss.tasks.frozen_heads import MapSize
 from lloss.tasks.recipes import BUDGET, fine_tuning
 from lloss.tasks.task import Decoding, Task
 from lloss.tasks.train_settings import NAMED_WEIGHTS, STATE_DICT, TrainSettings
@@ -71,6 +73,7 @@ class DetectionObjective(Objective):
     def __init__(self, settings: TrainSettings, classes: Sequence[str]) -> None:
         self.model, self.size, self.classes = settings.model, settings.size, tuple(classes)
         self.divided = settings.loss_norm == "positives"
+        self.loss_unit = "SSD's multibox loss" + " per positive anchor" * self.divided
 
     def loss_per_image(self, output: SsdOutput, targets: ObjectBatch) -> Tensor:
         return multibox_loss(output, targets, reference(self.model), self.divided)
@@ -144,6 +147,11 @@ class _Detection(Task):
 
     def build(self, settings: TrainSettings, classes: Sequence[str]) -> nn.Module:
         return build_detector(settings.model, len(classes), settings.size)
+
+    def frozen_head(
+        self, maps: Sequence[MapSize], classes: Sequence[str], settings: TrainSettings
+    ) -> nn.Module:
+        return AnchorHead(maps, len(classes), settings.size)
 
     def published(self, settings: TrainSettings, weights: str) -> Published:
         return published(settings.model, weights)

@@ -23,6 +23,7 @@ from lloss.modeling.networks import hourglass
 from lloss.modeling.objective import Objective
 from lloss.modeling.prediction import prediction_of
 from lloss.pools import Item
+from lloss.tasks.frozen_heads import HeatmapHead, MapSize
 from lloss.tasks.pose.heatmaps import decode, heatmap_loss
 from lloss.tasks.pose.joint_targets import PersonTarget, PoseTargets
 from lloss.tasks.pose.pck import LEFT_OUT, Pck, annotated_names, group_of, heads_known
@@ -38,6 +39,8 @@ ENERGY = math.pi  # Sum of the squares of a Gaussian of height 1 and sigma 1
 
 class PoseObjective(Objective):
     """Heatmaps, float [N, stacks, J, S/4, S/4], against :class:`.PoseTargets`."""
+
+    loss_unit = "squared heatmap error"
 
     def __init__(self, settings: TrainSettings, classes: Sequence[str]) -> None:
         self.joints = tuple(classes)
@@ -132,6 +135,11 @@ class _Pose(Task):
 
     def build(self, settings: TrainSettings, classes: Sequence[str]) -> nn.Module:
         return hourglass.build_hourglass(settings.model, len(classes))
+
+    def frozen_head(
+        self, maps: Sequence[MapSize], classes: Sequence[str], settings: TrainSettings
+    ) -> nn.Module:
+        return HeatmapHead(maps, len(classes), gain=0.1)
 
     def taps(self, settings: TrainSettings) -> tuple[str, ...]:
         return tuple(f"maps.{number}" for number in range(hourglass.stacks_of(settings.model)))

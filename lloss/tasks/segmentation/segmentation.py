@@ -37,6 +37,7 @@ from lloss.modeling.published_weights import Published, TorchvisionWeights
 from lloss.pools import Item
 from lloss.pools.image_files import read_file
 from lloss.tasks.classification import ClassificationObjective, flip_crop
+from lloss.tasks.frozen_heads import MapSize, PixelHead
 from lloss.tasks.recipes import BUDGET, SGD, fine_tuning
 from lloss.tasks.segmentation.mean_iou import UNKNOWN, Mask, MaskTarget, MeanIoU
 from lloss.tasks.task import Decoding, Task
@@ -77,6 +78,8 @@ class _Network(nn.Module):
 
 class SegmentationObjective(Objective):
     """Mean pixel cross entropy of logits, float [N, classes, H, W]; targets int64 [N, H, W]."""
+
+    loss_unit = "nats per pixel"
 
     def __init__(self, classes: Names) -> None:
         self.classes = tuple(classes)
@@ -156,6 +159,11 @@ class _Segmentation(Task):
             donor={"name": settings.model, "weights_backbone": "DEFAULT", "num_classes": 2},
             donor_part="backbone",
         )
+
+    def frozen_head(
+        self, maps: Sequence[MapSize], classes: Names, settings: TrainSettings
+    ) -> nn.Module:
+        return PixelHead(maps, len(classes), settings.size)
 
     def taps(self, settings: TrainSettings) -> tuple[str, ...]:
         """The backbone's stages: the classifier has too few channels."""

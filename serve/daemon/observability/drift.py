@@ -23,6 +23,9 @@ _ROUNDING = 1e-3
 """Share of the largest loss by which two providers' losses of one image may differ: losses that
 many images share count as the same one."""
 
+_SMALLEST = 1e-30
+"""Positive losses below it, such as the 0 of a provider that flushes tiny numbers, count as it."""
+
 _PRIOR = 0.5
 """Images added to each bin, so that an empty one has a small share: the prior of H. Jeffreys, "An
 invariant form for the prior probability in estimation problems", 1946."""
@@ -41,9 +44,15 @@ class Drift:
         self._reference: _Reference | None = None
         self._model = ""
 
-    def against(self, reference: LossReference | None, model: str = "") -> None:
-        """Empty the window, then compare the losses of this model only."""
-        prepared = _Reference(reference) if reference else None
+    def against(
+        self, reference: LossReference | None, model: str = "", positive: bool = False
+    ) -> None:
+        """Empty the window, then compare the losses of this model only.
+
+        ``positive`` are losses in a unit: their logarithms are compared, of which the rounding is
+        alike for all.
+        """
+        prepared = _Reference(reference, positive) if reference else None
         with self._lock:
             self._reference, self._model, self._seen = prepared, model, 0
 
@@ -82,12 +91,16 @@ class Drift:
 class _Reference:
     """The bins of a reference, and the shares of its images in them."""
 
-    def __init__(self, reference: LossReference) -> None:
-        quantiles = np.array(reference.quantiles, np.float64)
+    def __init__(self, reference: LossReference, positive: bool) -> None:
+        self._positive = positive
+        quantiles = self._compared(np.array(reference.quantiles, np.float64))
         self._edges = _bin_edges(quantiles)
         # Linear between neighbouring percentiles; where several are equal, the last one's.
         below = np.interp(self._edges, quantiles, np.linspace(0, 1, len(quantiles)))
         self._shares = _smoothed(np.diff(below, prepend=0, append=1) * reference.images)
+
+    def _compared(self, losses: Values) -> Values:
+        return np.log(losses.clip(_SMALLEST)) if self._positive else losses
 
     def psi(self, live: Values) -> float:
         """Return Σ (p - q) ln(p / q) over bins, p and q their shares; ``live`` is [N].
@@ -96,7 +109,8 @@ class _Reference:
         Journal of Risk Model Validation 14, 2020: without drift, with B bins, N live and M
         reference images it is about (1/N + 1/M) χ²(B - 1).
         """
-        ends = np.searchsorted(np.sort(live), self._edges, side="right")
+        live = np.sort(self._compared(live))
+        ends = np.searchsorted(live, self._edges, side="right")
         shares = _smoothed(np.diff(ends, prepend=0, append=len(live)).astype(np.float64))
         return float(((shares - self._shares) * np.log(shares / self._shares)).sum())
 

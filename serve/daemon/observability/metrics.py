@@ -127,7 +127,7 @@ class DaemonMetrics:
     def model(self, manifest: Manifest, sha256: str, device: str) -> None:
         """Name the model that serves from now on; drift starts again against its reference."""
         self.telemetry.model(sha256, device, manifest.precision)
-        self.drift.against(manifest.reference, sha256)
+        self.drift.against(manifest.reference, sha256, positive=manifest.unit is not None)
 
     def reloaded(self, outcome: str) -> None:
         """Count a reload: ``swapped``, ``unchanged`` or ``refused``."""

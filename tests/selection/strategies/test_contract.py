@@ -157,6 +157,74 @@ def test_vectors_that_are_not_finite_are_never_picked_but_counted(name: str) -> 
         assert selection.labeled == (23 if strategy.labeled else 0)
 
 
+def _copies(name: str, images: int, times: int) -> pa.Table:
+    """A pool of so many images, each with near-copies; those of an image have the same score."""
+    random = np.random.default_rng(6)
+    vectors = dict.fromkeys((EMBEDDING, *STRATEGIES[name].vectors))
+    columns: dict[str, Any] = {}
+    for vector in vectors:
+        one = random.normal(size=(images, 8))
+        columns[vector] = np.repeat(one, times, 0) + random.normal(0, 1e-3, (images * times, 8))
+    if "probabilities" in vectors:
+        columns["probabilities"] = np.repeat(random.dirichlet(np.ones(5), images), times, 0)
+    columns["loss"] = np.repeat(random.normal(size=images), times)
+    return pool(name, images * times, **columns)
+
+
+@every_strategy
+def test_near_duplicates_of_picks_and_labeled_images_are_passed_over(name: str) -> None:
+    table = _copies(name, 40, 8)
+    labeled = ["0000.jpg", "0011.jpg", "0012.jpg"]  # of the first two images
+    for k in (10, 38):
+        picks = chosen(name, table, labeled, k=k, min_distance=0.01)
+        images = {int(id[:4]) // 8 for id in picks.ids}
+        assert len(images) == len(picks) == k and not images & {0, 1}
+        assert picks.spread_by == "embedding"
+    with pytest.raises(SelectionError, match=r"k = 39, but 38 images .* at least 0.01 from"):
+        chosen(name, table, labeled, k=39, min_distance=0.01)
+    fewer = chosen(name, table, labeled, k=39, min_distance=0.01, at_most=True)
+    assert sorted(fewer.ids) == sorted(picks.ids) or len(fewer) == 38
+    assert fewer.duplicates == fewer.eligible - 38
+
+
+@every_strategy
+def test_a_distance_below_all_changes_nothing(name: str) -> None:
+    table = pool(name, **{EMBEDDING: np.random.default_rng(7).normal(size=(400, 6))})
+    plain, same = (chosen(name, table, LABELED, min_distance=d) for d in (0, 1e-9))
+    assert same.ids == plain.ids and same.duplicates == 0
+    assert list(same.reasons) == list(plain.reasons)
+
+
+@every_strategy
+def test_picks_are_spread_over_groups(name: str) -> None:
+    cameras = np.random.default_rng(8).choice(["a", "b", "c", "d"], 400, p=[0.9, 0.06, 0.03, 0.01])
+    table = pool(name).append_column("camera", pa.array(cameras))
+    picks = chosen(name, table, LABELED, balance="camera", k=60)
+    of = dict(zip(table["id"].to_pylist(), cameras.tolist(), strict=True))
+    left = [camera for id, camera in of.items() if id not in LABELED]
+    sizes = {camera: left.count(camera) for camera in "abcd"}
+    counts = {camera: sum(of[id] == camera for id in picks.ids) for camera in "abcd"}
+    assert picks.groups == {camera: (counts[camera], sizes[camera]) for camera in "abcd"}
+    assert sum(counts.values()) == len(set(picks.ids)) == 60
+    filled = [counts[camera] for camera in "abcd" if counts[camera] < sizes[camera]]
+    assert max(filled) - min(filled) <= 1 and counts["d"] == sizes["d"] < min(filled)
+    shuffled = table.take(np.random.default_rng(9).permutation(400))
+    batches = pa.Table.from_batches(shuffled.to_batches(max_chunksize=37))
+    assert chosen(name, batches, LABELED, balance="camera", k=60).ids == picks.ids
+
+
+@every_strategy
+def test_groups_without_enough_different_images_leave_their_share_to_others(name: str) -> None:
+    table = _copies(name, 40, 8)
+    groups = np.where(np.arange(320) < 80, "few", "many")  # 10 images and 30
+    table = table.append_column("site", pa.array(groups))
+    picks = chosen(name, table, k=30, min_distance=0.01, balance="site")
+    images = [int(id[:4]) // 8 for id in picks.ids]
+    assert len(set(images)) == 30
+    assert sum(image < 10 for image in images) == 10
+    assert picks.groups == {"few": (10, 80), "many": (20, 240)}
+
+
 @every_strategy
 def test_settings_are_not_part_of_a_strategy(name: str) -> None:
     """One object serves all selections, at the same time."""

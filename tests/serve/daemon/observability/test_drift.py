@@ -120,3 +120,18 @@ def test_coarse_losses_compare_as_fine_ones_do() -> None:
     coarse = [np.round(values / 0.05) * 0.05 for values in (losses, live)]
     assert psi(*coarse) == pytest.approx(psi(losses, live), rel=0.15)
     assert psi(coarse[0], np.round(random.normal(1, 0.3, 3000) / 0.05) * 0.05) < 0.05
+
+
+def test_positive_losses_are_compared_by_their_logarithms() -> None:
+    """Rounding is relative then: low losses are as far apart as high ones."""
+    random = np.random.default_rng(4)
+    losses = np.exp(random.normal(-3, 3, 1000)).astype(np.float32)
+    live = np.exp(random.normal(-2.5, 3, 3000)).astype(np.float32)
+    reference = LossReference.of(losses, "a pool")
+    found = Drift()
+    found.against(reference, positive=True)
+    found.add(live)
+    assert found.psi() == pytest.approx(psi_written_out(losses, live), rel=0.01)
+    found.against(reference, positive=True)
+    found.add(np.zeros(600, np.float32))  # of a provider that flushes tiny numbers
+    assert found.psi() > 1

