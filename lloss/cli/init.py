@@ -20,7 +20,7 @@ from lloss.cli.options import (
 )
 from lloss.project.create import create_project
 from lloss.project.labeling_tasks import FORMATS
-from lloss.project.project import CyclePrecision, Project
+from lloss.project.project import AUTOMATIC_DISTANCE, CyclePrecision, Project
 from lloss.selection.automatic import AUTO
 from lloss.selection.selection import ORDER_OF
 from lloss.selection.strategies import strategy_names
@@ -56,6 +56,17 @@ from lloss.training.holdout import AUTOMATIC_SHARE
     type=click.Choice((AUTO, *ORDER_OF)),
     default=AUTO,
     help="What weights images; auto: loss, entropy or neither, as measured in each cycle.",
+)
+@click.option(
+    "--balance", default="", help="Spread K over predicted classes (predicted), or a column."
+)
+@click.option(
+    "--min-distance",
+    type=float,
+    default=AUTOMATIC_DISTANCE,
+    show_default="as near as changed copies of labeled images",
+    help="Pass over images nearer than this to another pick or a labeled one, by the cosine "
+    "distance of their embeddings; 0: none.",
 )
 @click.option(
     "--monitor",
@@ -98,6 +109,7 @@ def command(
     holdout: float | None,
     test: str,
     test_labels: str,
+    balance: str,
     monitor: float,
     formats: tuple[str, ...],
     skip_bad: bool,
@@ -116,6 +128,7 @@ def command(
         measured_on = {"holdout": AUTOMATIC_SHARE if holdout is None else holdout}
     optional = {
         **measured_on,
+        "balance": balance,
         "monitor": monitor,
         "formats": list(formats),
         "skip_bad": skip_bad,

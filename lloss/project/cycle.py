@@ -49,18 +49,22 @@ from lloss.project.trust_figures import (
     TrustFigures,
     compare_predictions,
     gain_of,
+    remarks_on,
     trust_lines,
 )
 from lloss.scores.scores_folder import ScoresFolder
 from lloss.selection import Selection
+from lloss.selection.near_duplicates import near_duplicate_distance
 from lloss.selection.selection_file import write_selection
 from lloss.selection.ties import tie_note
+from lloss.selection.vectors import usual_embedding
 from lloss.serve.scoring.batch.score_pool import score_pool
 from lloss.serve.scoring.scorer import Scorer
 from lloss.tasks.train_settings import TrainSettings
 from lloss.training.cautions import cautions, how_picked, ranked
 from lloss.training.checkpoint import FILE as CHECKPOINT
 from lloss.training.checkpoint import Checkpoint
+from lloss.training.near_duplicate_views import embed_views, embedding_network
 from lloss.training.ranking_evidence import evidence_of, read_head_fit
 
 
@@ -174,7 +178,8 @@ class _Cycle:
         model.export(checkpoint, SubsetPool(pool, tested | labeled))
         counts = self._score(pool, tested if self.start.scores_labeled else tested | labeled)
         payoff = self._payoff()
-        picks = self._pick(evaluation, payoff, at_most)
+        distance = self._distance(checkpoint)
+        picks = self._pick(evaluation, payoff, distance, at_most)
         selection = picks.selection
         tied = tie_note(self.scores.opened(), selection).removeprefix("warning: ")
         better = False if tied else ranked(self._ranking(evaluation))
@@ -231,9 +236,11 @@ class _Cycle:
             payoff=payoff,
             agreement=agreement,
             gain=gain_of(cycles, summary.selected),
+            duplicates=picks.selection.duplicates,
+            distance=picks.selection.settings.min_distance,
             monitored=picks.random,
         )
-        lines = trust_lines(trust, cycles)
+        lines = [*remarks_on(picks.selection), *trust_lines(trust, cycles)]
         for line in lines:
             self.say(line)
         return replace(summary, trust=trust.as_dict(), trust_lines=lines)
@@ -274,13 +281,25 @@ class _Cycle:
             return None
         return measure_payoff(self.before, self.done[-1], self.labeled, self.problems)
 
+    def _distance(self, checkpoint: Checkpoint) -> float:
+        """Measure how near labeled images are to changed copies of themselves, if asked for."""
+        if not self.project.measures_distance:
+            return 0.0
+        network = embedding_network(checkpoint, usual_embedding(self.scores))
+        views = embed_views(network, checkpoint.settings, self.labeled.items)
+        return near_duplicate_distance(*views) if len(views[0]) else 0.0
+
     def _ranking(self, evaluation: dict[str, Any] | None) -> dict[str, Any] | None:
         """The figures that say how scores rank: of a frozen network also by cross-validation."""
         measured = [each for each in (evaluation, read_head_fit(self.folder)) if each]
         return max(measured, key=lambda each: int(each["images"]), default=None)
 
     def _pick(
-        self, evaluation: dict[str, Any] | None, payoff: Payoff | None, at_most: bool
+        self,
+        evaluation: dict[str, Any] | None,
+        payoff: Payoff | None,
+        distance: float,
+        at_most: bool,
     ) -> CyclePicks:
         figures = self._ranking(evaluation)
         lift = recent_lift(self.done, payoff)
@@ -290,7 +309,7 @@ class _Cycle:
         labeled = self.project.open_labels(problems=Problems(skip=True))
         ids = {item.id for item in labeled.items}
         scores = self.scores.opened()
-        picks = pick_images(self.project, self.number, scores, ids, evidence, at_most)
+        picks = pick_images(self.project, self.number, scores, ids, evidence, at_most, distance)
         by = f" by {picks.choice.by}" if picks.choice.by else ""
         why = f": {picks.choice.reason}" if picks.choice.reason else ""
         self.say(f"select {len(picks.selection)} images, {picks.choice.strategy}{by}{why}")

@@ -33,6 +33,7 @@ def pick_images(
     exclude: Collection[str],
     evidence: Evidence,
     at_most: bool = False,
+    distance: float = 0.0,
 ) -> CyclePicks:
     """Choose K images by the project's settings, some of them at random if it monitors.
 
@@ -43,13 +44,16 @@ def pick_images(
         exclude: ids of labeled images.
         evidence: what is known of loss and entropy.
         at_most: choose fewer where fewer than K are left.
+        distance: of near-duplicates, where the settings leave it to be measured.
 
     Raises:
         SelectionError: fewer than K are left and ``at_most`` is off.
     """
     choice = choose(project.strategy, project.by, evidence)
     settings = replace(
-        project.selection(cycle, at_most), strategy=choice.strategy, by=choice.by or "loss"
+        project.selection(cycle, at_most, distance),
+        strategy=choice.strategy,
+        by=choice.by or "loss",
     )
     selection, random = select_images(project, settings, scores, exclude)
     return CyclePicks(selection, choice, random)

@@ -38,16 +38,19 @@ from lloss.project.project import Project
 from lloss.project.report import Report, write_report
 from lloss.project.selected_images import describe_picks
 from lloss.project.summary import SUMMARY, Summary
+from lloss.project.trust_figures import TrustFigures, remarks_on, trust_lines
 from lloss.scores.score_source import TableScores
 from lloss.scores.scores_folder import ScoresFolder, scores_table
 from lloss.selection import Selection
 from lloss.selection.hashing import draw_ids
+from lloss.selection.near_duplicates import near_duplicate_distance
 from lloss.selection.selection_file import write_selection
 from lloss.serve.scoring.batch.score_pool import PART
 from lloss.tasks.train_settings import TrainSettings
 from lloss.text.progress import progress
 from lloss.training.cautions import how_picked
 from lloss.training.decisions import SAMPLE
+from lloss.training.near_duplicate_views import embed_views
 from lloss.training.pretrained_backbone import (
     Embedded,
     PretrainedBackbone,
@@ -91,7 +94,8 @@ class _FirstPicks:
         pool = SubsetPool(whole, tested) if tested else whole
         for line in problems.lines():
             self.say(line)
-        backbone, lines = pretrained_backbone(self.project.train, _sample(pool))
+        sample = _sample(pool)
+        backbone, lines = pretrained_backbone(self.project.train, sample)
         for line in lines:
             self.say(line)
         settings = self.project.train
@@ -106,13 +110,19 @@ class _FirstPicks:
             notes, settings = [], backbone.settings
             scores = self._embed(backbone, pool)
             skipped = len(scores.skipped())
-            how = self.project.first_selection("coverage", at_most)
+            distance = self._distance(backbone, sample)
+            how = self.project.first_selection("coverage", at_most, distance)
             selection = select_images(self.project, how, scores)[0]
         if skipped:
             self.say(f"{skipped} images cannot be read")
         write_selection(selection, self.folder / SELECTED)
         model = PickModel(task=settings.task, note="no model is trained before the first labels")
         write_task_lists(self.project, self.folder, selection, pool, model, self.say)
+        trust = TrustFigures(
+            duplicates=selection.duplicates,
+            distance=selection.settings.min_distance,
+            monitored=min(self.project.monitored, len(selection)),
+        )
         summary = Summary(
             cycle=0,
             labeled=0,
@@ -125,10 +135,22 @@ class _FirstPicks:
             metric_name=self.project.task.metric,
             training=settings.as_dict(),
             notes=[*problems.lines(), *notes],
+            trust=trust.as_dict(),
         )
+        lines = [*remarks_on(selection), *trust_lines(trust, [summary])]
+        for line in lines:
+            self.say(line)
+        summary = replace(summary, trust_lines=lines)
         self._report(summary, selection, pool, model, settings)
         write_json(self.folder / SUMMARY, asdict(summary))
         return summary
+
+    def _distance(self, backbone: PretrainedBackbone, sample: list[Item]) -> float:
+        """Measure how near images are to changed copies of themselves, if asked for."""
+        if not self.project.measures_distance:
+            return 0.0
+        views = embed_views(backbone.network.cpu(), backbone.settings, sample)
+        return near_duplicate_distance(*views) if len(views[0]) else 0.0
 
     def _embed(self, backbone: PretrainedBackbone, pool: Pool) -> ScoresFolder:
         """Write the embeddings of the pool, from the first missing part on."""

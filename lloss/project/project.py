@@ -58,6 +58,10 @@ MOST_RANDOM = 0.5
 """The largest share of picks drawn at random: more is not monitoring."""
 
 
+AUTOMATIC_DISTANCE = -1.0
+"""Stands for the distance of labeled images to changed copies of themselves."""
+
+
 def _key(comment: str, default: Any = MISSING) -> Any:
     """Make a field; the comment is written beside its key."""
     return field(default=default, metadata={"comment": comment})
@@ -78,6 +82,12 @@ class Project:
     by: str = _key(
         "auto: by loss, by entropy or by neither, as measured; or loss, entropy …",
         "loss",
+    )
+    balance: str = _key(
+        "spread k over predicted classes (predicted), or over a column of the scores", ""
+    )
+    min_distance: float = _key(
+        "pass over picks so near to another or a labeled image (cosine); -1: as their own copies", 0
     )
     monitor: float = _key("share of k drawn at random, to see what random labels show", 0)
     subset: int = _key("select from so many random images only; 0: all", 0)
@@ -118,6 +128,11 @@ class Project:
             raise SettingsError(
                 f"holdout = {self.holdout}: give a share of the labels below 1, or -1 for automatic"
             )
+        if not (0 <= self.min_distance <= 2 or self.min_distance == AUTOMATIC_DISTANCE):
+            raise SettingsError(
+                f"min_distance = {self.min_distance}: give a cosine distance from 0 to 2, or -1 "
+                "for automatic"
+            )
         if not 0 <= self.monitor <= MOST_RANDOM:
             raise SettingsError(
                 f"monitor = {self.monitor}: give a share of k from 0 to {MOST_RANDOM}"
@@ -133,8 +148,13 @@ class Project:
             check_yolo(self.train.task)
         self.selection(1)
 
-    def selection(self, cycle: int, at_most: bool = False) -> SelectionSettings:
-        """Return the settings of a cycle's selection; each cycle draws its own sub-pool."""
+    def selection(
+        self, cycle: int, at_most: bool = False, distance: float = 0.0
+    ) -> SelectionSettings:
+        """Return the settings of a cycle's selection; each cycle draws its own sub-pool.
+
+        ``distance`` is that of near-duplicates where ``min_distance`` is automatic.
+        """
         return SelectionSettings(
             k=self.k,
             strategy=self.strategy,
@@ -142,16 +162,26 @@ class Project:
             subset=self.subset,
             seed=self.seed * 1000 + cycle,
             at_most=at_most,
+            balance=self.balance,
+            min_distance=distance if self.measures_distance else self.min_distance,
         )
+
+    @property
+    def measures_distance(self) -> bool:
+        """Whether the distance of near-duplicates is measured in each cycle."""
+        return self.min_distance == AUTOMATIC_DISTANCE
 
     @property
     def monitored(self) -> int:
         """How many of K are drawn at random."""
         return min(max(1, round(self.k * self.monitor)), self.k - 1) if self.monitor else 0
 
-    def first_selection(self, strategy: str, at_most: bool) -> SelectionSettings:
+    def first_selection(
+        self, strategy: str, at_most: bool, distance: float = 0.0
+    ) -> SelectionSettings:
         """Return the settings of a selection without scores, before anything is labeled."""
-        return replace(self.selection(0, at_most), strategy=strategy, by="")
+        settings = self.selection(0, at_most, distance)
+        return replace(settings, strategy=strategy, by="", balance="")
 
     def monitoring(self, settings: SelectionSettings) -> SelectionSettings:
         """Return the settings that draw the images to monitor, beside those of the others.

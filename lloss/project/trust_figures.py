@@ -14,6 +14,7 @@ from lloss.project.cycle_model import MODEL
 from lloss.project.pick_payoff import Payoff
 from lloss.project.summary import Summary
 from lloss.scores.scores_folder import ScoresFolder
+from lloss.selection import Selection
 from lloss.selection.hashing import draw_hash
 from lloss.statistics.agreement import cohen_kappa
 from lloss.statistics.learning_curve import CurvePoint, ExpectedGain, expected_gain
@@ -54,7 +55,7 @@ class TrustFigures:
         payoff: of the picks of the cycle before.
         agreement: of this cycle's predictions with those before.
         gain: of the metric, by as many labels as the cycle selects.
-        duplicates: picks passed over as near-duplicates; None where that was not asked for.
+        duplicates: images passed over as near-duplicates.
         distance: below which two images are near-duplicates.
         monitored: picks that were drawn at random.
     """
@@ -62,7 +63,7 @@ class TrustFigures:
     payoff: Payoff | None = None
     agreement: Agreement | None = None
     gain: ExpectedGain | None = None
-    duplicates: int | None = None
+    duplicates: int = 0
     distance: float = 0.0
     monitored: int = 0
 
@@ -132,6 +133,12 @@ def settled(cycles: Sequence[Summary], now: Agreement | None) -> bool:
     return len(last) == CYCLES and all(k is not None and k >= SETTLED for k in last)
 
 
+def remarks_on(selection: Selection) -> list[str]:
+    """Say in a line what the selection left out or divided; no line where it did not."""
+    remarks = selection.remarks()
+    return [f"{len(selection)} images selected, {', '.join(remarks)}"] if remarks else []
+
+
 def trust_lines(figures: TrustFigures, cycles: Sequence[Summary]) -> list[str]:
     """Say the figures of the last cycle in lines, for the terminal and the report."""
     *before, now = cycles
@@ -146,12 +153,6 @@ def trust_lines(figures: TrustFigures, cycles: Sequence[Summary]) -> list[str]:
             lines.append(
                 f"that is less than {100 * SMALL_GAIN:g} points: labeling more hardly pays"
             )
-    if figures.duplicates:
-        share = figures.duplicates / (figures.duplicates + now.selected)
-        lines.append(
-            f"{figures.duplicates} images ({share:.0%} of those considered) were passed over as "
-            f"near-duplicates of a pick or a labeled image (distance below {figures.distance:.2g})"
-        )
     if figures.monitored:
         lines.append(
             f"{figures.monitored} of the {now.selected} picks are drawn at random, to see what "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -9,10 +11,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lloss.data.decode_ahead import decoded
-from lloss.data.labeled_set import LabeledSet
 from lloss.errors import ImageError
 from lloss.manifest import PRETRAINED_EMBEDDING
-from lloss.modeling.network import Normalize
+from lloss.modeling.network import Normalize, TappedNetwork
+from lloss.pools import Item
+from lloss.tasks.train_settings import TrainSettings
 from lloss.training.checkpoint import Checkpoint
 
 IMAGES, BATCH = 200, 25
@@ -24,25 +27,21 @@ BRIGHTNESS = 0.1  # It is so much brighter or darker at most, as a share
 
 
 def embed_views(
-    checkpoint: Checkpoint, labeled: LabeledSet, column: str, seed: int = 0
+    network: TappedNetwork, settings: TrainSettings, items: Sequence[Item], seed: int = 0
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Embed at most :data:`IMAGES` labeled images, and a shifted, brighter or darker copy of each.
+    """Embed at most :data:`IMAGES` images, and a shifted, brighter or darker copy of each.
 
     Args:
-        checkpoint: whose network embeds them.
-        labeled: the images, of which some are drawn by the seed.
-        column: ``embedding``, or ``pretrained_embedding`` for the network before training.
+        network: in eval mode, on the CPU.
+        settings: how images become its input.
+        items: the images, of which some are drawn by the seed.
         seed: of the draw and of the copies.
 
     Returns:
         Both embeddings, float [P, D] each, without images that cannot be read.
     """
-    settings, model = checkpoint.settings, checkpoint.network()
-    network = model
-    if column == PRETRAINED_EMBEDDING and model.pretrained is not None:
-        network = model.pretrained
-    rows = np.random.default_rng(seed).permutation(len(labeled))[:IMAGES]
-    found = decoded([labeled.items[row] for row in rows], settings.image_spec())
+    rows = np.random.default_rng(seed).permutation(len(items))[:IMAGES]
+    found = decoded([items[row] for row in rows], settings.image_spec())
     images = [image for _, image in found if not isinstance(image, ImageError)]
     normalize = Normalize(settings.mean, settings.std)
     generator = torch.Generator().manual_seed(seed)
@@ -58,6 +57,14 @@ def embed_views(
         return nothing, nothing
     first, second = (torch.cat(each).numpy() for each in zip(*parts))
     return first, second
+
+
+def embedding_network(checkpoint: Checkpoint, column: str) -> TappedNetwork:
+    """Return the network whose embedding is ``column`` of the scores."""
+    network = checkpoint.network()
+    if column == PRETRAINED_EMBEDDING and network.pretrained is not None:
+        return network.pretrained
+    return network
 
 
 def jittered(images: Tensor, generator: torch.Generator) -> Tensor:

@@ -8,11 +8,10 @@ import torch
 
 from lloss.annotations import Problems
 from lloss.data.class_labels import open_labeled
-from lloss.data.labeled_set import LabeledSet
 from lloss.manifest import EMBEDDING
 from lloss.training import near_duplicate_views
 from lloss.training.checkpoint import load_checkpoint
-from lloss.training.near_duplicate_views import embed_views, jittered
+from lloss.training.near_duplicate_views import embed_views, embedding_network, jittered
 from lloss.training.trainer import predict
 from lloss.training.training_data import load_examples
 
@@ -40,11 +39,12 @@ def test_embeddings_are_those_of_the_network(
 ) -> None:
     monkeypatch.setattr(near_duplicate_views, "IMAGES", 30)
     checkpoint, labeled = load_checkpoint(trained), open_labeled(str(photos))
-    plain, copies = embed_views(checkpoint, labeled, EMBEDDING)
+    network = embedding_network(checkpoint, EMBEDDING)
+    plain, copies = embed_views(network, checkpoint.settings, labeled.items)
     assert plain.shape == copies.shape == (30, plain.shape[1])
     rows = np.random.default_rng(0).permutation(60)[:30]
     data, _ = load_examples(labeled.take(rows), checkpoint.classes, checkpoint.settings, Problems())
-    batches = predict(checkpoint.network(), checkpoint.settings, data.images)
+    batches = predict(network, checkpoint.settings, data.images)
     expected = torch.cat([forward.embedding for _, forward in batches])
     np.testing.assert_allclose(plain, expected.numpy(), atol=1e-5)
     near = np.linalg.norm(plain - copies, axis=1).mean()
@@ -53,5 +53,6 @@ def test_embeddings_are_those_of_the_network(
 
 
 def test_without_an_image_there_is_no_embedding(trained: Path) -> None:
-    plain, copies = embed_views(load_checkpoint(trained), LabeledSet([], [], "none"), EMBEDDING)
+    checkpoint = load_checkpoint(trained)
+    plain, copies = embed_views(checkpoint.network(), checkpoint.settings, [])
     assert plain.shape == copies.shape and len(plain) == 0 and plain.shape[1] > 0
