@@ -61,6 +61,9 @@ from lloss.training.holdout import AUTOMATIC_SHARE
     "--balance", default="", help="Spread K over predicted classes (predicted), or a column."
 )
 @click.option(
+    "--metadata", default="", help="CSV or Parquet with the columns id and that of --balance."
+)
+@click.option(
     "--min-distance",
     type=float,
     default=AUTOMATIC_DISTANCE,
@@ -110,6 +113,7 @@ def command(
     test: str,
     test_labels: str,
     balance: str,
+    metadata: str,
     monitor: float,
     formats: tuple[str, ...],
     skip_bad: bool,
@@ -129,6 +133,7 @@ def command(
     optional = {
         **measured_on,
         "balance": balance,
+        "metadata": metadata,
         "monitor": monitor,
         "formats": list(formats),
         "skip_bad": skip_bad,

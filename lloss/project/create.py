@@ -51,7 +51,7 @@ def create_project(
             )
     problems = problems or Problems(bool(values.get("skip_bad")))
     written = dict(values)
-    for name in ("pool", "labels", "test", "test_labels"):
+    for name in ("pool", "labels", "test", "test_labels", "metadata"):
         if value := written.get(name):
             pool = PoolUri.parse(value) if name in ("pool", "test") else None
             written[name] = pool.relative_to(root) if pool else relative_source(value, root)

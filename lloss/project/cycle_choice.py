@@ -12,6 +12,7 @@ from lloss.project.summary import Summary
 from lloss.scores.score_source import ScoreSource
 from lloss.selection import Selection, SelectionSettings, select
 from lloss.selection.automatic import Choice, Evidence, choose
+from lloss.selection.metadata import joined
 
 ROUNDS = 2
 """The last cycles whose picks say whether weights pay: after as many without, they are tried."""
@@ -70,14 +71,21 @@ def select_images(
     Returns all picks, and how many of them, the last ones, are drawn at random.
     """
     if not project.monitored:
-        return select(scores, settings, exclude), 0
+        return select(_with_groups(project, settings, scores), settings, exclude), 0
     # First: they are a random sample of what is unlabeled, not of what the strategy leaves.
     random = select(scores, project.monitoring(settings), exclude)
     chosen = None
     if not settings.at_most or random.eligible > len(random):
         rest = replace(settings, k=settings.k - len(random))
+        scores = _with_groups(project, settings, scores)
         chosen = select(scores, rest, {*exclude, *random.ids})
     return with_random(chosen, random), len(random)
+
+
+def _with_groups(project: Project, settings: SelectionSettings, scores: ScoreSource) -> ScoreSource:
+    """Add the column to balance by, which may be in a table of the user's."""
+    table = project.path(project.metadata) if project.metadata else None
+    return joined(scores, settings, table if settings.balance else None)
 
 
 def recent_lift(done: Sequence[Summary], payoff: Payoff | None) -> dict[str, float | int]:

@@ -84,8 +84,9 @@ class Project:
         "loss",
     )
     balance: str = _key(
-        "spread k over predicted classes (predicted), or over a column of the scores", ""
+        "spread k over predicted classes (predicted), or over a column of metadata", ""
     )
+    metadata: str = _key("CSV or Parquet with the columns id and that of balance", "")
     min_distance: float = _key(
         "pass over picks so near to another or a labeled image (cosine); -1: as their own copies", 0
     )
