@@ -13,8 +13,11 @@ from numpy.typing import NDArray
 from lloss.annotations import Problems
 from lloss.data.labeled_set import LabeledSet
 from lloss.errors import LlossError
+from lloss.manifest import read_manifest
+from lloss.project.cycle_model import MODEL
 from lloss.project.picks_file import read_picks
 from lloss.project.summary import Summary
+from lloss.scores.scores_folder import ScoresFolder
 from lloss.statistics.confidence_intervals import CONFIDENCE, Interval, in_words
 from lloss.training.cautions import interval_of
 from lloss.training.checkpoint import load_checkpoint
@@ -76,11 +79,13 @@ def measure_payoff(
     """Measure the picks of the cycle in ``folder`` that are labeled now.
 
     They are compared with the random images that it drew to monitor, or else with its held-out
-    images. None where too few of one of the two are labeled. A file of that cycle that is gone or
+    images, or else with what it predicted for the unlabeled ones, if in the unit of the loss. None
+    where too few of one of the two are labeled. A file of that cycle that is gone or
     damaged is noted.
     """
     try:
         found = read_picks(folder)
+        own = {*found.chosen, *found.random}
         picks, random = (_labeled(labeled, ids) for ids in (found.chosen, found.random))
         if len(picks) < LEAST:
             return None
@@ -90,12 +95,13 @@ def measure_payoff(
         beside = None
         if len(random) >= LEAST:
             beside = evaluate_checkpoint(checkpoint, random, quiet)
+        predicted = _Reference.of_pool(folder, {i.id for i in labeled.items if i.id not in own})
     except (OSError, LlossError) as error:
         problems.note(f"{folder}: the loss of its labeled picks cannot be measured: {error}")
         return None
     if beside is not None:
         return _compared(before, measured, _Reference.of(beside))
-    reference = _Reference.of_held_out(before)
+    reference = _Reference.of_held_out(before) or predicted
     return None if reference is None else _compared(before, measured, reference)
 
 
@@ -125,6 +131,23 @@ class _Reference:
         deviation = (within[1] - within[0]) / (2 * _Z) if within else math.nan
         loss, metric = float(figures["mean_loss"]), before.metric.value
         return cls(int(figures["images"]), loss, deviation, metric, "held-out images")
+
+    @classmethod
+    def of_pool(cls, folder: Path, labeled: set[str]) -> _Reference | None:
+        """What was predicted for the images that were unlabeled then."""
+        unit = read_manifest(folder / MODEL).unit
+        if unit is None or not unit.name:
+            return None
+        kept = [np.empty(0, np.float32)]
+        for batch in ScoresFolder(folder / "scores").scan(["id", "loss"]):
+            rows = [id not in labeled for id in batch["id"].to_pylist()]
+            kept.append(batch["loss"].to_numpy(zero_copy_only=False)[rows])
+        losses = np.concatenate(kept)
+        losses = losses[np.isfinite(losses)]
+        if len(losses) < LEAST:
+            return None
+        mean, source = float(losses.mean(dtype=np.float64)), "unlabeled images, as predicted,"
+        return cls(len(losses), mean, _error(losses), None, source)
 
 
 def _compared(before: Summary, picks: Evaluation, random: _Reference) -> Payoff | None:

@@ -8,12 +8,17 @@ import numpy as np
 import pytest
 
 from lloss.annotations import Problems
+from lloss.annotations.label_csv import read_labels
 from lloss.data.labeled_set import LabeledSet
+from lloss.manifest import read_manifest
+from lloss.project import pick_payoff
 from lloss.project.cycle import next_cycle
 from lloss.project.pick_payoff import Payoff, measure_payoff
 from lloss.project.picks_file import RANDOM, SELECTED
 from lloss.project.project import Project
 from lloss.project.summary import read_summaries
+from lloss.scores.scores_folder import ScoresFolder
+from lloss.statistics.loss_unit import LossUnit
 from lloss.training.checkpoint import load_checkpoint
 from lloss.training.evaluation import evaluate_checkpoint
 
@@ -69,7 +74,24 @@ def test_without_random_images_the_held_out_ones_are_compared_with(
     assert payoff.lift == pytest.approx(payoff.loss / 0.5)
     few = replace(before, evaluation={**figures, "images": 6})
     for nothing in (few, replace(before, evaluation=None)):
-        assert measure_payoff(folder, nothing, now, Problems()) is None
+        assert measure_payoff(folder, nothing, now, Problems()) is None  # predicted in no unit
+
+
+def test_what_was_predicted_is_compared_with_where_it_has_a_unit(
+    done: Project, pool: Path, labels: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = set(read_labels(labels))
+    now, rest = labeled(done, pool, labels)
+    folder, summary = done.cycles / "001", read_summaries(done.cycles)[0]
+    write_picks(folder, rest[:12], [])
+    manifest = replace(read_manifest(folder / "model.onnx"), unit=LossUnit(name="nats"))
+    monkeypatch.setattr(pick_payoff, "read_manifest", lambda _: manifest)
+    payoff = measure_payoff(folder, replace(summary, evaluation=None), now, Problems())
+    scores = ScoresFolder(folder / "scores")
+    unlabeled_then = [id not in before for id in scores.column("id").tolist()]
+    assert payoff is not None and payoff.images == sum(unlabeled_then)
+    mean = scores.column("loss")[unlabeled_then].mean()
+    assert payoff.random_loss == pytest.approx(mean) and "as predicted" in str(payoff)
 
 
 def test_few_labeled_picks_say_nothing(done: Project, pool: Path, labels: Path) -> None:
