@@ -80,8 +80,9 @@ def test_without_random_images_the_held_out_ones_are_compared_with(
 def test_what_was_predicted_is_compared_with_where_it_has_a_unit(
     done: Project, pool: Path, labels: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = set(read_labels(labels))
-    now, rest = labeled(done, pool, labels)
+    before, rest = set(read_labels(labels)), unlabeled(pool, labels)
+    add(labels, rest[:12])
+    now = done.open_labels()
     folder, summary = done.cycles / "001", read_summaries(done.cycles)[0]
     write_picks(folder, rest[:12], [])
     manifest = replace(read_manifest(folder / "model.onnx"), unit=LossUnit(name="nats"))
