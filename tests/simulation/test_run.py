@@ -194,12 +194,13 @@ def test_processes_that_were_killed_leave_what_another_continues(
 
 def test_full_training_simulates_any_task(tmp_path: Path, photos: Path) -> None:
     out = tmp_path / "out"
-    options = ["--methods=random,learning-loss,herding", "--epochs=1", "--trials=1", "--amp=off"]
+    methods = "--methods=random,learning-loss,herding,tod,auto"
+    options = [methods, "--epochs=1", "--trials=1", "--amp=off"]
     main(_options(photos, "none", out, *options, "--scenario=redundant:2"))
     rows = read_rows(out)
-    assert len(rows) == 9 and read_settings(out)["learner"] == "full"
+    assert len(rows) == 15 and read_settings(out)["learner"] == "full"
     assert {row.method: row.head is not None for row in rows} == {
-        "random": False, "learning-loss": True, "herding": True,
+        "random": False, "learning-loss": True, "herding": True, "tod": False, "auto": True,
     }  # fmt: skip
 
 
