@@ -17,6 +17,7 @@ from lloss.project.labeling_tasks import LISTS, write_tasks
 from lloss.scores.scores_folder import ScoresFolder
 from lloss.selection import Selection, SelectionSettings, select, strategy_names
 from lloss.selection.exclusions import find_excluded, read_excluded
+from lloss.selection.metadata import joined
 from lloss.selection.selection_file import FIFTYONE, FORMATS, format_of, formatted, write_selection
 from lloss.selection.strategies import STRATEGIES, get_strategy
 from lloss.selection.ties import tie_note
@@ -94,6 +95,25 @@ def _task_list_options(command: Callable[..., Any]) -> Callable[..., Any]:
     show_default="pretrained_embedding where the scores have it, or else embedding",
     help="Vectors that likeness is measured by.",
 )
+@click.option(
+    "--min-distance",
+    type=float,
+    default=0.0,
+    help="Pass over near-duplicates: images whose vectors have a smaller cosine distance (0 to 2) "
+    "to a labeled image or an earlier pick.",
+)
+@click.option(
+    "--balance",
+    default="",
+    metavar="[predicted|COLUMN]",
+    help="Spread the picks equally over the classes predicted, or over the groups that a column "
+    "of SCORES or --metadata names (camera, site, day).",
+)
+@click.option(
+    "--metadata",
+    type=PATH,
+    help="CSV or Parquet with the columns id and that of --balance.",
+)
 @click.option("--seed", type=int, default=0, help="Random seed of --subset and --strategy.")
 @click.option("--at-most", is_flag=True, help="If fewer than K images are left, select them all.")
 @click.option(
@@ -116,6 +136,7 @@ def command(
     empty: str,
     out: Path | None,
     kind: str | None,
+    metadata: Path | None,
     listing: dict[str, Any],
     **values: Any,
 ) -> None:
@@ -131,21 +152,28 @@ def command(
     named = read_excluded(exclude, problems, empty)
     order = "highest" if highest else "lowest" if lowest else ""
     settings = SelectionSettings(order=order, **values)
-    source = ScoresFolder(scores).opened()
-    selection = select(source, settings, find_excluded(named, source.ids, "the scores", problems))
+    folder = ScoresFolder(scores).opened()
+    source = joined(folder, settings, metadata, problems)
+    selection = select(source, settings, find_excluded(named, folder.ids, "the scores", problems))
     notes = _write(selection, scores, out, kind, listing)
-    summary = [f"{len(selection)} of {selection.eligible} selected {settings.how}"]
-    summary += [f"spread by {selection.spread_by}"] if selection.spread_by else []
-    summary += [f"{selection.excluded} excluded"] if selection.excluded else []
-    if get_strategy(settings.strategy).labeled:
-        summary.append(f"{selection.labeled or 'no'} labeled images taken into account")
-    summary += selection.unusable()
     print_notes(
         *problems.lines(),
-        ", ".join(summary) + (f": {out}" if out else ""),
+        _summary(selection) + (f": {out}" if out else ""),
+        *selection.remarks(),
         tie_note(source, selection),
         *notes,
     )
+
+
+def _summary(selection: Selection) -> str:
+    settings = selection.settings
+    among = [selection.among()] if selection.among() else []
+    summary = [f"{len(selection)} of {selection.eligible} selected {settings.how}", *among]
+    summary += [f"spread by {selection.spread_by}"] if selection.spread_by else []
+    summary += [f"{selection.excluded} excluded"] if selection.excluded else []
+    if get_strategy(settings.strategy).labeled or settings.min_distance:
+        summary.append(f"{selection.labeled or 'no'} labeled images taken into account")
+    return ", ".join([*summary, *selection.unusable()])
 
 
 def _check_output(kind: str, out: Path | None, listing: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from lloss.errors import ScoresError, SettingsError
 from lloss.scores.score_source import ScoreSource, TableScores
 from lloss.scores.scores_folder import ScoresFolder
 from lloss.selection.exclusions import find_excluded, read_excluded
+from lloss.selection.metadata import joined
 from lloss.selection.select import select as select_from_source
 from lloss.selection.selection import Selection, SelectionSettings
 
@@ -25,6 +26,7 @@ def select(
     exclude: Any = (),
     *,
     k: int | None = None,
+    metadata: Path | str | Mapping[str, object] | None = None,
     **options: Any,
 ) -> Selection:
     """Choose the K images to label next: ``lloss.select(scores, k=100)``.
@@ -37,6 +39,8 @@ def select(
         exclude: never to select: ids, a :class:`.LabeledSet`, or a ``Path`` (or several) of files
             of labels or ids, as ``lloss select --exclude`` takes them.
         k: how many.
+        metadata: groups to ``balance`` by, where the scores have no such column: CSV or Parquet
+            with the columns ``id`` and that of ``balance``, or groups by id.
         options: the other fields of :class:`lloss.SelectionSettings`, such as ``by``.
 
     Raises:
@@ -51,7 +55,9 @@ def select(
     elif k is not None or options:
         raise SettingsError("settings: give these, or k and options, not both")
     source = score_source(scores)
-    return select_from_source(source, settings, _excluded(exclude, source))
+    table = Path(metadata) if isinstance(metadata, str) else metadata
+    with_groups = joined(source, settings, table)
+    return select_from_source(with_groups, settings, _excluded(exclude, source))
 
 
 def score_source(scores: Any) -> ScoreSource:

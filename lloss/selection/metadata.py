@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,9 +13,50 @@ from lloss.data.id_matching import Matches
 from lloss.errors import SettingsError
 from lloss.scores.joined_scores import JoinedScores
 from lloss.scores.score_source import ScoreSource
+from lloss.selection.selection import PREDICTED, SelectionSettings
 from lloss.text.csv_table import Table
 
 _Row = tuple[str, str | None]
+
+
+def joined(
+    source: ScoreSource,
+    settings: SelectionSettings,
+    table: Path | Mapping[str, object] | None,
+    problems: Problems | None = None,
+) -> ScoreSource:
+    """Return scores with the column to balance by, which a user's table may have.
+
+    Args:
+        source: the scores.
+        settings: whose ``balance`` names the column.
+        table: of :func:`joined_with`, or groups by the images' ids; None where the scores have
+            the column.
+        problems: gets notes.
+
+    Raises:
+        SettingsError: no table is needed, or none has the column; see :func:`joined_with`.
+    """
+    balance, column = settings.balance, settings.group_column
+    if table is None:
+        has = source.columns()
+        if column and has and column not in has:
+            remedy = (
+                "only classifiers predict a class"
+                if balance == PREDICTED
+                else "give a table that has it (--metadata TABLE)"
+            )
+            raise SettingsError(
+                f"balance {balance!r}: the scores have no column {column!r} (they have "
+                f"{', '.join(has)}); {remedy}"
+            )
+        return source
+    if not balance or balance == PREDICTED:
+        given = f"balance {balance!r}" if balance else "no column to balance by"
+        raise SettingsError(f"metadata with {given}: name a column of the table in balance")
+    if isinstance(table, Mapping):
+        return JoinedScores(source, column, {id: str(value) for id, value in table.items()})
+    return joined_with(source, table, column, problems)
 
 
 def joined_with(

@@ -162,11 +162,16 @@ class Selection:
         }
         return [f"{count} {what}" for what, count in counts.items() if count]
 
+    def among(self) -> str:
+        """Say which part of a large pool was compared; "" where that is all of it."""
+        compared = get_strategy(self.settings.strategy).vectors and self.spread_by
+        if not compared or self.candidates + self.unspread >= self.eligible:
+            return ""
+        return f"comparing {self.candidates:,} of them"
+
     def remarks(self) -> list[str]:
-        """Say in words how candidates, near-duplicates and groups were dealt with."""
+        """Say in words how near-duplicates and groups were dealt with."""
         settings, lines = self.settings, list[str]()
-        if get_strategy(settings.strategy).vectors and self.candidates < self.eligible:
-            lines.append(f"among {self.candidates:,} of them")
         if settings.min_distance:
             limit = f"closer than {settings.min_distance:g} in {self.spread_by}"
             lines.append(f"{self.duplicates or 'no'} near-duplicates passed over ({limit})")

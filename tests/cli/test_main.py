@@ -92,6 +92,32 @@ def test_select_excludes_what_a_csv_names_labels_or_not(
     assert result.out.splitlines()[0] == best[2] and "2 excluded" in result.err
 
 
+def test_select_passes_over_near_duplicates_and_balances(
+    scores: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ids = [id for part in ScoresFolder(scores).scan(["id"]) for id in part["id"].to_pylist()]
+    cameras = {id: "left" if row % 10 else "right" for row, id in enumerate(ids)}
+    table = tmp_path / "images.csv"
+    table.write_text("id,camera\n" + "".join(f"{id},{cameras[id]}\n" for id in ids))
+    balanced = ["select", scores, "-k", 8, "--balance", "camera"]
+    result = call(capsys, *balanced, "--metadata", table)
+    picked = [cameras[id] for id in result.out.splitlines()]
+    assert picked == ["left", "right"] * 4
+    assert "balanced by camera: 4 of 54 left; 4 of 6 right" in result.err
+    lacking = call(capsys, *balanced)
+    assert lacking.code == 2 and "give a table that has it (--metadata TABLE)" in lacking.err
+    useless = call(capsys, "select", scores, "-k", 8, "--metadata", table)
+    assert useless.code == 2 and "metadata with no column to balance by" in useless.err
+    predicted = call(capsys, "select", scores, "-k", 4, "--balance", "predicted")
+    assert predicted.code == 0 and "balanced by predicted: " in predicted.err
+    apart = call(capsys, "select", scores, "-k", 3, "--min-distance", "1e-9").err
+    assert "no near-duplicates passed over (closer than 1e-09 in embedding)" in apart
+    far = call(capsys, "select", scores, "-k", 60, "--min-distance", "1.9")
+    assert far.code == 2 and "at least 1.9 from labeled ones" in far.err and not far.out
+    wrong = call(capsys, "select", scores, "-k", 3, "--min-distance", "3")
+    assert wrong.code == 2 and "give a cosine distance, from 0 to 2" in wrong.err
+
+
 def test_select_asks_for_no_more_than_there_is(
     scores: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -107,3 +107,25 @@ def test_mistakes_are_named(
 ) -> None:
     with pytest.raises(error, match=message):
         lloss.select(scores, **options)
+
+
+def test_groups_come_from_the_scores_a_file_or_a_mapping(tmp_path: Path) -> None:
+    sites = {"a": "x", "b": "y", "d": "y", "e": "x"}
+    file = tmp_path / "images.csv"
+    file.write_text("id,site\n" + "".join(f"{id},{site}\n" for id, site in sites.items()))
+    for metadata in (file, str(file), sites):
+        picks = lloss.select(_scores(), k=2, balance="site", metadata=metadata)
+        assert picks.ids == ["e", "b"] and picks.groups == {"x": (1, 2), "y": (1, 2)}
+    table = _scores().table().append_column("site", pa.array([7, 8, 8, 8, 7]))
+    assert lloss.select(table, k=2, balance="site").ids == ["e", "b"]
+
+
+def test_metadata_and_balance_belong_together() -> None:
+    with pytest.raises(SettingsError, match="metadata with no column to balance by"):
+        lloss.select(_scores(), k=1, metadata={"a": "x"})
+    with pytest.raises(SettingsError, match="metadata with balance 'predicted'"):
+        lloss.select(_scores(), k=1, balance="predicted", metadata={"a": "x"})
+    with pytest.raises(SettingsError, match=r"no column 'site' \(they have id, .*\); give a table"):
+        lloss.select(_scores(), k=1, balance="site")
+    with pytest.raises(SettingsError, match="only classifiers predict a class"):
+        lloss.select(_scores(), k=1, balance="predicted")

@@ -47,12 +47,12 @@ def test_the_layer_is_that_of_another_solver(
         fit = fit_linear(ClassificationObjective(["a", "b", "c"]), inputs, targets, 3, folds)
         expected = torch.from_numpy(_of_sklearn(inputs, targets, inputs, decay))
         ours = F.linear(inputs, fit.weight, fit.bias)
-        assert np.abs(_probabilities(ours) - _probabilities(expected)).max() < 0.02
+        assert np.abs(_probabilities(ours) - _probabilities(expected)).max() < 0.04
         for fold in range(5):
             held = folds == fold
             other = torch.from_numpy(_of_sklearn(inputs[~held], targets[~held], inputs, decay))
             difference = _probabilities(fit.outputs[held]) - _probabilities(other[held])
-            assert np.abs(difference).max() < 0.02
+            assert np.abs(difference).max() < 0.04
         assert torch.allclose(fit.losses, F.cross_entropy(fit.outputs, targets, reduction="none"))
         decays[decay] = float(fit.losses.mean())
     monkeypatch.setattr(last_layer, "DECAYS", DECAYS)

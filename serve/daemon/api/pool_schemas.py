@@ -89,6 +89,19 @@ class SelectBody(SmallBody):
     subset: int = Field(0, ge=0, le=10**12, description="Images of a random sub-pool; 0: all.")
     seed: int = Field(0, ge=-(2**63), le=2**63 - 1, description="Of random draws.")
     at_most: bool = Field(False, description="Take what is left when fewer than k are.")
+    min_distance: float = Field(
+        0,
+        ge=0,
+        le=2,
+        description="Pass over near-duplicates: images of a smaller cosine distance to a labeled "
+        "image or an earlier pick.",
+    )
+    balance: str = Field(
+        "",
+        max_length=100,
+        description="Spread the picks equally over the groups of a column of the scores; predicted "
+        "stands for the classes predicted.",
+    )
     exclude: list[Id] = Field(
         default_factory=list,
         max_length=MAX_IDS,

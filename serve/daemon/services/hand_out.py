@@ -134,9 +134,11 @@ class Selections:
         idempotency ``key`` gives the same reply. Raises, besides RequestError, SettingsError
         for a selection that costs too much, and SelectionError if too few are left.
         """
-        if get_strategy(settings.strategy).vectors and settings.k > SPREAD_MOST:
+        compares = get_strategy(settings.strategy).vectors or settings.min_distance
+        if compares and settings.k > SPREAD_MOST:
+            which = "min_distance" if settings.min_distance else f"strategy {settings.strategy}"
             raise SettingsError(
-                f"k = {settings.k}: strategy {settings.strategy} hands out at most "
+                f"k = {settings.k}: {which} hands out at most "
                 f"{SPREAD_MOST:,} at a time; ask for fewer, or with strategy top"
             )
         if not all(map(is_text, exclude)):
@@ -185,7 +187,7 @@ class Selections:
             chosen.eligible,
             unknown=exclusion.unknown,
             by_name=exclusion.by_name,
-            notes=[*chosen.unusable(), *filter(None, [tied])],
+            notes=[*chosen.unusable(), *chosen.remarks(), *filter(None, [tied])],
             labeled=chosen.labeled,
         )
 
@@ -193,6 +195,9 @@ class Selections:
 def _fingerprint(settings: SelectionSettings, exclude: Sequence[str]) -> str:
     """Equal for equal requests, whatever the order of ``exclude``."""
     fields = {**vars(settings), "subset": float(settings.subset), "exclude": sorted(set(exclude))}
+    for added in ("min_distance", "balance"):  # requests from before these were fields stay equal
+        if not fields[added]:
+            del fields[added]
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 

@@ -199,10 +199,12 @@ def test_wrong_selections_are_refused(client: TestClient, pool: list[str]) -> No
         {"k": 0}, {"k": 1_000_001}, {"k": "3"}, {"k": 3.0}, {"k": True}, {"strategy": "best"},
         {"subset": -1}, {"subset": 1.5}, {"seed": 2**63}, {"exclude": "a"}, {"exclude": [1]},
         {"exclude": ["\ud800"]}, {"exclude": ["x" * 9000]}, {"why": 1},
+        {"min_distance": -1}, {"min_distance": 2.5}, {"balance": 3}, {"balance": "x" * 101},
     ]  # fmt: skip
     for body in ({}, *({"k": 3, **some} for some in fields)):
         error(post_json(client, f"{P}/select", body), 422)
-    for body in ({"k": 3, "by": "x'; DROP TABLE pools"}, {"k": 3, "strategy": "diverse"}):
+    lacking = ({"by": "x'; DROP TABLE pools"}, {"strategy": "diverse"}, {"balance": "predicted"})
+    for body in ({"k": 3, **some} for some in (*lacking, {"min_distance": 0.5})):
         assert "has no column" in error(post_json(client, f"{P}/select", body), 409)
     assert client.get(f"{P}/pending").json() == {"total": 0, "images": []}
 

@@ -7,6 +7,7 @@ import random
 import sqlite3
 import time
 from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -73,13 +74,18 @@ def test_settings_and_exclusions_are_respected(bench: Any) -> None:
     assert "0 images are left" in refused(lambda: bench.select(1), 409)
 
 
+def _add(bench: Any, name: str, ids: list[str], columns: dict[str, Any]) -> None:
+    """Add a pool of these scores."""
+    scores = write_scores(bench.scores.parent / name, ids, columns)
+    row = bench.catalog.pools.row("p")
+    bench.catalog.pools.put(name, row.uri, PoolScores(scores.path, "ab" * 32, len(ids), 0))
+
+
 def test_what_is_taken_is_covered_already(bench: Any) -> None:
     vectors = np.repeat(np.eye(8, dtype=np.float32), 2, 0)  # each image twice
     ids = [f"{n:02}.png" for n in range(16)]
     columns = {"loss": np.ones(16, np.float32), "embedding": vectors, "other": vectors[::-1]}
-    scores = write_scores(bench.scores.parent / "twins", ids, columns)
-    row = bench.catalog.pools.row("p")
-    bench.catalog.pools.put("twins", row.uri, PoolScores(scores.path, "ab" * 32, 16, 0))
+    _add(bench, "twins", ids, columns)
     settings = SelectionSettings(k=4, strategy="coverage", by="")
     first, second = (bench.selections.hand_out("twins", settings) for _ in range(2))
     kinds = [int(image.id[:2]) // 2 for image in (*first.images, *second.images)]
@@ -105,6 +111,26 @@ def test_what_is_taken_is_covered_already(bench: Any) -> None:
 def test_an_invalid_request_takes_nothing(bench: Any, given: dict[str, Any], status: int) -> None:
     refused(lambda: bench.select(**given), status)
     assert bench.counts == (0, 0, 0)
+
+
+def test_near_duplicates_are_passed_over_and_groups_balanced(bench: Any) -> None:
+    ids = [f"{n:02}.png" for n in range(16)]
+    columns = {
+        "loss": np.arange(16, 0, -1, np.float32),
+        "embedding": np.repeat(np.eye(4, dtype=np.float32), 4, 0),
+        "prediction": np.repeat(np.float32([0, 1]), [12, 4]),
+    }
+    _add(bench, "copies", ids, columns)
+    settings = SelectionSettings(k=2, min_distance=0.5, balance="predicted")
+    first = bench.selections.hand_out("copies", settings)
+    assert [image.id for image in first.images] == ["00.png", "12.png"]
+    assert "balanced by predicted: 1 of 12 0; 1 of 4 1" in first.notes
+    fewer = SelectionSettings(k=4, min_distance=0.5, at_most=True)
+    second = bench.selections.hand_out("copies", fewer)  # what is pending counts as labeled
+    assert [image.id for image in second.images] == ["04.png", "08.png"]
+    assert any(note.startswith("12 near-duplicates passed over") for note in second.notes)
+    message = refused(lambda: bench.selections.hand_out("copies", replace(fewer, k=10_001)), 422)
+    assert "min_distance hands out at most 10,000" in message
 
 
 def test_large_diverse_selections_are_refused_at_once(
