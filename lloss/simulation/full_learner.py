@@ -137,7 +137,7 @@ class FullModel:
         if not self._test:
             self.measure()
         found, task = self._test, self._learner.data.task
-        entropy = found["entropy"] if getattr(task, "has_entropy", True) else None
+        entropy = found["entropy"] if task.has_entropy else None
         return Evidence.measured(self._labeled, found["true"], found["predicted"], entropy)
 
     def _bald(self) -> NDArray[np.float32]:
