@@ -210,6 +210,8 @@ def mistakes(
         ("size = 100: an hourglass takes multiples of 64",
          ["init", out, "--pool", photos, "--labels", tmp / "none.csv", "-k", 1, "--task=pose",
           "--size=100"]),
+        ("formats = 'voc': choose one of coco",
+         ["init", out, "--pool", photos, "--labels", tmp / "none.csv", "--formats=voc"]),
         ("preset 'paper-voc': is of task 'detection', not of 'pose'",
          ["train", "--preset=paper-voc", "--task=pose", "--show"]),
         ("k = 0: select at least 1", ["select", scores, "-k", 0]),
