@@ -16,7 +16,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint
 
 
 class ConvolutionAtTheEnd(nn.Module):
-    """A network whose last layer is no linear one, as SqueezeNet's."""
+    """A network that ends with a convolution, as SqueezeNet does."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
