@@ -64,7 +64,7 @@ def png(drawings: Sequence[Placed], width: float, height: float, scale: int = 2)
             brush.draw(mark, (drawing.x, drawing.y))
     sheet = sheet.resize((size[0] // _OVER, size[1] // _OVER), Image.Resampling.BOX)
     file = io.BytesIO()
-    sheet.save(file, "png", optimize=True)
+    sheet.save(file, "png")
     return file.getvalue()
 
 

@@ -39,3 +39,13 @@ def test_differences_adjust_p_together() -> None:
     assert [each.p for each in found.values()] == [2 * 2 / 2**8] * 2
     assert found["a"].later.value == pytest.approx(0.015)
     assert [each.value for each in found["a"].curve] == pytest.approx([0.0075, 0.015])
+
+
+def test_equal_methods_are_seldom_found_to_differ() -> None:
+    random = np.random.default_rng(5)
+    wrong = 0
+    for _ in range(120):
+        reference = random.normal(0, 1, (9, 1))  # all are compared with the same one
+        found = differences({f"m{n}": random.normal(0, 1, (9, 1)) - reference for n in range(5)})
+        wrong += any(each.sign for each in found.values())
+    assert wrong / 120 < 0.06
