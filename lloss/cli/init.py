@@ -10,6 +10,7 @@ import click
 
 from lloss.annotations import Problems
 from lloss.cli.options import (
+    NAMES,
     PATH,
     empty_option,
     print_notes,
@@ -18,7 +19,11 @@ from lloss.cli.options import (
     training_settings,
 )
 from lloss.project.create import create_project
-from lloss.project.project import CyclePrecision, CycleStrategy
+from lloss.project.labeling_tasks import FORMATS
+from lloss.project.project import AUTOMATIC_DISTANCE, CyclePrecision, Project
+from lloss.selection.automatic import AUTO
+from lloss.selection.selection import ORDER_OF
+from lloss.selection.strategies import strategy_names
 from lloss.training.holdout import AUTOMATIC_SHARE
 
 
@@ -26,16 +31,53 @@ from lloss.training.holdout import AUTOMATIC_SHARE
 @click.argument("project", type=PATH)
 @click.option("--pool", required=True, help="Images, in any form that lloss score takes.")
 @click.option(
-    "--labels", required=True, help="CSV with the columns id and label, or the format of --task."
+    "--labels",
+    default="",
+    show_default="a file in PROJECT, to be written",
+    help="CSV with the columns id and label, or the format of --task. It may not exist yet: then "
+    "the first images are chosen without training.",
 )
 @click.option(
     "-k",
     "k",
     type=int,
-    show_default="a quarter of the labels, 10 to 500",
+    show_default="a quarter of the labels, 10 to 500; 50 without labels",
     help="Images to select per cycle.",
 )
-@click.option("--strategy", type=click.Choice(get_args(CycleStrategy)), default="diverse")
+@click.option(
+    "--strategy",
+    type=click.Choice(strategy_names()),
+    default="herding",
+    help="How to choose, see lloss select --help; herding: images that represent those of high "
+    "loss, beside the labeled ones.",
+)
+@click.option(
+    "--by",
+    type=click.Choice((AUTO, *ORDER_OF)),
+    default=AUTO,
+    help="What weights images; auto: loss, entropy or neither, as measured in each cycle.",
+)
+@click.option(
+    "--balance", default="", help="Spread K over predicted classes (predicted), or a column."
+)
+@click.option(
+    "--metadata", default="", help="CSV or Parquet with the columns id and that of --balance."
+)
+@click.option(
+    "--min-distance",
+    type=float,
+    default=AUTOMATIC_DISTANCE,
+    show_default="as near as changed copies of labeled images",
+    help="Pass over images nearer than this to another pick or a labeled one, by the cosine "
+    "distance of their embeddings; 0: none.",
+)
+@click.option(
+    "--monitor",
+    type=float,
+    default=0.0,
+    metavar="SHARE",
+    help="Draw this share of K at random, as 0.1: a test set that grows, if there is no other.",
+)
 @subset_option
 @click.option(
     "--precision",
@@ -54,6 +96,13 @@ from lloss.training.holdout import AUTOMATIC_SHARE
     "--test-labels", default="", help="Labels of --test; without --test, of images of the pool."
 )
 @click.option("--warm-start", is_flag=True, help="Start each training from the previous weights.")
+@click.option(
+    "--formats",
+    type=NAMES,
+    default="",
+    metavar="NAMES",
+    help=f"Task lists to write in each cycle, separated by commas: {', '.join(FORMATS)}.",
+)
 @skip_bad_option
 @empty_option
 @training_settings
@@ -63,6 +112,10 @@ def command(
     holdout: float | None,
     test: str,
     test_labels: str,
+    balance: str,
+    metadata: str,
+    monitor: float,
+    formats: tuple[str, ...],
     skip_bad: bool,
     empty: str,
     preset: str,
@@ -77,17 +130,28 @@ def command(
         measured_on: dict[str, Any] = {"test": test, "test_labels": test_labels}
     else:
         measured_on = {"holdout": AUTOMATIC_SHARE if holdout is None else holdout}
-    optional = {**measured_on, "skip_bad": skip_bad, "empty": empty}
+    optional = {
+        **measured_on,
+        "balance": balance,
+        "metadata": metadata,
+        "monitor": monitor,
+        "formats": list(formats),
+        "skip_bad": skip_bad,
+        "empty": empty,
+    }
     values |= {name: value for name, value in optional.items() if value or name == "holdout"}
     if k is not None:
         values["k"] = k
-    problems = Problems(skip_bad)
+    problems, folder = Problems(skip_bad), shlex.quote(str(project))
     with problems.explaining():
         created = create_project(project, values, {"preset": preset, **train}, problems)
     print_notes(*problems.lines())
-    labeled = created.open_labels()
-    classes = created.task.classes(labeled.labels)
-    click.echo(
-        f"{project / 'lloss.toml'}: {len(labeled)} labeled images of {len(classes)} "
-        f"classes; now run: lloss next {shlex.quote(str(project))}"
-    )
+    click.echo(f"{project / 'lloss.toml'}: {_counted(created)}; now run: lloss next {folder}")
+
+
+def _counted(project: Project) -> str:
+    if project.unlabeled():
+        return f"no labels yet, the first {project.k} images are chosen without training"
+    labeled = project.open_labels()
+    classes = project.task.classes(labeled.labels)
+    return f"{len(labeled)} labeled images of {len(classes)} classes"

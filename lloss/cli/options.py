@@ -46,6 +46,10 @@ class _List(click.ParamType[tuple[Any, ...]]):
             self.fail(f"{value!r}: give {self.kind.__name__} values separated by commas", param)
 
 
+NAMES = _List(str)
+"""Names separated by commas, as a tuple."""
+
+
 def automatic_option(name: str, automatic: str, help: str) -> Callable[[F], F]:
     """Return an option for a count; 0, the default, stands for what ``automatic`` describes."""
     return click.option(name, type=click.IntRange(0), default=0, show_default=automatic, help=help)

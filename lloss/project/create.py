@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -11,13 +12,16 @@ from typing import Any
 
 from lloss.annotations import Problems
 from lloss.data.label_source import relative_source
-from lloss.errors import LabelError, ProjectError
+from lloss.errors import LabelError, PoolError, ProjectError
 from lloss.files import write_text
 from lloss.pools.uri import PoolUri
 from lloss.project.project import FILE, HOLDOUT, Project, load_project
+from lloss.tasks import get_task
+from lloss.tasks.presets import resolve_settings
 from lloss.training.training_data import PAIRS
 
 LEAST, MOST = 10, 500  # Images that a cycle selects where nothing else is asked for
+FIRST = 50  # The same without labels: so many first ones show some of most classes
 
 
 def create_project(
@@ -33,7 +37,8 @@ def create_project(
     Args:
         root: the project's folder; created if missing.
         values: keys of :class:`Project`; paths are relative to the working directory. Without
-            ``k`` it is chosen by the number of labels.
+            ``k`` it is chosen by the number of labels; without ``labels`` they are to be written
+            into a file in the project's folder.
         train: ``preset`` and the training settings that differ from it.
         problems: receives broken annotations and notes for the user.
     """
@@ -46,10 +51,12 @@ def create_project(
             )
     problems = problems or Problems(bool(values.get("skip_bad")))
     written = dict(values)
-    for name in ("pool", "labels", "test", "test_labels"):
+    for name in ("pool", "labels", "test", "test_labels", "metadata"):
         if value := written.get(name):
             pool = PoolUri.parse(value) if name in ("pool", "test") else None
             written[name] = pool.relative_to(root) if pool else relative_source(value, root)
+    if not written.get("labels"):
+        written["labels"] = _labels_file(train)
     chosen = written.get("k")  # 0 is refused
     with _restored_on_failure(root):
         write_text(root / FILE, _toml({**written, "k": 1 if chosen is None else chosen}, train))
@@ -62,10 +69,22 @@ def create_project(
     return project
 
 
+def _labels_file(train: Mapping[str, Any]) -> str:
+    settings = resolve_settings(str(train.get("preset", "default")), "[train]", **_given(train))
+    task = get_task(settings.task)
+    return "masks" if task.masks else task.labels_file
+
+
+def _given(train: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in train.items() if name != "preset"}
+
+
 def _k(project: Project, labels: int, problems: Problems) -> int:
     """Choose how many images a cycle selects: each adds a quarter to the labels."""
     k, why = min(max(labels // 4, LEAST), MOST), f"a quarter of the {labels} labels"
-    if k != labels // 4:
+    if not labels:
+        k, why = FIRST, "nothing is labeled yet"
+    elif k != labels // 4:
         why += f", {'at least' if k == LEAST else 'at most'} {k}"
     pool = project.open_pool()
     if pool.counted:
@@ -80,6 +99,9 @@ def _check(project: Project, problems: Problems) -> int:
     """Refuse what no cycle could use; return the number of labels."""
     task = project.task
     task.check_empty(project.empty)
+    if project.unlabeled():
+        _check_pool(project, problems)
+        return 0
     labeled = project.open_labels(problems=problems)
     training, _ = project.split(labeled, problems)
     for labels in (labeled.labels, training.labels):  # without images that are in the test set too
@@ -88,6 +110,16 @@ def _check(project: Project, problems: Problems) -> int:
         raise LabelError(f"{labeled.origin}: {len(training)} image to train on: {PAIRS}")
     task.note_classes(labeled.labels, problems)
     return len(labeled)
+
+
+def _check_pool(project: Project, problems: Problems) -> None:
+    """Refuse a pool or a test set that no first cycle could use."""
+    pool, labels = project.open_pool(problems), project.path(project.labels)
+    if next(iter(pool.ids()), None) is None:
+        raise PoolError(f"{pool.uri}: has no image to label")
+    project.open_test(problems)
+    what = "holds no label yet" if labels.exists() else "does not exist yet"
+    problems.note(f"{os.path.normpath(labels)}: {what}; add what you label to it")
 
 
 @contextlib.contextmanager

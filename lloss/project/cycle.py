@@ -19,34 +19,53 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from lloss.annotations import Problems
 from lloss.errors import LabelError, ProjectError
 from lloss.files import sweep, write_json
-from lloss.manifest import Manifest, read_manifest
+from lloss.manifest import read_manifest
 from lloss.pools import Pool, SubsetPool
 from lloss.project.changes import note_training
+from lloss.project.cycle_choice import CyclePicks, pick_images, recent_lift
 from lloss.project.cycle_model import EVALUATION, MODEL, CycleModel
-from lloss.project.cycle_output import REPORT, SELECTED, training_in_words, write_task_lists
+from lloss.project.cycle_output import REPORT, training_in_words, write_task_lists
 from lloss.project.cycle_start import START, note_changes_since, read_start, write_start
+from lloss.project.first_picks import FOLDER as FIRST
+from lloss.project.first_picks import choose_first
+from lloss.project.pick_payoff import Payoff, measure_payoff
 from lloss.project.pick_predictions import PickModel, known_model, trained_model
+from lloss.project.picks_file import SELECTED
 from lloss.project.project import Project
 from lloss.project.report import Report, write_report
 from lloss.project.selected_images import describe_picks
-from lloss.project.summary import SUMMARY, Summary, read_summaries
+from lloss.project.summary import SUMMARY, Summary, read_summaries, read_summary
+from lloss.project.trust_figures import (
+    TrustFigures,
+    compare_predictions,
+    gain_of,
+    remarks_on,
+    trust_lines,
+)
 from lloss.scores.scores_folder import ScoresFolder
-from lloss.selection import Selection, select
+from lloss.selection import Selection
+from lloss.selection.near_duplicates import near_duplicate_distance
 from lloss.selection.selection_file import write_selection
 from lloss.selection.ties import tie_note
+from lloss.selection.vectors import usual_embedding
 from lloss.serve.scoring.batch.score_pool import score_pool
 from lloss.serve.scoring.scorer import Scorer
 from lloss.tasks.train_settings import TrainSettings
 from lloss.training.cautions import cautions, how_picked, ranked
 from lloss.training.checkpoint import FILE as CHECKPOINT
 from lloss.training.checkpoint import Checkpoint
+from lloss.training.near_duplicate_views import embed_views, embedding_network
+from lloss.training.ranking_evidence import evidence_of, read_head_fit
 
 
 @dataclass(frozen=True)
@@ -69,6 +88,8 @@ def next_cycle(
     say = _without_repeats(say)
     done = read_summaries(project.cycles)
     folder = project.cycles / f"{len(done) + 1:03d}"
+    if not done and project.unlabeled():
+        return _first(project, say, at_most)
     last = project.cycles / f"{len(done):03d}"
     if not _resumes(folder, project, say):
         problems = project.problems()
@@ -86,6 +107,14 @@ def next_cycle(
             (folder / name).unlink(missing_ok=True)
         write_start(folder, project, labeled, problems)
     return Outcome(folder, _Cycle(project, folder, done, say).run(at_most), True)
+
+
+def _first(project: Project, say: Callable[[str], None], at_most: bool) -> Outcome:
+    """Choose the first images, unless that is done."""
+    folder = project.cycles / FIRST
+    if (path := folder / SUMMARY).exists():
+        return Outcome(folder, read_summary(path), False)
+    return Outcome(folder, choose_first(project, say, at_most), True)
 
 
 def _without_repeats(say: Callable[[str], None]) -> Callable[[str], None]:
@@ -124,6 +153,7 @@ class _Cycle:
         self.project = self.start.project
         self.folder, self.done, self.say = folder, done, say
         self.number = len(done) + 1
+        self.before = project.cycles / f"{len(done):03d}" if done else None
         self.task = self.project.task
         self.problems = self.project.problems()
         self.labeled = self.project.open_labels(folder / self.task.labels_file, self.problems)
@@ -136,49 +166,84 @@ class _Cycle:
     def run(self, at_most: bool) -> Summary:
         """Run the steps that are not done yet."""
         model = CycleModel(self.project, self.folder, self.problems, self.say)
-        before = self.project.cycles / f"{self.number - 1:03d}" if self.done else None
-        checkpoint = model.train(self.training, self.held_back, before)
-        if before:
-            settings = self._settings_of(before)
+        checkpoint = model.train(self.training, self.held_back, self.before)
+        if self.before:
+            settings = self._settings_of(self.before)
             note_training(settings, checkpoint.settings.as_dict(), self.problems)
         evaluation = model.evaluate(checkpoint, self.held_out)
         pool = self.project.open_pool()
-        excluded = self.project.test_ids(pool, self.held_out, self.problems)
-        excluded |= {item.id for item in self.labeled.items}
+        tested = self.project.test_ids(pool, self.held_out, self.problems)
+        labeled = {item.id for item in self.labeled.items}
         self._say_notes()
-        model.export(checkpoint, SubsetPool(pool, excluded))
-        counts = self._score(pool, excluded)
-        selection = self._select(at_most)
+        model.export(checkpoint, SubsetPool(pool, tested | labeled))
+        counts = self._score(pool, tested if self.start.scores_labeled else tested | labeled)
+        payoff = self._payoff()
+        distance = self._distance(checkpoint)
+        picks = self._pick(evaluation, payoff, distance, at_most)
+        selection = picks.selection
         tied = tie_note(self.scores.opened(), selection).removeprefix("warning: ")
-        better = False if tied else ranked(evaluation)
+        better = False if tied else ranked(self._ranking(evaluation))
         column = "number" if better is False else "rank"
         write_selection(selection, self.folder / SELECTED, place=column)
-        warnings = self._warnings(evaluation, selection, tied)
-        manifest = read_manifest(self.folder / MODEL)
+        summary = self._with_trust(
+            self._summary(checkpoint, evaluation, picks, tied, better, counts), picks, payoff
+        )
+        shown = self._model(checkpoint, selection)
+        write_task_lists(self.project, self.folder, selection, pool, shown, self.say)
+        how, why = how_picked(selection, tied, better), picks.choice.reason
+        how += f" {why[:1].upper()}{why[1:]}." if why else ""
+        self._report(summary, checkpoint.settings, selection, how, pool, shown)
+        write_json(self.folder / SUMMARY, asdict(summary))
+        return summary
+
+    def _summary(
+        self,
+        checkpoint: Checkpoint,
+        evaluation: dict[str, Any] | None,
+        picks: CyclePicks,
+        tied: str,
+        better: bool | None,
+        counts: dict[str, Any],
+    ) -> Summary:
+        warnings = self._warnings(evaluation, picks.selection, tied)
         notes = [*self.start.notes, *self.problems.lines(), *warnings]
-        summary = Summary(
+        return Summary(
             cycle=self.number,
             labeled=len(self.training),
-            selected=len(selection),
+            selected=len(picks.selection),
             classes=self.task.summarize(self.training.labels),
             labels_sha256=self.labeled.sha256,
             evaluation=evaluation,
             metric_name=self.task.metric,
             left_out=self.start.left_out + len(self.problems.broken),
             held_back=self.held_back,
-            precision=manifest.precision,
+            precision=read_manifest(self.folder / MODEL).precision,
             ranked=better,
+            choice=asdict(picks.choice),
             warnings=warnings,
             training=checkpoint.settings.as_dict(),
             notes=list(dict.fromkeys(notes)),
             **counts,
         )
-        how = how_picked(selection, tied, better)
-        shown = self._model(checkpoint, selection)
-        write_task_lists(self.project, self.folder, selection, pool, shown, self.say)
-        self._report(summary, checkpoint.settings, selection, how, pool, manifest, shown)
-        write_json(self.folder / SUMMARY, asdict(summary))
-        return summary
+
+    def _with_trust(self, summary: Summary, picks: CyclePicks, payoff: Payoff | None) -> Summary:
+        """Add whether to go on as before, and say it."""
+        cycles, agreement = [*self.done, summary], None
+        if self.before:
+            labeled = {item.id for item in self.labeled.items}
+            agreement = compare_predictions(self.folder, self.before, labeled)
+        trust = TrustFigures(
+            payoff=payoff,
+            agreement=agreement,
+            gain=gain_of(cycles, summary.selected),
+            duplicates=picks.selection.duplicates,
+            distance=picks.selection.settings.min_distance,
+            monitored=picks.random,
+        )
+        lines = [*remarks_on(picks.selection), *trust_lines(trust, cycles)]
+        for line in lines:
+            self.say(line)
+        return replace(summary, trust=trust.as_dict(), trust_lines=lines)
 
     def _settings_of(self, before: Path) -> dict[str, Any]:
         """The settings of the cycle before; of earlier versions those of its start."""
@@ -187,30 +252,77 @@ class _Cycle:
             return self.done[-1].training or start.project.train.as_dict()
         return {}
 
-    def _score(self, pool: Pool, excluded: set[str]) -> dict[str, int]:
-        self.say(f"score the unlabeled images of {pool.uri}")
+    def _score(self, pool: Pool, excluded: set[str]) -> dict[str, Any]:
+        self.say(f"score the images of {pool.uri}")
         with Scorer(self.folder / MODEL) as scorer:
             report = score_pool(scorer, pool, self.scores.path, exclude=excluded)
         self.problems.note(pool.remark())
         self._say_notes()
-        if not report.scored:
+        unlabeled = len(self._losses())
+        if not unlabeled:
             raise LabelError(f"{pool.uri}: every image is labeled, none is left to select")
         if report.skipped:
             where = self.scores.path / "skipped.parquet"
             self.say(f"{report.skipped} images cannot be read, see {where}")
-        return {"scored": report.scored, "skipped": report.skipped}
+        return {"scored": unlabeled, "skipped": report.skipped}
 
-    def _select(self, at_most: bool) -> Selection:
+    def _losses(self) -> NDArray[np.float32]:
+        """Predicted losses of the unlabeled images, float [pool]."""
+        labeled = {item.id for item in self.labeled.items}
+        kept = [np.empty(0, np.float32)]
+        for batch in self.scores.scan(["id", "loss"]):
+            rows = [id not in labeled for id in batch["id"].to_pylist()]
+            kept.append(batch["loss"].to_numpy(zero_copy_only=False)[rows])
+        return np.concatenate(kept)
+
+    def _payoff(self) -> Payoff | None:
+        """Measure the picks of the cycle before."""
+        if self.before is None:
+            return None
+        return measure_payoff(self.before, self.done[-1], self.labeled, self.problems)
+
+    def _distance(self, checkpoint: Checkpoint) -> float:
+        """Measure how near labeled images are to changed copies of themselves, if asked for."""
+        if not self.project.measures_distance:
+            return 0.0
+        network = embedding_network(checkpoint, usual_embedding(self.scores))
+        views = embed_views(network, checkpoint.settings, self.labeled.items)
+        return near_duplicate_distance(*views) if len(views[0]) else 0.0
+
+    def _ranking(self, evaluation: dict[str, Any] | None) -> dict[str, Any] | None:
+        """The figures that say how scores rank: of a frozen network also by cross-validation."""
+        measured = [each for each in (evaluation, read_head_fit(self.folder)) if each]
+        return max(measured, key=lambda each: int(each["images"]), default=None)
+
+    def _pick(
+        self,
+        evaluation: dict[str, Any] | None,
+        payoff: Payoff | None,
+        distance: float,
+        at_most: bool,
+    ) -> CyclePicks:
+        figures = self._ranking(evaluation)
+        lift = recent_lift(self.done, payoff)
+        evidence = evidence_of(figures, len(self.labeled), self.task.has_entropy, **lift)
         # K comes from lloss.toml as it is now, so that a K that is too large can be corrected.
-        settings = self.project.selection(self.number, at_most)
         # Exclude labels added since the start of the cycle as well.
         labeled = self.project.open_labels(problems=Problems(skip=True))
-        return select(self.scores.opened(), settings, {item.id for item in labeled.items})
+        ids = {item.id for item in labeled.items}
+        scores = self.scores.opened()
+        picks = pick_images(self.project, self.number, scores, ids, evidence, at_most, distance)
+        by = f" by {picks.choice.by}" if picks.choice.by else ""
+        why = f": {picks.choice.reason}" if picks.choice.reason else ""
+        self.say(f"select {len(picks.selection)} images, {picks.choice.strategy}{by}{why}")
+        return picks
 
     def _warnings(
         self, evaluation: dict[str, Any] | None, selection: Selection, tied: str
     ) -> list[str]:
-        warnings = cautions(evaluation, self.task.metric) if evaluation else []
+        warnings = []
+        if evaluation:
+            others = self._ranking(evaluation) is not evaluation
+            shown = {**evaluation, "head": None} if others else evaluation
+            warnings = cautions(shown, self.task.metric)
         if tied:
             warnings.append(tied)
         if unusable := selection.unusable():
@@ -231,9 +343,9 @@ class _Cycle:
         selection: Selection,
         how: str,
         pool: Pool,
-        manifest: Manifest,
         model: PickModel,
     ) -> None:
+        manifest = read_manifest(self.folder / MODEL)
         report = Report(
             project=self.project.root.resolve().name,
             task=settings.task,
@@ -241,7 +353,7 @@ class _Cycle:
             metric=self.task.metric_title,
             cycles=[*self.done, summary],
             selected_how=how,
-            losses=self.scores.column("loss"),
+            losses=self._losses(),
             picks=describe_picks(selection, pool, model, manifest.image),
             provenance={
                 "checkpoint": str(manifest.provenance.get("checkpoint_sha256", "")),

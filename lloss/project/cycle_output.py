@@ -17,7 +17,7 @@ from lloss.project.project import Project
 from lloss.selection import Selection
 from lloss.tasks.train_settings import TrainSettings
 
-SELECTED, REPORT = "selected.csv", "report.html"
+REPORT = "report.html"
 
 
 def write_task_lists(

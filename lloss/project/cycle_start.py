@@ -33,6 +33,7 @@ class CycleStart:
     project: Project  # with the settings that the cycle started with
     left_out: int  # broken annotations and labeled images that were not used
     notes: list[str]  # for the user
+    scores_labeled: bool  # whether labeled images are scored too; not in earlier versions
 
 
 def write_start(folder: Path, project: Project, labeled: LabeledSet, problems: Problems) -> None:
@@ -43,6 +44,7 @@ def write_start(folder: Path, project: Project, labeled: LabeledSet, problems: P
     content: dict[str, Any] = {
         "train": project.train.as_dict(),
         "project": {name: getattr(project, name) for name in FIXED_SETTINGS},
+        "scores_labeled": True,
         "left_out": len(problems.broken),
         "notes": problems.lines(),
         "images": content_hashes(labeled),
@@ -57,7 +59,12 @@ def read_start(folder: Path, project: Project) -> CycleStart:
         content = json.loads(path.read_text(encoding="utf-8"))
         settings = TrainSettings.from_dict(content["train"], str(path))
         then = replace(project, train=settings, **content["project"])
-        return CycleStart(then, int(content.get("left_out", 0)), list(content.get("notes", [])))
+        return CycleStart(
+            project=then,
+            left_out=int(content.get("left_out", 0)),
+            notes=list(content.get("notes", [])),
+            scores_labeled=bool(content.get("scores_labeled", False)),
+        )
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ProjectError(f"{path}: is damaged; remove the cycle to run it again") from error
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import tomllib
 from collections.abc import Iterator
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
@@ -23,13 +23,18 @@ from lloss.data.class_labels import DATA_ROOT
 from lloss.data.empty_labels import drop_empty
 from lloss.data.image_overlap import find_test_images, without_test_images
 from lloss.data.label_joining import labeled_pool
+from lloss.data.label_source import nothing_in
 from lloss.data.labeled_set import LabeledSet
 from lloss.errors import LabelError, ProjectError, SettingsError
 from lloss.files import locked, within, write_text
 from lloss.pools import Pool
 from lloss.pools.uri import PoolUri, is_fiftyone, without_secrets
 from lloss.project.labeling_tasks import TaskFormat, check_yolo
+from lloss.project.picks_file import monitoring_bound
 from lloss.selection import SelectionSettings
+from lloss.selection.automatic import AUTO
+from lloss.selection.hashing import draw_hash
+from lloss.selection.selection import ORDER_OF
 from lloss.tasks import get_task
 from lloss.tasks.presets import PRESETS, resolve_settings
 from lloss.tasks.task import Task
@@ -45,8 +50,16 @@ from lloss.training.holdout import (
 
 FILE = "lloss.toml"
 HOLDOUT = "holdout.csv"
-CycleStrategy = Literal["diverse", "top"]
+MONITORING = 999  # In the place of a cycle's number, in seeds
 CyclePrecision = Literal["fp32", "auto"]
+
+
+MOST_RANDOM = 0.5
+"""The largest share of picks drawn at random: more is not monitoring."""
+
+
+AUTOMATIC_DISTANCE = -1.0
+"""Stands for the distance of labeled images to changed copies of themselves."""
 
 
 def _key(comment: str, default: Any = MISSING) -> Any:
@@ -62,9 +75,22 @@ class Project:
     pool: str = _key("images: a folder, array, list, tar shards, Parquet, or a URL (s3://…)")
     labels: str = _key("add what you label")
     k: int = _key("images to select per cycle")
-    strategy: CycleStrategy = _key(
-        "diverse: k unlike images of the 4·k best; top: the k highest predicted losses", "diverse"
+    strategy: str = _key(
+        "herding: they represent those of high loss; or another of lloss select --strategy",
+        "diverse",
     )
+    by: str = _key(
+        "auto: by loss, by entropy or by neither, as measured; or loss, entropy …",
+        "loss",
+    )
+    balance: str = _key(
+        "spread k over predicted classes (predicted), or over a column of metadata", ""
+    )
+    metadata: str = _key("CSV or Parquet with the columns id and that of balance", "")
+    min_distance: float = _key(
+        "pass over picks so near to another or a labeled image (cosine); -1: as their own copies", 0
+    )
+    monitor: float = _key("share of k drawn at random, to see what random labels show", 0)
     subset: int = _key("select from so many random images only; 0: all", 0)
     seed: int = _key("random seed of sub-pool and hold-out", 0)
     holdout: float = _key("share of the labels kept for measuring; -1: 50 or a tenth, from 150", -1)
@@ -103,6 +129,17 @@ class Project:
             raise SettingsError(
                 f"holdout = {self.holdout}: give a share of the labels below 1, or -1 for automatic"
             )
+        if not (0 <= self.min_distance <= 2 or self.min_distance == AUTOMATIC_DISTANCE):
+            raise SettingsError(
+                f"min_distance = {self.min_distance}: give a cosine distance from 0 to 2, or -1 "
+                "for automatic"
+            )
+        if not 0 <= self.monitor <= MOST_RANDOM:
+            raise SettingsError(
+                f"monitor = {self.monitor}: give a share of k from 0 to {MOST_RANDOM}"
+            )
+        if self.by != AUTO and self.by not in ORDER_OF:
+            raise SettingsError(f"by = {self.by!r}: choose one of {', '.join((AUTO, *ORDER_OF))}")
         if self.warm_start and self.train.freeze:
             raise SettingsError(
                 f"{self.root / FILE}: warm_start and freeze: a frozen network is that of weights "
@@ -110,17 +147,71 @@ class Project:
             )
         if "yolo" in self.formats:
             check_yolo(self.train.task)
-        self.selection(1, False)
+        self.selection(1)
 
-    def selection(self, cycle: int, at_most: bool) -> SelectionSettings:
-        """Return the settings of a cycle's selection; each cycle draws its own sub-pool."""
+    def selection(
+        self, cycle: int, at_most: bool = False, distance: float = 0.0
+    ) -> SelectionSettings:
+        """Return the settings of a cycle's selection; each cycle draws its own sub-pool.
+
+        ``distance`` is that of near-duplicates where ``min_distance`` is automatic.
+        """
         return SelectionSettings(
             k=self.k,
             strategy=self.strategy,
+            by="loss" if self.by == AUTO else self.by,
             subset=self.subset,
             seed=self.seed * 1000 + cycle,
             at_most=at_most,
+            balance=self.balance,
+            min_distance=distance if self.measures_distance else self.min_distance,
         )
+
+    @property
+    def measures_distance(self) -> bool:
+        """Whether the distance of near-duplicates is measured in each cycle."""
+        return self.min_distance == AUTOMATIC_DISTANCE
+
+    @property
+    def monitored(self) -> int:
+        """How many of K are drawn at random."""
+        return min(max(1, round(self.k * self.monitor)), self.k - 1) if self.monitor else 0
+
+    def first_selection(
+        self, strategy: str, at_most: bool, distance: float = 0.0
+    ) -> SelectionSettings:
+        """Return the settings of a selection without scores, before anything is labeled."""
+        settings = self.selection(0, at_most, distance)
+        return replace(settings, strategy=strategy, by="", balance="")
+
+    def monitoring(self, settings: SelectionSettings) -> SelectionSettings:
+        """Return the settings that draw the images to monitor, beside those of the others.
+
+        Each cycle draws by the same numbers, the smallest of the unlabeled images: so all labeled
+        images up to the largest number drawn so far are a random sample of the whole pool.
+        """
+        return replace(
+            SelectionSettings(k=self.monitored, strategy="random", seed=self.monitoring_seed),
+            by=settings.by,
+            at_most=settings.at_most,
+        )
+
+    @property
+    def monitoring_seed(self) -> int:
+        """The seed of :meth:`monitoring`, the same in all cycles."""
+        return self.seed * 1000 + MONITORING
+
+    def unlabeled(self) -> bool:
+        """Whether no image is labeled yet: the labels are missing, or hold none."""
+        if nothing_in(self.path(self.labels)):
+            return True
+        problems = Problems(skip=True)
+        try:
+            return not self.task.read_labels(self.path(self.labels), problems) and not (
+                problems.broken
+            )
+        except LabelError:
+            return False  # reading them again says why
 
     @property
     def cycles(self) -> Path:
@@ -205,9 +296,14 @@ class Project:
     def _hold_out(
         self, labeled: LabeledSet, problems: Problems
     ) -> tuple[LabeledSet, LabeledSet | None]:
+        path = self.root / HOLDOUT
+        if (
+            not path.exists()
+            and (bound := monitoring_bound(self.cycles, self.monitoring_seed)) >= 0
+        ):
+            return self._monitored(labeled, bound)
         if not self.holdout:
             return labeled, None
-        path = self.root / HOLDOUT
         if not path.exists():
             drawn = draw_holdout(self.task, labeled, self.holdout, self.seed)
             if not drawn:
@@ -225,6 +321,20 @@ class Project:
         aside = [row for row, item in enumerate(labeled.items) if item.id in held]
         kept = [row for row, item in enumerate(labeled.items) if item.id not in held]
         return labeled.take(kept), labeled.take(aside) if len(aside) > 1 else None
+
+    def _monitored(self, labeled: LabeledSet, bound: int) -> tuple[LabeledSet, LabeledSet | None]:
+        """Hold out the images that are a random sample of the pool, see :meth:`monitoring`."""
+        images = [self.task.image_of(*each) for each in zip(labeled.items, labeled.labels)]
+        drawn = {
+            image
+            for image, item in zip(images, labeled.items)
+            if draw_hash(item.id, self.monitoring_seed) <= bound
+        }
+        aside = [row for row, image in enumerate(images) if image in drawn]
+        if len(drawn) < 2 or len(aside) == len(labeled):
+            return labeled, None
+        kept = [row for row, image in enumerate(images) if image not in drawn]
+        return labeled.take(kept), labeled.take(aside)
 
     def test_ids(self, pool: Pool, test: LabeledSet | None, problems: Problems) -> set[str]:
         """Return the ids of the pool's images that are in the test set, or copies of them.

@@ -38,6 +38,7 @@ class Pick:
     guess: str  # name of the predicted class, or ""
     confidence: float  # of the guess, 0 to 1, or NaN
     thumbnail: bytes | None  # PNG or JPEG; None if the image is unreadable
+    reason: str = ""  # why it was chosen
     drawn: bool = False  # the thumbnail shows what the model found; it is larger
 
 
@@ -87,6 +88,8 @@ def write_report(report: Report, path: Path) -> None:
             histogram(LossHistogram.of(report.losses), [pick.score for pick in report.picks])
         ),
         curves=Markup(_curves(report.cycles, text(report.metric))),
+        trust_charts=Markup(_trust_charts(report.cycles)),
+        trusted=any(cycle.trust for cycle in report.cycles),
         notes=[line for line in now.notes if line not in now.warnings],
         classes=classes,
         most=max((count for _, count in shown), default=0) or 1,
@@ -120,12 +123,21 @@ def _curves(cycles: Sequence[Summary], title: str) -> str:
         [(cycle.cycle, cycle.ranking_accuracy(score)) for cycle in cycles]
         for score in ("head", "entropy")
     )
+    gain, caption = cycles[-1].trust.get("gain"), []
+    if any(measured.interval for _, measured in metric):
+        caption.append("Bars: 95% intervals.")
+    expected: list[tuple[int, float | None]] = []
+    if gain:
+        caption.append('<span class="key dash"></span>expected')
+        labeled = cycles[-1].labeled
+        ends = gain["now"], gain["now"] + gain["gain"]
+        expected = [(labeled, ends[0]), (labeled + gain["labels"], ends[1])]
     return figure(
         title,
-        "Bars: 95% intervals." if any(measured.interval for _, measured in metric) else "",
+        " &ensp;".join(caption),
         lines(
             "images labeled",
-            [[(x, measured.value) for x, measured in metric]],
+            [[(x, measured.value) for x, measured in metric], expected],
             ranges=[(x, measured.interval) for x, measured in metric],
         ),
     ) + figure(
@@ -137,4 +149,16 @@ def _curves(cycles: Sequence[Summary], title: str) -> str:
             chance=[50.0],
             ranges=[(x, measured.interval) for x, measured in head],
         ),
+    )
+
+
+def _trust_charts(cycles: Sequence[Summary]) -> str:
+    """Draw how many predictions stay as they are, where there is more than one cycle of them."""
+    agreement = [(cycle.cycle, cycle.agreement) for cycle in cycles if cycle.agreement is not None]
+    if len(agreement) < 2:
+        return ""
+    return figure(
+        "Predictions that stay as they are",
+        "On unlabeled images, from cycle to cycle.",
+        lines("cycle", [agreement]),
     )

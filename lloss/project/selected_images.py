@@ -30,9 +30,12 @@ def describe_picks(
     ``spec`` is of the model's input; its ``white`` is that of the thumbnails.
     """
     known = model.predictions.by_id if isinstance(model.predictions, ScoredClasses) else {}
+    reasons = selection.reasons or [""] * len(selection)
     picks = {
-        id: _described(Pick(id, rank, score, "", math.nan, None), known.get(id))
-        for rank, (id, score) in enumerate(zip(selection.ids, selection.scores.tolist()), 1)
+        id: _described(Pick(id, rank, score, "", math.nan, None, reason), known.get(id))
+        for rank, (id, score, reason) in enumerate(
+            zip(selection.ids, selection.scores.tolist(), reasons), 1
+        )
     }
     shown = pool.find(selection.ids[:THUMBNAILS])
     for picked in read_picked(shown, model.predictions):

@@ -42,6 +42,10 @@ class Summary:
     training: dict[str, Any] = field(default_factory=dict)
     # Whether the predicted loss ranks images better than chance; None if not measured
     ranked: bool | None = None
+    # What the images were chosen by, as `Choice`; None of versions that had no choice
+    choice: dict[str, str] | None = None
+    trust: dict[str, Any] = field(default_factory=dict)  # `TrustFigures.as_dict`
+    trust_lines: list[str] = field(default_factory=list)  # the same in words
     warnings: list[str] = field(default_factory=list)  # why not to rely on figures or selection
     notes: list[str] = field(default_factory=list)  # the warnings, and what else to know
 
@@ -56,11 +60,32 @@ class Summary:
         figures = self.evaluation or {}
         return Measured(figures.get(self.metric_name), interval_of(figures, self.metric_name))
 
+    @property
+    def lift(self) -> Measured:
+        """Mean true loss of the picks of the cycle before, over that of random images."""
+        found = self.trust.get("payoff") or {}
+        interval = found.get("interval")
+        return Measured(found.get("lift"), tuple(interval) if interval else None)
+
+    @property
+    def agreement(self) -> float | None:
+        """Share of the predictions on unlabeled images that are those of the cycle before."""
+        share: float | None = (self.trust.get("agreement") or {}).get("share")
+        return share
+
     def ranking_accuracy(self, by: str) -> Measured:
         """How well images are ranked by the predicted loss (``head``) or by ``entropy``."""
         figures = self.evaluation or {}
         value = (figures.get(by) or {}).get("ranking_accuracy")
         return Measured(value, interval_of(figures, by, "ranking_accuracy"))
+
+
+def read_summary(path: Path) -> Summary:
+    """Read a cycle's ``summary.json``; ``ProjectError`` where it is damaged."""
+    try:
+        return Summary(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise ProjectError(f"{path}: is damaged; remove the cycle to run it again") from error
 
 
 def read_summaries(cycles: Path) -> list[Summary]:
@@ -71,10 +96,7 @@ def read_summaries(cycles: Path) -> list[Summary]:
     """
     summaries: list[Summary] = []
     while (path := cycles / f"{len(summaries) + 1:03d}" / SUMMARY).exists():
-        try:
-            summaries.append(Summary(**json.loads(path.read_text(encoding="utf-8"))))
-        except (OSError, ValueError, TypeError) as error:
-            raise ProjectError(f"{path}: is damaged; remove the cycle to run it again") from error
+        summaries.append(read_summary(path))
     last = max((p.name for p in cycles.glob("*") if re.fullmatch(r"\d{3,}", p.name)), default="0")
     if int(last) > len(summaries) + 1:
         raise ProjectError(

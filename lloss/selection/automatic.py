@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from lloss.selection.strategies import get_strategy
 from lloss.statistics.confidence_intervals import (
     Floats,
     Interval,
@@ -110,12 +111,24 @@ class Choice:
     Attributes:
         strategy: a name of :data:`.STRATEGIES`.
         by: the column that weights images; "" for none.
-        reason: in words, for the user.
+        reason: in words, for the user; "" where the settings say it all.
     """
 
     strategy: str
     by: str
     reason: str
+
+
+def choose(strategy: str, by: str, evidence: Evidence) -> Choice:
+    """Return what the settings ask for, by the evidence where ``by`` is ``auto``.
+
+    ``SettingsError`` for an unknown strategy.
+    """
+    if not get_strategy(strategy).uses_scores:
+        return Choice(strategy, "", "")
+    if by != AUTO:
+        return Choice(strategy, by, "")
+    return automatic_choice(evidence, strategy)
 
 
 def automatic_choice(evidence: Evidence, strategy: str = "herding") -> Choice:

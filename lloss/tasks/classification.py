@@ -115,6 +115,7 @@ class _Classification(Task):
     files_among_images = CLASS_FILES
     cut_effect = "is not looked at"
     keeps_pretrained = True
+    has_entropy = True
 
     def defaults(self, model: str) -> dict[str, Any]:
         """How images were prepared for the network's ImageNet weights."""

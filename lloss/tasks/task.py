@@ -72,6 +72,8 @@ class Task(Networks):
     # Whether labels are image files themselves, of their `path`: then the suffix of a label's name
     # is not its image's
     masks: bool = False
+    # Whether `entropy` is that of what the network gives, so that images can be chosen by it
+    has_entropy: bool = False
     loss_norms: bool = False  # whether the setting `loss_norm` has an effect
     keeps_pretrained: bool = False  # whether the setting `keep_embedding` has a choice
     names_are_free: bool = True  # whether class names are the user's, and may be misspelled

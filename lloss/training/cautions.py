@@ -10,6 +10,7 @@ from typing import Any
 
 from lloss.manifest import PRETRAINED_EMBEDDING
 from lloss.selection import Selection
+from lloss.selection.strategies import get_strategy
 from lloss.selection.strategies.diverse import CANDIDATES
 from lloss.statistics.confidence_intervals import (
     Interval,
@@ -21,6 +22,8 @@ from lloss.statistics.confidence_intervals import (
 
 FEW = 30  # Fewer held-out images than this are too few whatever the figures
 WIDE = 0.3  # So are those that leave the metric a wider interval than this
+PLURALS = {"loss": "predicted losses", "entropy": "entropies", "margin": "margins"}
+
 ENOUGH = 100  # Held-out images that place a share within about 0.1 of the truth (Wilson's interval)
 
 
@@ -87,19 +90,25 @@ def measured(figures: Mapping[str, Any], metric: str) -> str:
 def how_picked(selection: Selection, tied: str, better: bool | None) -> str:
     """Say how the picks were chosen; ``tied`` is :func:`.tie_note`, ``better`` :func:`ranked`."""
     settings = selection.settings
+    strategy = get_strategy(settings.strategy)
     among = f" of {settings.subset} random images" if settings.subset else ""
-    spread = settings.strategy == "diverse"
     frozen = selection.spread_by == PRETRAINED_EMBEDDING
     features = " on features of the network before training" if frozen else ""
-    if tied:
-        also = " and spread by k-center greedy" if spread else ""
+    if tied and not strategy.weighted:
+        also = " and spread by k-center greedy" if settings.strategy == "diverse" else ""
         return f"Picked in the order of ids{among}{also}: {tied}."
-    how = f"The highest predicted losses{among}."
-    if spread:
+    scores = f"{settings.direction} {PLURALS.get(settings.by, f'values of {settings.by}')}{among}"
+    if settings.strategy == "top":
+        how = f"The {scores}."
+    elif settings.strategy == "diverse":
         candidates = min(CANDIDATES * settings.k, selection.eligible)
         how = (
-            f"Spread by k-center greedy{features} over the {candidates:,} highest predicted "
-            f"losses{among}, in the order picked."
+            f"Spread by k-center greedy{features} over the {candidates:,} {scores}, in the order "
+            "picked."
         )
-    doubt = " They are not shown to rank images better than chance." if better is False else ""
-    return how + doubt
+    else:
+        what = strategy.title.replace("K ", f"{len(selection):,} ", 1)
+        by = f", by {scores}" if strategy.uses_scores else among
+        how = f"{what[:1].upper()}{what[1:]}{features}{by}{f'; but {tied}' if tied else ''}."
+    doubts = better is False and strategy.uses_scores and settings.by == "loss"
+    return how + (" They are not shown to rank images better than chance." if doubts else "")

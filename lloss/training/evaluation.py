@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -27,6 +26,7 @@ from lloss.text.similar_names import similar_note
 from lloss.training.cautions import cautions, ranked
 from lloss.training.checkpoint import Checkpoint
 from lloss.training.holdout import refuse_unknown
+from lloss.training.ranking_evidence import comparison, finite
 from lloss.training.trainer import device_of, predict
 from lloss.training.training_data import TrainingData, load_examples
 
@@ -49,6 +49,7 @@ class Evaluation:
     predicted_loss: NDArray[np.float32] | None
     # The 95 % intervals by the figures' names, of the ranking under `head` and `entropy`
     intervals: dict[str, Any] = field(default_factory=dict)
+    comparison: dict[str, Any] = field(default_factory=dict)  # of both, see `comparison`
     missed: list[str] = field(default_factory=list)  # whatever the network answers, in lines
     cut_off: dict[str, Any] = field(default_factory=dict)  # `CroppedShare.as_dict`
     # How what the head gives becomes a loss, fitted on the images that were not trained on
@@ -60,14 +61,15 @@ class Evaluation:
         figures = {
             "images": self.images,
             "unseen": self.unseen,
-            **_finite({self.metric_name: self.metric}),
-            **({"figures": _finite(self.figures)} if self.figures else {}),
+            **finite({self.metric_name: self.metric}),
+            **({"figures": finite(self.figures)} if self.figures else {}),
             **({"notes": self.notes} if self.notes else {}),
-            **_finite({"mean_loss": self.mean_loss}),
-            "head": _finite(asdict(self.head)) if self.head else None,
-            "entropy": _finite(asdict(self.entropy)),
+            **finite({"mean_loss": self.mean_loss}),
+            "head": finite(asdict(self.head)) if self.head else None,
+            "entropy": finite(asdict(self.entropy)),
             "confidence": CONFIDENCE,
-            "intervals": _finite(self.intervals),
+            "intervals": finite(self.intervals),
+            **({"comparison": finite(self.comparison)} if self.comparison else {}),
             **({"missed": self.missed} if self.missed else {}),
             **({"cut_off": self.cut_off} if self.cut_off else {}),
             **({"unit": json.loads(msgspec.json.encode(self.unit))} if self.unit else {}),
@@ -75,15 +77,6 @@ class Evaluation:
         }
         warnings = cautions(figures, self.metric_name)
         return {**figures, "ranked": ranked(figures), "warnings": warnings}
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no NaN."""
-    if isinstance(value, dict):
-        return {name: _finite(x) for name, x in value.items()}
-    if isinstance(value, (tuple, list)):
-        return [_finite(x) for x in value]
-    return value if math.isfinite(value) else None
 
 
 def measure(
@@ -142,6 +135,7 @@ def measure(
             **({} if predicted is None else {"head": ranking_intervals(predicted, true_loss)}),
             "entropy": ranking_intervals(entropy, true_loss),
         },
+        comparison=comparison(true_loss, predicted, entropy),
         missed=[*filter(None, [cut]), *_unknown(task.classes(labels), data.classes)],
         cut_off=data.cut.as_dict() if data.cut else {},
         unit=unit,

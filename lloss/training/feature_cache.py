@@ -28,6 +28,7 @@ class FeatureCache:
     losses: Tensor
     images: int
     metrics: Tensor | None = None  # the task's figure on each image, float [images]
+    entropies: Tensor | None = None  # likewise, of the network's output
     span: tuple[float, float] = (-1.0, 1.0)  # the least and the largest value of the images
 
     def rows(self, images: NDArray[np.int64]) -> Tensor:
@@ -54,6 +55,7 @@ def run_network(
     inputs: list[list[Tensor]] = []
     losses: list[Tensor] = []
     metrics: list[Tensor] = []
+    entropies: list[Tensor] = []
     images, span = 0, (math.inf, -math.inf)
     with evaluating(model):
         for view in range(views + 1):
@@ -68,8 +70,16 @@ def run_network(
                     span = min(span[0], float(batch.min())), max(span[1], float(batch.max()))
                     metric = model.objective.metric(features.output, targets)
                     metrics += [] if metric is None else [metric]
+                    entropy = model.objective.outputs(features.output).get("entropy")
+                    entropies += [] if entropy is None else [entropy.float()]
     if not losses:
         raise LabelError("no labeled image: give some")
     columns = [torch.cat(columns) for columns in zip(*inputs)]
-    joined = torch.cat(metrics) if metrics else None
-    return FeatureCache(columns, torch.cat(losses), images, joined, span)
+    return FeatureCache(
+        columns,
+        torch.cat(losses),
+        images,
+        metrics=torch.cat(metrics) if metrics else None,
+        entropies=torch.cat(entropies) if entropies else None,
+        span=span,
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ from lloss.training.head_training import (
     train_head,
 )
 from lloss.training.labeled_batches import LabeledImages
+from lloss.training.ranking_evidence import comparison, finite
 
 LEAST = 20  # Images: of fewer, no figure says anything
 
@@ -57,6 +58,8 @@ class HeadFit:
         metric: the mean of the task's ``metric`` on all images, of a classifier its accuracy; None
             without one.
         notes: reasons not to rely on the figures, a line each.
+        entropy: how the entropy of the network's output orders them; None without one.
+        compared: the two rankings, see :func:`.comparison`.
         folds: 1 where a part was held out once; above it, all images were held out in so many
             parts, each ranked by a head of its own (cross-validation).
         unit: how the predicted loss becomes one in the task's unit, fitted on the held-out images.
@@ -70,7 +73,25 @@ class HeadFit:
     metric: float | None = None
     notes: list[str] = field(default_factory=list)
     folds: int = 1
+    entropy: RankingFigures | None = None
+    compared: dict[str, Any] = field(default_factory=dict)
     unit: LossUnit = IN_NO_UNIT
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the ranking as :meth:`.Evaluation.as_dict` does, for JSON."""
+        figures = {
+            "images": self.held_out,
+            "folds": self.folds,
+            "mean_loss": self.mean_loss,
+            "head": asdict(self.ranking),
+            "entropy": self.entropy and asdict(self.entropy),
+            "intervals": {
+                "head": {"ranking_accuracy": self.interval},
+                "entropy": {"ranking_accuracy": self.compared.get("entropy_interval")},
+            },
+            "comparison": self.compared,
+        }
+        return dict(finite(figures))
 
     def __str__(self) -> str:
         share = in_percent(self.ranking.ranking_accuracy, self.interval)
@@ -147,6 +168,7 @@ def fit_cached_head(
     head.load_state_dict(whole.state_dict())
     held, losses = folds >= 0, cache.image_losses
     figures = found.predicted[held], losses[held]
+    entropy = None if cache.entropies is None else cache.entropies.cpu().numpy()[held]
     # As the head of all images would have predicted them
     above = found.predicted - found.levels + level_of(whole, cache, np.arange(cache.images))
     source = f"images, by {FOLDS}-fold cross-validation" if held.all() else "held-out images"
@@ -161,6 +183,10 @@ def fit_cached_head(
         notes=_notes(model, losses, cache),
         folds=int(folds.max()) + 1,
         unit=model.unit,
+        entropy=None
+        if entropy is None
+        else ranking_figures(entropy, losses[held], folds=folds[held]),
+        compared=comparison(losses[held], figures[0], entropy, folds[held]),
     )
 
 

@@ -14,7 +14,7 @@ from lloss.annotations import Problems
 from lloss.data.image_overlap import traces
 from lloss.data.labeled_set import LabeledSet
 from lloss.errors import LabelError, SettingsError
-from lloss.files import sweep, write_text
+from lloss.files import sweep, write_json, write_text
 from lloss.tasks import get_task
 from lloss.tasks.task import Task
 from lloss.tasks.train_settings import TrainSettings
@@ -24,6 +24,7 @@ from lloss.training.decisions import decide
 from lloss.training.divergence import doubts, few_steps_note
 from lloss.training.frozen import settings_of_frozen, train_frozen, without_effect
 from lloss.training.probe import probe
+from lloss.training.ranking_evidence import HEAD_FIT
 from lloss.training.run_folder import (
     METRICS,
     continue_run,
@@ -167,6 +168,7 @@ class _Training:
         self._say_each(fitted.lines)
         figures = {"epoch": 1, "loss": fitted.head.mean_loss}
         write_text(self.run / METRICS, json.dumps(figures) + "\n")
+        write_json(self.run / HEAD_FIT, fitted.head.as_dict())
         dataclasses.replace(
             checkpoint,
             settings=with_taps(checkpoint.settings, fitted.network),

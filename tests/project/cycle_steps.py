@@ -24,7 +24,7 @@ STEPS = {
     "cycle_model.evaluate_checkpoint": "evaluation.json",
     "cycle_model.export_onnx": "model.onnx",
     "cycle.score_pool": "scores",
-    "cycle.select": "selected.csv",
+    "cycle_choice.select": "selected.csv",
     "cycle.write_report": "report.html",
     "cycle.asdict": "summary.json",
 }

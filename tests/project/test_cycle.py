@@ -19,7 +19,7 @@ from lloss.annotations.label_csv import read_labels
 from lloss.errors import LabelError
 from lloss.manifest import Manifest, read_manifest
 from lloss.project import cycle as cycle_module
-from lloss.project import cycle_model
+from lloss.project import cycle_choice, cycle_model
 from lloss.project.create import create_project
 from lloss.project.cycle import next_cycle
 from lloss.project.project import Project
@@ -36,7 +36,7 @@ from .cycle_steps import TRAIN, add, change, selected, undo, unlabeled
 def test_picks_are_called_ranked_only_if_they_are(
     done: Project, monkeypatch: pytest.MonkeyPatch, better: bool | None, column: str
 ) -> None:
-    undo(done, "cycle.select")
+    undo(done, "cycle_choice.select")
     monkeypatch.setattr(cycle_module, "ranked", lambda _: better)
     monkeypatch.setattr(cycle_module, "tie_note", lambda *_: "")
     outcome = next_cycle(done)
@@ -48,10 +48,10 @@ def test_picks_are_called_ranked_only_if_they_are(
 def test_images_that_could_not_be_selected_are_counted_in_the_summary(
     done: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    undo(done, "cycle.select")
-    real, said = cycle_module.select, list[str]()
+    undo(done, "cycle_choice.select")
+    real, said = cycle_choice.select, list[str]()
     monkeypatch.setattr(
-        cycle_module, "select", lambda *given: dataclasses.replace(real(*given), unscored=2)
+        cycle_choice, "select", lambda *given: dataclasses.replace(real(*given), unscored=2)
     )
     warnings = next_cycle(done, said.append).summary.warnings
     (line,) = [line for line in warnings if "could not be selected" in line]
@@ -121,7 +121,9 @@ def test_the_model_stores_the_losses_of_unlabeled_images_if_there_are_enough(
             shutil.copy(path, pool / f"more{number}-{path.name}")
     folder = next_cycle(done).folder
     reference = read_manifest(model).reference
-    losses = ScoresFolder(folder / "scores").column("loss")
+    scores = ScoresFolder(folder / "scores")
+    rows = [id not in read_labels(labels) for id in scores.column("id").tolist()]
+    losses = scores.column("loss")[rows]
     assert reference is not None and reference.images == len(losses) > 200
     wanted = LossReference.of(np.asarray(losses, np.float32), reference.pool)
     np.testing.assert_allclose(reference.quantiles, wanted.quantiles, atol=1e-4)
@@ -168,7 +170,9 @@ def test_a_test_folder_inside_the_pool_is_neither_scored_nor_trained_on(
     outcome = next_cycle(created, said.append)
     assert outcome.summary.labeled == len(labeled) - 3
     scored = set(ScoresFolder(outcome.folder / "scores").column("id").tolist())
-    assert scored == set(rest[6:]) and set(selected(outcome.folder)) <= scored
+    assert scored == {*rest[6:], *labeled[3:]}  # labeled ones too: picks are to be unlike them
+    assert set(selected(outcome.folder)) <= set(rest[6:])
+    assert outcome.summary.scored == len(rest) - 6
     assert len(said) == len(set(said)) and set(problems.notes) & set(said)
     assert any("18 images of the pool are in the test set" in line for line in said)
 

@@ -65,11 +65,11 @@ def test_a_detector_goes_from_boxes_to_ids_and_takes_more_boxes(
     project, labels = shapes / "project", shapes / "labels.json"
     printed = lloss(
         "init", project, "--pool", shapes / "pool", "--labels", labels, "-k", 4, "--holdout", 0.25,
-        *SSD,
+        "--formats=coco,yolo", *SSD,
     )  # fmt: skip
     assert "12 labeled images of 2 classes" in printed
-    settings = project / "lloss.toml"
-    settings.write_text(f'formats = ["coco", "yolo"]\n{settings.read_text()}')
+    settings = (project / "lloss.toml").read_text()
+    assert 'strategy = "herding"' in settings and 'by = "auto"' in settings
     printed = lloss("next", project)
     assert re.search(r"map 0\.\d+ \(95 % interval .* 3 images\); the head orders \d+", printed)
     first = project / "cycles" / "001"

@@ -86,7 +86,7 @@ def test_an_interrupted_training_gives_the_same_selection(
 
 
 def test_a_removed_checkpoint_is_trained_measured_and_exported_again(done: Project) -> None:
-    folder = undo(done, "cycle.select")
+    folder = undo(done, "cycle_choice.select")
     first = load_checkpoint(folder).sha256
     (folder / "checkpoint.pt").unlink()
     shutil.rmtree(folder / "scores")
@@ -99,7 +99,7 @@ def test_a_removed_checkpoint_is_trained_measured_and_exported_again(done: Proje
 def test_settings_changed_after_training_apply_from_the_next_cycle(
     done: Project, labels: Path
 ) -> None:
-    undo(done, "cycle.select")
+    undo(done, "cycle_choice.select")
     said: list[str] = []
     changed = change(change(done, "epochs = 2", "epochs = 1"), "holdout = 0.2", "holdout = 0")
     first = next_cycle(changed, said.append)
@@ -125,7 +125,7 @@ def test_a_cycle_of_an_earlier_version_resumes(done: Project) -> None:
 
 
 def test_a_k_larger_than_what_is_left_can_be_corrected(done: Project) -> None:
-    folder = undo(done, "cycle.select")
+    folder = undo(done, "cycle_choice.select")
     too_many = change(done, "k = 5 ", "k = 500 ")
     with pytest.raises(SelectionError, match="k = 500, but 30 images are left"):
         next_cycle(too_many)

@@ -14,7 +14,11 @@ from PIL import Image
 from lloss.annotations import Problems
 from lloss.errors import LabelError, LlossError, ProjectError, SettingsError
 from lloss.project.create import create_project
+from lloss.project.picks_file import RANDOM
 from lloss.project.project import Project, load_project
+from lloss.selection.hashing import draw_ids
+
+from .cycle_steps import change
 
 NAMES = [f"n{number}" for number in range(12)]
 SMALL = {"batch_size": 4}
@@ -67,7 +71,7 @@ def test_credentials_are_not_written_into_the_projects_file(
 
 
 @pytest.mark.parametrize(
-    ("wrong", "train"), [({"k": 0}, 4), ({"labels": "none.csv"}, 4), ({}, 1), ({"subset": "x"}, 4)]
+    ("wrong", "train"), [({"k": 0}, 4), ({"pool": "none"}, 4), ({}, 1), ({"subset": "x"}, 4)]
 )
 def test_a_creation_that_fails_leaves_everything_as_it_was(
     values: dict[str, Any], tmp_path: Path, wrong: dict[str, Any], train: int
@@ -239,3 +243,26 @@ def test_k_has_an_upper_end(
     labels = write_labels(tmp_path / "labels.csv", names[:20])
     given = {"pool": str(tmp_path / "many"), "labels": str(labels)}
     assert create_project(tmp_path / "project", given, {}).k == 2
+
+
+def test_labels_that_are_a_random_sample_are_held_out_if_there_is_no_test_set(
+    project: Project,
+) -> None:
+    (project.root / "holdout.csv").unlink()
+    monitoring = change(project, "holdout = 0.2", "holdout = -1\nmonitor = 0.5")
+    labeled = monitoring.open_labels()
+    assert monitoring.split(labeled)[1] is None
+    order = draw_ids([item.id for item in labeled.items], len(labeled), monitoring.monitoring_seed)
+    for cycle, drawn in (("000", order[:3]), ("001", order[5:7])):  # others were picked before
+        folder = monitoring.cycles / cycle
+        folder.mkdir(parents=True)
+        rows = [f"{id},,{n},{RANDOM}" for n, id in enumerate(drawn, 1)]
+        (folder / "selected.csv").write_text("\n".join(["id,score,rank,reason", *rows, "x,,9,y"]))
+        (folder / "summary.json").touch()
+    training, held_out = monitoring.split(labeled)
+    assert held_out is not None and {item.id for item in held_out.items} == set(order[:7])
+    assert {item.id for item in training.items} == set(order[7:])
+    assert not (project.root / "holdout.csv").exists()
+    tested = change(monitoring, "monitor = 0.5", f'test_labels = "{monitoring.labels}"')
+    with pytest.raises(LabelError, match="are in"):  # the test set decides, if there is one
+        tested.split(labeled)

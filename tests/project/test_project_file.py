@@ -39,7 +39,10 @@ def test_the_file_is_readable_and_has_relative_paths(project: Project, labels: P
         ("lr = 0.05", "rl = 0.05", r"\[train\]: unknown setting 'rl'"),
         ("lr = 0.05", "head = false", "predicts no loss"),
         ("holdout = 0.2", "holdout = 2", "holdout = 2"),
-        ("holdout = 0.2", 'strategy = "best"', "strategy = 'best': choose one of diverse, top"),
+        ("holdout = 0.2", 'strategy = "best"', "strategy 'best': choose one of top, diverse"),
+        ("holdout = 0.2", 'by = "speed"', "by = 'speed': choose one of auto, loss, entropy"),
+        ("holdout = 0.2", "monitor = 0.9", "monitor = 0.9: give a share of k from 0 to 0.5"),
+        ("holdout = 0.2", "monitor = -1", "monitor = -1: give a share"),
         ("holdout = 0.2", 'precision = "int8"', "precision = 'int8': choose one of fp32, auto"),
         ("lr = 0.05", 'preset = "paper"', "preset 'paper'"),
     ],
@@ -49,6 +52,28 @@ def test_a_mistake_in_the_file_is_named(
 ) -> None:
     with pytest.raises((SettingsError, ProjectError), match=expected):
         change(project, old, new)
+
+
+def test_files_of_earlier_versions_choose_as_they_did(project: Project) -> None:
+    text = (project.root / "lloss.toml").read_text()
+    assert "strategy" not in text and "by =" not in text
+    settings = project.selection(3)
+    assert (settings.strategy, settings.by, settings.seed) == ("diverse", "loss", 3)
+    assert (project.by, project.monitored) == ("loss", 0)
+
+
+def test_a_share_of_k_is_monitored_but_never_all(project: Project) -> None:
+    for k, share, expected in ((5, 0.1, 1), (5, 0.5, 2), (1, 0.5, 0), (40, 0.1, 4)):
+        changed = change(project, "k = 5 ", f"monitor = {share}\nk = {k} ")
+        assert changed.monitored == expected
+        drawn = changed.selection(2)
+        if expected:
+            assert changed.monitoring(drawn).seed == changed.monitoring_seed != drawn.seed
+        (project.root / "lloss.toml").write_text(
+            (project.root / "lloss.toml")
+            .read_text()
+            .replace(f"monitor = {share}\nk = {k} ", "k = 5 ")
+        )
 
 
 def test_a_frozen_network_has_no_warm_start(project: Project) -> None:

@@ -5,17 +5,12 @@ import math
 import numpy as np
 import pytest
 
-from lloss.statistics import ranking_comparison
 from lloss.statistics.ranking_comparison import compare_rankings
 from lloss.statistics.ranking_metrics import ranking_figures
 
 
 @pytest.mark.parametrize("folds", [None, 3])
-@pytest.mark.parametrize("rows", [7, 2048])
-def test_the_difference_is_that_of_the_two_ranking_accuracies(
-    folds: int | None, rows: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ranking_comparison, "_ROWS", rows)
+def test_the_difference_is_that_of_the_two_ranking_accuracies(folds: int | None) -> None:
     random = np.random.default_rng(0)
     loss, one, other = (random.integers(0, 9, 60).astype(float) for _ in range(3))
     numbers = None if folds is None else random.permutation(60) % folds
@@ -38,6 +33,16 @@ def test_the_interval_is_that_of_accuracies_of_images_drawn_with_replacement() -
     ]
     wanted = np.quantile(differences, (0.025, 0.975))
     assert compare_rankings(one, other, loss).interval == pytest.approx(tuple(wanted))
+
+
+def test_of_many_images_some_are_compared() -> None:
+    random = np.random.default_rng(3)
+    loss = random.random(3000)
+    one, other = (loss + random.normal(0, each, 3000) for each in (0.2, 0.4))
+    found = compare_rankings(one, other, loss)
+    accuracies = [ranking_figures(score, loss).ranking_accuracy for score in (one, other)]
+    assert found.interval[0] < accuracies[0] - accuracies[1] < found.interval[1]
+    assert np.ptp(found.interval) < 0.04
 
 
 def test_pairing_makes_the_interval_of_similar_scores_narrow() -> None:

@@ -128,6 +128,7 @@ class _Segmentation(Task):
     pretrained = "coco"
     part = "network"
     masks = True
+    has_entropy = True
     may_be_empty = True
 
     def defaults(self, model: str) -> dict[str, Any]:

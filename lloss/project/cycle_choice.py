@@ -1,0 +1,109 @@
+"""Which images a cycle chooses, and by what."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+
+from lloss.project.pick_payoff import Payoff
+from lloss.project.picks_file import with_random
+from lloss.project.project import Project
+from lloss.project.summary import Summary
+from lloss.scores.score_source import ScoreSource
+from lloss.selection import Selection, SelectionSettings, select
+from lloss.selection.automatic import Choice, Evidence, choose
+from lloss.selection.metadata import joined
+
+ROUNDS = 2
+"""The last cycles whose picks say whether weights pay: after as many without, they are tried."""
+
+
+@dataclass(frozen=True)
+class CyclePicks:
+    """The images to label next."""
+
+    selection: Selection
+    choice: Choice
+    random: int  # of the picks, the last ones: drawn to monitor
+
+
+def pick_images(
+    project: Project,
+    cycle: int,
+    scores: ScoreSource,
+    exclude: Collection[str],
+    evidence: Evidence,
+    at_most: bool = False,
+    distance: float = 0.0,
+) -> CyclePicks:
+    """Choose K images by the project's settings, some of them at random if it monitors.
+
+    Args:
+        project: with its settings of now.
+        cycle: its number.
+        scores: of the pool, labeled images included.
+        exclude: ids of labeled images.
+        evidence: what is known of loss and entropy.
+        at_most: choose fewer where fewer than K are left.
+        distance: of near-duplicates, where the settings leave it to be measured.
+
+    Raises:
+        SelectionError: fewer than K are left and ``at_most`` is off.
+    """
+    choice = choose(project.strategy, project.by, evidence)
+    settings = replace(
+        project.selection(cycle, at_most, distance),
+        strategy=choice.strategy,
+        by=choice.by or "loss",
+    )
+    selection, random = select_images(project, settings, scores, exclude)
+    return CyclePicks(selection, choice, random)
+
+
+def select_images(
+    project: Project,
+    settings: SelectionSettings,
+    scores: ScoreSource,
+    exclude: Collection[str] = (),
+) -> tuple[Selection, int]:
+    """Select by some settings, and how many of K the project monitors at random.
+
+    Returns all picks, and how many of them, the last ones, are drawn at random.
+    """
+    if not project.monitored:
+        return select(_with_groups(project, settings, scores), settings, exclude), 0
+    # First: they are a random sample of what is unlabeled, not of what the strategy leaves.
+    random = select(scores, project.monitoring(settings), exclude)
+    chosen = None
+    if not settings.at_most or random.eligible > len(random):
+        rest = replace(settings, k=settings.k - len(random))
+        scores = _with_groups(project, settings, scores)
+        chosen = select(scores, rest, {*exclude, *random.ids})
+    return with_random(chosen, random), len(random)
+
+
+def _with_groups(project: Project, settings: SelectionSettings, scores: ScoreSource) -> ScoreSource:
+    """Add the column to balance by, which may be in a table of the user's."""
+    table = project.path(project.metadata) if project.metadata else None
+    return joined(scores, settings, table if settings.balance else None)
+
+
+def recent_lift(done: Sequence[Summary], payoff: Payoff | None) -> dict[str, float | int]:
+    """Return ``lift`` and ``picks`` of :class:`.Evidence`: of the last picks that had weights.
+
+    ``payoff`` is of the picks of the last of the cycles ``done``, measured now.
+    """
+    measured: list[tuple[float, int] | None]
+    measured = [(payoff.lift, payoff.picks)] if payoff else [None]
+    for each in reversed(done[1:]):  # each summary has the payoff of the cycle before it
+        found = each.trust.get("payoff")
+        measured.append((found["lift"], found["picks"]) if found else None)
+    rounds = [
+        found
+        for found, cycle in list(zip(measured, reversed(done), strict=False))[:ROUNDS]
+        if found and (cycle.choice is None or cycle.choice["by"])
+    ]
+    picks = sum(count for _, count in rounds)
+    if not picks:
+        return {}
+    return {"lift": sum(lift * count for lift, count in rounds) / picks, "picks": picks}

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lloss.annotations import Problems
+from lloss.data.class_labels import open_labeled
+from lloss.manifest import EMBEDDING
+from lloss.training import near_duplicate_views
+from lloss.training.checkpoint import load_checkpoint
+from lloss.training.near_duplicate_views import embed_views, embedding_network, jittered
+from lloss.training.trainer import predict
+from lloss.training.training_data import load_examples
+
+
+def test_copies_are_shifted_and_of_another_brightness() -> None:
+    images = torch.randint(40, 200, (8, 32, 48, 3), dtype=torch.uint8)
+    copies = jittered(images, torch.Generator().manual_seed(0))
+    assert copies.shape == images.shape and copies.dtype == torch.uint8
+    for image, copy in zip(images.double(), copies.double()):
+        best = min(
+            float((copy[3:-3, 4:-4] / inside - ratio).abs().max())
+            for dy in range(-2, 3)
+            for dx in range(-3, 4)
+            for inside in [image[3 + dy : 29 + dy, 4 + dx : 44 + dx]]
+            for ratio in [copy[3:-3, 4:-4].sum() / inside.sum()]
+        )
+        assert best < 0.02  # a shifted copy, but for rounding
+    assert not torch.equal(copies, images)
+    again = jittered(images, torch.Generator().manual_seed(0))
+    assert torch.equal(copies, again)
+
+
+def test_embeddings_are_those_of_the_network(
+    trained: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(near_duplicate_views, "IMAGES", 30)
+    checkpoint, labeled = load_checkpoint(trained), open_labeled(str(photos))
+    network = embedding_network(checkpoint, EMBEDDING)
+    plain, copies = embed_views(network, checkpoint.settings, labeled.items)
+    assert plain.shape == copies.shape == (30, plain.shape[1])
+    rows = np.random.default_rng(0).permutation(60)[:30]
+    data, _ = load_examples(labeled.take(rows), checkpoint.classes, checkpoint.settings, Problems())
+    batches = predict(network, checkpoint.settings, data.images)
+    expected = torch.cat([forward.embedding for _, forward in batches])
+    np.testing.assert_allclose(plain, expected.numpy(), atol=1e-5)
+    near = np.linalg.norm(plain - copies, axis=1).mean()
+    apart = np.linalg.norm(plain - np.roll(plain, 1, 0), axis=1).mean()
+    assert 0 < near < apart
+
+
+def test_without_an_image_there_is_no_embedding(trained: Path) -> None:
+    checkpoint = load_checkpoint(trained)
+    plain, copies = embed_views(checkpoint.network(), checkpoint.settings, [])
+    assert plain.shape == copies.shape and len(plain) == 0 and plain.shape[1] > 0
