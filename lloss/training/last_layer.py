@@ -102,7 +102,7 @@ def fit_linear(
     points, basis = _in_their_span((inputs - mean) / std)
     decay, outputs, losses = _cross_validated(objective, classes, points, targets, folds)
     weight, bias = _fitted(objective, classes, points, targets, decay)
-    whole = nn.utils.skip_init(nn.Linear, inputs.shape[1], classes, device=inputs.device)
+    whole: nn.Linear = nn.utils.skip_init(nn.Linear, inputs.shape[1], classes, device=inputs.device)
     with torch.no_grad():
         whole.weight.copy_(weight if basis is None else weight @ basis.T)
         whole.bias.copy_(bias)
