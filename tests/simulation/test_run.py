@@ -251,6 +251,17 @@ def test_test_images_in_the_data_are_warned_of(
     assert "60 of 60 images to measure on are in" in capsys.readouterr().err
 
 
+def test_an_error_in_a_process_is_said_in_a_line(
+    tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--methods=bald,random", "--full", "--epochs=1", "-j2"]
+    with pytest.raises(SystemExit) as ended:
+        main(_options(photos, "none", tmp_path / "out", *options))
+    assert ended.value.code == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("lloss: method 'bald': full training has no dropout")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -53,6 +53,10 @@ class Herding(Strategy):
         rows, gains = herd(units, weights, k, labeled, kernel_width(units))
         return Picks(rows, self._reasons(candidates, rows, gains))
 
+    def how(self, order: str, by: str) -> str:
+        """Likeness, and the scores as weights."""
+        return f"by coverage weighted {super().how(order, by)}"
+
     def _weights(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
         return weights
 
