@@ -13,6 +13,7 @@ from lloss.errors import SettingsError
 from lloss.manifest import EMBEDDING
 from lloss.selection import SelectionSettings, strategy_names
 from lloss.selection.selection import PREDICTED
+from lloss.selection.strategies import get_strategy
 from lloss.tasks.train_settings import TrainSettings, check_kind
 from lloss.text.similar_names import nearest
 
@@ -65,7 +66,9 @@ class Method:
     @property
     def choice(self) -> str:
         """What decides, in words."""
-        return "random" if self.strategy == "random" else f"{self.strategy} by {self.by}"
+        if self.strategy != AUTO and not get_strategy(self.strategy).uses_scores:
+            return self.strategy
+        return f"{self.strategy} by {self.by}"
 
     def selection(self, k: int, unlabeled: int, seed: int) -> SelectionSettings:
         """Return the settings of one selection."""
