@@ -290,6 +290,18 @@ def test_mistakes_are_refused_in_a_line_before_anything_is_written(
     assert not (tmp_path / "out").exists()
 
 
+def test_other_labels_need_another_folder(
+    tmp_path: Path, photos: Path, weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(photos, tmp_path / "photos")
+    options = _options(tmp_path / "photos", weights, tmp_path / "out", "--methods=random")
+    main(options)
+    (tmp_path / "photos" / "red" / "002.png").rename(tmp_path / "photos" / "dark" / "002.png")
+    with pytest.raises(SystemExit):
+        main(options)
+    assert "_sha256 = " in capsys.readouterr().err
+
+
 def test_another_experiment_needs_another_folder(
     frozen: Path, photos: Path, weights: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
