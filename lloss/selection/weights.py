@@ -8,27 +8,28 @@ from numpy.typing import NDArray
 SAMPLE = 4096
 """Rows, drawn at random, that say how the scores are distributed."""
 
-_STEPS = 1024
-"""Weights are multiples of 1/1024, lest a logarithm's last bit decide."""
-
 
 class Weights:
-    """Weights by rank: ``-log(1 - q)`` for a score that exceeds the share q of a sample.
+    """Weights by rank: the square of the share of a sample that a score exceeds.
 
-    They are distributed as exponential variables are, with mean 1, whatever the scale of the
-    scores: a predicted loss without a unit, entropy, or a margin.
+    They are from 0 to 1 whatever the scale of the scores: a loss in a unit or without one, entropy,
+    a margin. In trials of herding on CIFAR-10 (2 or 3 paired ones in each of three scenarios:
+    balanced, long tail, redundant) the square was level with the best of the entropy itself, its
+    square, the share, its fourth power, and ``-log(1 - share)``. What they have in common counts:
+    much less weight for images of low score, about the same for those near the top.
     """
 
     def __init__(self, sample: NDArray[np.float64]) -> None:
         """Rank by a sample of scores, float64 [S], the highest worth labeling first."""
         self._sample = np.sort(sample)
-        places = (np.arange(2 * len(sample) + 1) + 1) / (2 * len(sample) + 2)
-        self._weights = np.maximum(np.rint(-np.log1p(-places) * _STEPS), 1) / _STEPS
 
     def __call__(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the weight of each score, float64 [N]."""
+        """Return the weight of each score, above 0, float64 [N].
+
+        A score that the sample has counts as the middle of those equal to it.
+        """
         below = np.searchsorted(self._sample, scores, "left")
-        weights: NDArray[np.float64] = self._weights[
-            below + np.searchsorted(self._sample, scores, "right")
-        ]
+        upto = np.searchsorted(self._sample, scores, "right")
+        share = (below + upto + 1) / (2 * len(self._sample) + 2)
+        weights: NDArray[np.float64] = share * share
         return weights

@@ -23,10 +23,14 @@ def points(difference: float) -> str:
 
 
 def span(interval: Interval, signed: bool = False) -> str:
-    """Format an interval of shares as ``60.1 to 62.3``; "" without one."""
+    """Format an interval of shares as ``60.1 to 62.3``; "" without one.
+
+    ``signed`` is of differences: others are within 0 and 100.
+    """
     if not usable(interval):
         return ""
-    return " to ".join(points(end) if signed else f"{100 * end:.1f}" for end in interval)
+    ends = (points(end) if signed else f"{100 * min(max(end, 0), 1):.1f}" for end in interval)
+    return " to ".join(ends)
 
 
 def about(measured: Measured) -> str:

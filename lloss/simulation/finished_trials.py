@@ -35,9 +35,9 @@ class FinishedTrials:
         begun, used = (sum(map(len, each.values())) for each in (found, self._rows))
         counts = {
             "rows of methods, scenarios, trials or cycles that were not planned": unplanned,
-            f"trials that have not finished, or lack {plan.metric} at some cycle": begun - used,
+            f"trials that have not finished or lack {plan.metric} at some cycle": begun - used,
         }
-        self.problems = [f"{count:,} {what} left out" for what, count in counts.items() if count]
+        self.problems = [f"left out, {what}: {count:,}" for what, count in counts.items() if count]
         self.problems += [line for name in plan.scenarios if (line := self._uneven(name))]
 
     def _whole(

@@ -68,7 +68,7 @@ class FullLearner:
         trainer = Trainer(settings, data, self.device)
         while not trainer.finished:
             trainer.advance()
-        return FullModel(self, trainer)
+        return FullModel(self, trainer, len(rows))
 
     def _decided(self, settings: TrainSettings, data: TrainingData) -> TrainSettings:
         rows = range(len(data.images))
@@ -80,8 +80,10 @@ class FullLearner:
 class FullModel:
     """The network of one cycle."""
 
-    def __init__(self, learner: FullLearner, trainer: Trainer) -> None:
+    def __init__(self, learner: FullLearner, trainer: Trainer, labeled: int) -> None:
         self._learner, self._model, self._settings = learner, trainer.model, trainer.settings
+        self._labeled = labeled
+        self._test: Columns = {}
 
     def measure(self) -> Measured:
         learner, model = self._learner, self._model
@@ -101,7 +103,7 @@ class FullModel:
             for name, value in found.items():
                 if value is not None:
                     parts.setdefault(name, []).append(value.float().cpu().numpy())
-        columns = {name: np.concatenate(values) for name, values in parts.items()}
+        self._test = columns = {name: np.concatenate(values) for name, values in parts.items()}
         figures = meter.figures()
         if task.name == "classification":
             predicted, true = columns["prediction"].astype(np.int64), np.asarray(data.targets)
@@ -131,10 +133,12 @@ class FullModel:
         return np.concatenate(outputs)
 
     def evidence(self) -> Evidence:
-        raise SettingsError(
-            "method 'auto': is decided by labels that are held out, which full training does not "
-            "do yet; choose --frozen, or leave it out"
-        )
+        """On the test set, as in a project that has one."""
+        if not self._test:
+            self.measure()
+        found, task = self._test, self._learner.data.task
+        entropy = found["entropy"] if task.has_entropy else None
+        return Evidence.measured(self._labeled, found["true"], found["predicted"], entropy)
 
     def _bald(self) -> NDArray[np.float32]:
         raise SettingsError(

@@ -214,7 +214,7 @@ class MapsModel:
             self._fresh(), self._cache, self._compare, self._seed, self._folds, quick=True
         )
         losses = self._cache.image_losses
-        entropy = self._entropy if getattr(self._learner.task, "has_entropy", False) else None
+        entropy = self._entropy if self._learner.task.has_entropy else None
         return Evidence.measured(len(losses), losses, found.predicted, entropy, self._folds)
 
 

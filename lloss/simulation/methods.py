@@ -12,6 +12,8 @@ from typing import Any
 from lloss.errors import SettingsError
 from lloss.manifest import EMBEDDING
 from lloss.selection import SelectionSettings, strategy_names
+from lloss.selection.selection import PREDICTED
+from lloss.selection.strategies import get_strategy
 from lloss.tasks.train_settings import TrainSettings, check_kind
 from lloss.text.similar_names import nearest
 
@@ -39,6 +41,8 @@ class Method:
         order: which end of ``by`` comes first; "" for the column's own.
         subset: share of the unlabeled images to choose from; 0 for all.
         embedding: the column that distances are measured in; "" for the strategy's own choice.
+        min_distance: of near-duplicates passed over; 0 for none.
+        balance: the groups that picks are spread over: ``predicted``, or "".
         joint: whether the head's gradient reaches the network, for :data:`STOP` of the epochs.
     """
 
@@ -50,6 +54,8 @@ class Method:
     order: str = ""
     subset: float = 0.0
     embedding: str = ""
+    min_distance: float = 0.0
+    balance: str = ""
     joint: bool = False
 
     @property
@@ -60,11 +66,14 @@ class Method:
     @property
     def choice(self) -> str:
         """What decides, in words."""
-        return "random" if self.strategy == "random" else f"{self.strategy} by {self.by}"
+        if self.strategy != AUTO and not get_strategy(self.strategy).uses_scores:
+            return self.strategy
+        return f"{self.strategy} by {self.by}"
 
     def selection(self, k: int, unlabeled: int, seed: int) -> SelectionSettings:
         """Return the settings of one selection."""
-        given: dict[str, Any] = {"order": self.order, "embedding": self.embedding}
+        names = ("order", "embedding", "min_distance", "balance")
+        given: dict[str, Any] = {name: getattr(self, name) for name in names}
         return SelectionSettings(
             k=k,
             strategy=self.strategy,
@@ -76,7 +85,10 @@ class Method:
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON holds it."""
-        return {**dataclasses.asdict(self), "train": dict(self.train)}
+        values = {**dataclasses.asdict(self), "train": dict(self.train)}
+        # Left out where they say nothing, so that experiments from before go on.
+        added = [name for name in ("min_distance", "balance") if not values[name]]
+        return {name: value for name, value in values.items() if name not in added}
 
 
 _ALL = (
@@ -104,7 +116,15 @@ _ALL = (
 METHODS: dict[str, Method] = {method.name: method for method in _ALL}
 """The methods by the name that ``--methods`` takes."""
 
-_FIELDS = {"strategy": str, "by": str, "order": str, "subset": float, "embedding": str}
+_FIELDS: Mapping[str, type] = {
+    "strategy": str,
+    "by": str,
+    "order": str,
+    "subset": float,
+    "embedding": str,
+    "min_distance": float,
+    "balance": str,
+}
 _HINTS = typing.get_type_hints(TrainSettings)
 
 
@@ -112,8 +132,9 @@ def parse_methods(text: str) -> list[Method]:
     """Read names separated by commas, each with changes behind ``+``: ``herding+by=entropy``.
 
     A change is a field of :class:`.SelectionSettings` (``strategy``, ``by``, ``order``,
-    ``embedding``; ``subset`` as a share) or of :class:`.TrainSettings`. Raises ``SettingsError``
-    for an unknown name or change, and for a strategy that is not installed.
+    ``embedding``, ``min_distance``, ``balance``; ``subset`` as a share) or of
+    :class:`.TrainSettings`. Raises ``SettingsError`` for an unknown name or change, and for a
+    strategy that is not installed.
     """
     methods = [_parsed(word.strip()) for word in text.split(",") if word.strip()]
     if not methods:
@@ -139,6 +160,10 @@ def _parsed(text: str) -> Method:
             f"method {text!r}: there is no strategy {method.strategy!r}; choose one of "
             f"{', '.join(strategy_names())}"
         )
+    if method.balance not in ("", PREDICTED):
+        raise SettingsError(f"method {text!r}: balance {method.balance!r}: choose {PREDICTED}")
+    if method.strategy != AUTO:
+        method.selection(1, 1, 0)  # refuses what a selection would
     if method.by == "loss" and not method.head:
         raise SettingsError(f"method {text!r}: reads the predicted loss without a head")
     return method

@@ -101,15 +101,34 @@ def _received(workers: Sequence[BaseProcess], messages: Any) -> Iterator[Cycle]:
             raise RuntimeError(content)
 
 
+def _orphaned() -> bool:
+    parent = multiprocessing.parent_process()
+    return parent is not None and not parent.is_alive()
+
+
+def _next(waiting: Any) -> Job | None:
+    """Wait for a job; None at the end, and where the parent was killed."""
+    while not _orphaned():
+        try:
+            job: Job | None = waiting.get(timeout=POLL)
+            return job
+        except queue.Empty:
+            continue
+    return None
+
+
 def _work(experiment: Experiment, maker: LearnerMaker, waiting: Any, messages: Any) -> None:
     """Take jobs until there are no more; the parent decides about Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     try:
         learner = maker.learner()
-        while (job := waiting.get()) is not None:
+        while (job := _next(waiting)) is not None:
             trial, done = job
             for cycle in TrialRun(experiment, learner, trial).cycles(done):
+                if _orphaned():
+                    messages.cancel_join_thread()  # nobody reads them any more
+                    return
                 messages.put(("cycle", cycle))
     except LlossError as error:
         messages.put(("error", error))

@@ -44,13 +44,12 @@ def draw_curves(
     ``zero`` marks the line where two methods are equal: curves are differences, in points.
     ``least`` is the smallest share that the axis spans.
     """
-    ends = [y for curve in curves for low, high in _finite_bands(curve) for y in (low, high)]
-    values = [y for curve in curves for y in curve.y if math.isfinite(y)] + ends
+    values = [y for curve in curves for y in curve.y if math.isfinite(y)]
     xs = [x for curve in curves for x in curve.x]
     if not values:
         return None
     values += [0.0] * zero
-    low, high = around(100 * min(values), 100 * max(values), 100 * least)
+    low, high = _span(values, curves, least)
     if not zero:
         low, high = max(low, 0.0), min(high, 100.0)
     plane = Plane(around(min(xs), max(xs), 1), (low, high))
@@ -71,8 +70,14 @@ def draw_curves(
     return canvas
 
 
-def _finite_bands(curve: Curve) -> list[Interval]:
-    return [band for band in curve.bands if usable(band)]
+def _span(values: Sequence[float], curves: Sequence[Curve], least: float) -> tuple[float, float]:
+    """The range in percent: bands are cut where they are far wider than the curves are apart."""
+    low, high = min(values), max(values)
+    most = max(high - low, least)
+    ends = [end for curve in curves for band in curve.bands if usable(band) for end in band]
+    low = min([low, *(max(end, low - most) for end in ends)])
+    high = max([high, *(min(end, high + most) for end in ends)])
+    return around(100 * low, 100 * high, 100 * least)
 
 
 def _spoken(curve: Curve) -> str:

@@ -19,7 +19,7 @@ from lloss.modeling.attached_model import AttachedModel
 from lloss.modeling.objective import Objective
 from lloss.modeling.taps import evaluating
 from lloss.training.feature_cache import FeatureCache
-from lloss.training.head_training import folds_of, scale_of, unscale
+from lloss.training.head_training import folds_of, scale_of
 from lloss.training.labeled_batches import LabeledImages
 
 LAST = "only a last linear layer can be trained on a frozen network"
@@ -29,9 +29,12 @@ DECAYS = (1.0, 0.1, 0.01, 0.001)
 square of the weights."""
 
 ITERATIONS = 100  # At most, of L-BFGS
-STILL = 1e-5  # Largest gradient, or change of the mean loss, at which it ends
+STILL = 3e-6  # Largest gradient, or change of the mean loss, at which it ends
 
 FOLDS = 5
+
+_Layer = tuple[Tensor, Tensor]
+"""Weight [classes, C] and bias [classes]."""
 
 
 @dataclass(frozen=True)
@@ -97,30 +100,34 @@ def fit_linear(
     """
     mean, std = scale_of(inputs)
     points, basis = _in_their_span((inputs - mean) / std)
+    decay, outputs, losses = _cross_validated(objective, classes, points, targets, folds)
+    weight, bias = _fitted(objective, classes, points, targets, decay)
+    weight = (weight if basis is None else weight @ basis.T) / std  # for inputs as they are
+    return LinearFit(weight, bias - weight @ mean, outputs, losses)
+
+
+def _cross_validated(
+    objective: Objective, classes: int, points: Tensor, targets: Tensor, folds: Tensor
+) -> tuple[float, Tensor, Tensor]:
+    """Return the best decay, and outputs and losses of layers trained without the image's fold."""
     parts = [folds == fold for fold in range(int(folds.max()) + 1)]
-    starts = [_zeros(classes, points) for _ in parts]
+    fitted: list[_Layer | None] = [None] * len(parts)
     best: tuple[float, float, Tensor, Tensor] | None = None
     for decay in DECAYS:
         outputs = torch.empty(len(points), classes, device=points.device)
         for number, held in enumerate(parts):
-            starts[number] = _fitted(
-                objective, points[~held], targets[~held], decay, starts[number]
+            layer = _fitted(
+                objective, classes, points[~held], targets[~held], decay, fitted[number]
             )
-            outputs[held] = functional.linear(points[held], *starts[number])
+            outputs[held] = functional.linear(points[held], *layer)
+            fitted[number] = layer
         losses = objective.loss_per_image(outputs, targets).float()
         mean_loss = float(losses.mean())
         if best is not None and mean_loss >= best[0]:
             break
         best = mean_loss, decay, outputs, losses
     assert best is not None, "there are decays"
-    _, decay, outputs, losses = best
-    whole, bias = _fitted(objective, points, targets, decay, _zeros(classes, points))
-    layer = nn.Linear(inputs.shape[1], classes, device=inputs.device)
-    with torch.no_grad():
-        layer.weight.copy_(whole if basis is None else whole @ basis.T)
-        layer.bias.copy_(bias)
-    unscale(layer, mean, std)
-    return LinearFit(layer.weight.detach(), layer.bias.detach(), outputs, losses)
+    return best[1:]
 
 
 def _in_their_span(points: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -133,11 +140,6 @@ def _in_their_span(points: Tensor) -> tuple[Tensor, Tensor | None]:
         return points, None
     basis, triangle = torch.linalg.qr(points.T)
     return triangle.T.contiguous(), basis
-
-
-def _zeros(classes: int, points: Tensor) -> tuple[Tensor, Tensor]:
-    weight = torch.zeros(classes, points.shape[1], device=points.device)
-    return weight, torch.zeros(classes, device=points.device)
 
 
 def fresh_layers(network: nn.Module, other: nn.Module) -> list[str]:
@@ -181,13 +183,19 @@ def _run(model: AttachedModel, layer: nn.Linear, labeled: LabeledImages) -> _Pas
 
 def _fitted(
     objective: Objective,
+    classes: int,
     points: Tensor,
     targets: Tensor,
     decay: float,
-    start: tuple[Tensor, Tensor],
-) -> tuple[Tensor, Tensor]:
-    """Minimize the mean loss of a linear layer: weight [classes, C] and bias [classes]."""
-    weight, bias = (values.clone().requires_grad_(True) for values in start)
+    start: _Layer | None = None,
+) -> _Layer:
+    """Minimize the mean loss of a linear layer, from a start or from 0."""
+    weight = torch.zeros(classes, points.shape[1], device=points.device)
+    bias = torch.zeros(classes, device=points.device)
+    if start is not None:
+        weight, bias = (values.clone() for values in start)
+    weight.requires_grad_(True)
+    bias.requires_grad_(True)
     optimizer = torch.optim.LBFGS(
         [weight, bias],
         max_iter=ITERATIONS,

@@ -7,12 +7,13 @@ from lloss.selection.weights import Weights
 
 
 @pytest.mark.parametrize("count", [1, 7, 4096])
-def test_weights_are_minus_log_of_the_share_above(count: int) -> None:
+def test_weights_are_the_squared_share_of_lower_scores(count: int) -> None:
     scores = np.random.default_rng(count).permutation(count).astype(np.float64)
     weights = Weights(scores)(scores)
-    share = (2 * scores + 2) / (2 * count + 2)  # in the middle of its place
-    assert np.allclose(weights, -np.log(1 - share), atol=1 / 1024)
-    assert (weights > 0).all() and weights.mean() == pytest.approx(1, abs=0.35)
+    assert np.allclose(weights, ((2 * scores + 2) / (2 * count + 2)) ** 2, rtol=1e-15, atol=0)
+    assert weights.mean() == pytest.approx(1 / 3, abs=0.1)
+    between = Weights(scores)(scores + 0.5)
+    assert np.allclose(between, ((2 * scores + 3) / (2 * count + 2)) ** 2, rtol=1e-15, atol=0)
 
 
 def test_only_the_order_of_scores_matters_and_equal_ones_weigh_the_same() -> None:

@@ -20,6 +20,7 @@ NAN = math.nan
         (figure_text.points(-0.0001), "+0.0"),
         (figure_text.span((0.6, 0.62)), "60.0 to 62.0"),
         (figure_text.span((-0.01, 0.02), signed=True), "−1.0 to +2.0"),
+        (figure_text.span((-0.1, 1.2)), "0.0 to 100.0"),
         (figure_text.span((NAN, NAN)), ""),
         (figure_text.about(Measured(0.1, (0.08, 0.12))), "+10.0 ±2.0"),
         (figure_text.about(Measured(0.1, (NAN, NAN))), "+10.0"),

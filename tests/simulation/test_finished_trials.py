@@ -38,7 +38,7 @@ def test_an_unfinished_trial_and_one_without_the_metric_do_not_count() -> None:
     assert trials.common(["balanced"], ["auto", "random"]) == [0, 2]
     assert not trials.complete
     assert trials.problems == [
-        f"4 trials that have not finished, or lack {METRIC} at some cycle left out"
+        f"left out, trials that have not finished or lack {METRIC} at some cycle: 4"
     ]
 
 
@@ -50,7 +50,7 @@ def test_what_was_not_planned_is_counted_and_left_out() -> None:
     trials = FinishedTrials(PLAN, [*ROWS, *other])
     assert trials.complete
     assert trials.problems == [
-        "4 rows of methods, scenarios, trials or cycles that were not planned left out"
+        "left out, rows of methods, scenarios, trials or cycles that were not planned: 4"
     ]
 
 

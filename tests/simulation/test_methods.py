@@ -26,6 +26,15 @@ def test_baselines_train_without_the_head(name: str) -> None:
     assert not METHODS[name].head
 
 
+@pytest.mark.parametrize(
+    ("name", "choice"),
+    [("random", "random"), ("coverage", "coverage"), ("margin", "top by margin"),
+     ("herding", "herding by loss"), ("entropy-herding", "herding by entropy")],
+)  # fmt: skip
+def test_a_choice_names_the_column_where_it_decides(name: str, choice: str) -> None:
+    assert METHODS[name].choice == choice
+
+
 def test_the_papers_way_is_joint_margin_pairs_without_a_summary() -> None:
     method = METHODS["learning-loss"]
     assert method.joint and (method.strategy, method.by) == ("top", "loss")
@@ -41,6 +50,14 @@ def test_changes_stand_behind_a_plus() -> None:
     assert (selection.k, selection.subset, selection.seed) == (10, 50, 3)
 
 
+def test_near_duplicates_and_groups_are_changes_too() -> None:
+    plain, changed = parse_methods("herding,herding+min_distance=0.02+balance=predicted")
+    selection = changed.selection(10, 100, seed=3)
+    assert (selection.min_distance, selection.balance) == (0.02, "predicted")
+    assert changed.as_dict()["balance"] == "predicted"
+    assert not {"balance", "min_distance"} & plain.as_dict().keys()  # as experiments from before
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -50,6 +67,9 @@ def test_changes_stand_behind_a_plus() -> None:
         ("herding+nothing=1", "'nothing=1': write KEY=VALUE"),
         ("herding+by", "'by': write KEY=VALUE"),
         ("herding+subset=2", "subset is a share"),
+        ("herding+min_distance=3", "give a cosine distance, from 0 to 2"),
+        ("herding+balance=site", "balance 'site': choose predicted"),
+        ("top+embedding=embedding", "top measures no likeness"),
         ("herding+subset=x", "subset = 'x': must be float"),
         ("herding+hidden=many", "hidden = 'many': must be int"),
         ("herding+strategy=best", "there is no strategy 'best'; choose one of"),

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -57,6 +55,9 @@ def _without_seconds(rows: list[CycleRow]) -> list[dict[str, Any]]:
     )
 
 
+LOADED = 600.0
+"""Seconds: three processes that import torch take long where others compute too."""
+
 METHODS = "--methods=random,entropy,tod,bald,margin,learning-loss,herding,auto"
 
 
@@ -88,7 +89,8 @@ def test_methods_of_a_trial_start_alike_and_trials_differ(frozen: Path) -> None:
         if row.cycle == 0:
             first.setdefault((row.scenario, row.trial), set()).add(json.dumps(row.figures))
     assert all(len(figures) == 1 for figures in first.values())
-    assert first["balanced", 0] != first["balanced", 1]
+    drawn = [{picks.ids for picks in read_picks(frozen) if picks.trial == n} for n in (0, 1)]
+    assert not drawn[0] & drawn[1]
 
 
 def test_images_are_picked_once(frozen: Path) -> None:
@@ -174,17 +176,21 @@ def test_an_interrupted_simulation_ends_with_the_same_rows(
     )
 
 
-def test_processes_that_were_killed_leave_what_another_continues(
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="reads /proc")
+def test_a_killed_simulation_leaves_no_process_and_another_continues_it(
     tmp_path: Path, photos: Path, weights: Path
 ) -> None:
     options = _options(photos, weights, tmp_path / "out", "--methods=random,entropy")
     command = [sys.executable, "-m", "lloss", *options, "-j2"]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
-        until(lambda: len(read_rows(tmp_path / "out")) >= 2 or process.poll() is not None)
+        until(lambda: len(read_rows(tmp_path / "out")) >= 2 or process.poll() is not None, LOADED)
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        workers = children.read_text(encoding="ascii").split() if process.poll() is None else []
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
         process.wait()
+    until(lambda: not any(_running(worker) for worker in workers), LOADED)
     main(options)
     main(_options(photos, weights, tmp_path / "whole", "--methods=random,entropy"))
     assert _without_seconds(read_rows(tmp_path / "out")) == _without_seconds(
@@ -192,14 +198,25 @@ def test_processes_that_were_killed_leave_what_another_continues(
     )
 
 
+def _running(pid: str) -> bool:
+    try:
+        return (
+            Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+            != "Z"
+        )
+    except OSError:
+        return False
+
+
 def test_full_training_simulates_any_task(tmp_path: Path, photos: Path) -> None:
     out = tmp_path / "out"
-    options = ["--methods=random,learning-loss,herding", "--epochs=1", "--trials=1", "--amp=off"]
+    methods = "--methods=random,learning-loss,herding,tod,auto"
+    options = [methods, "--epochs=1", "--trials=1", "--amp=off"]
     main(_options(photos, "none", out, *options, "--scenario=redundant:2"))
     rows = read_rows(out)
-    assert len(rows) == 9 and read_settings(out)["learner"] == "full"
+    assert len(rows) == 15 and read_settings(out)["learner"] == "full"
     assert {row.method: row.head is not None for row in rows} == {
-        "random": False, "learning-loss": True, "herding": True,
+        "random": False, "learning-loss": True, "herding": True, "tod": False, "auto": True,
     }  # fmt: skip
 
 
@@ -234,6 +251,17 @@ def test_test_images_in_the_data_are_warned_of(
     assert "60 of 60 images to measure on are in" in capsys.readouterr().err
 
 
+def test_an_error_in_a_process_is_said_in_a_line(
+    tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--methods=bald,random", "--full", "--epochs=1", "-j2"]
+    with pytest.raises(SystemExit) as ended:
+        main(_options(photos, "none", tmp_path / "out", *options))
+    assert ended.value.code == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("lloss: method 'bald': full training has no dropout")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -260,6 +288,18 @@ def test_mistakes_are_refused_in_a_line_before_anything_is_written(
     last = capsys.readouterr().err.splitlines()[-1]
     assert re.search(message, last), last
     assert not (tmp_path / "out").exists()
+
+
+def test_other_labels_need_another_folder(
+    tmp_path: Path, photos: Path, weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(photos, tmp_path / "photos")
+    options = _options(tmp_path / "photos", weights, tmp_path / "out", "--methods=random")
+    main(options)
+    (tmp_path / "photos" / "red" / "002.png").rename(tmp_path / "photos" / "dark" / "002.png")
+    with pytest.raises(SystemExit):
+        main(options)
+    assert "_sha256 = " in capsys.readouterr().err
 
 
 def test_another_experiment_needs_another_folder(

@@ -40,6 +40,14 @@ def test_a_band_surrounds_its_curve_and_the_first_curve_is_on_top() -> None:
     assert [mark.kind for mark in marks(canvas, "curve")] == ["curve reference", "curve c0"]
 
 
+def test_a_band_of_few_trials_is_cut_instead_of_flattening_the_curve() -> None:
+    canvas = draw_curves([curve(bands=[(-5.0, 6.0)] * 3)], "labels")
+    (line,) = marks(canvas, "curve")
+    (band,) = marks(canvas, "band")
+    assert line.points[0][1] - line.points[-1][1] > (BASE - TOP) / 4
+    assert {y for _, y in band.points} == {BASE, TOP}
+
+
 def test_one_cycle_has_a_stroke_for_a_band() -> None:
     canvas = draw_curves([curve(x=[100], y=[0.4], bands=[(0.3, 0.5)])], "labels")
     assert not marks(canvas, "band")
