@@ -13,16 +13,16 @@ class Weights:
     """Weights by rank: the square of the share of a sample that a score exceeds.
 
     They are from 0 to 1 whatever the scale of the scores: a loss in a unit or without one, entropy,
-    a margin. Herding by entropy on cached features of CIFAR-10 (six paired trials of 100 + 5 x 100
-    labels) was better than random by so many points of macro accuracy, in the mean of the cycles:
+    a margin. Herding by entropy on cached features of CIFAR-10 (eight paired trials of 100 + 5 x
+    100 labels) was better than random by so many points of macro accuracy, mean of the cycles:
 
     ====================  ========  =========  =========
     weight                balanced  long tail  redundant
     ====================  ========  =========  =========
-    the entropy itself         1.9        5.8        2.1
-    its square                 2.0        7.3        2.3
-    ``-log(1 - share)``        1.6        7.1        1.6
-    the squared share          2.2        7.8        1.7
+    the entropy itself         1.9        5.9        1.9
+    its square                 2.1        7.3        2.1
+    ``-log(1 - share)``        1.7        7.2        1.3
+    the squared share          2.3        7.8        1.5
     ====================  ========  =========  =========
     """
 
