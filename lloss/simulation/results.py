@@ -134,14 +134,15 @@ def read_settings(out: Path) -> dict[str, Any]:
 def fix_settings(out: Path, settings: dict[str, Any]) -> None:
     """Write ``settings.json``, or compare with what is there: one folder, one experiment.
 
-    Raises SimulationError, which names the first difference.
+    Settings without a result are replaced. Raises SimulationError, which names the first
+    difference.
     """
     settings = json.loads(json.dumps(settings))  # as it will be read: tuples are lists
-    if not (out / SETTINGS).exists():
-        if (out / RESULTS).exists():
-            raise SimulationError(f"{out}: has results without {SETTINGS}; choose another folder")
+    if not (out / RESULTS).exists():
         write_json(out / SETTINGS, settings)
         return
+    if not (out / SETTINGS).exists():
+        raise SimulationError(f"{out}: has results without {SETTINGS}; choose another folder")
     before = read_settings(out)
     for name in dict.fromkeys([*before, *settings]):
         old, new = before.get(name), settings.get(name)

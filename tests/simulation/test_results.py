@@ -63,7 +63,9 @@ def test_a_damaged_line_is_refused_with_its_number(tmp_path: Path, line: str) ->
 
 
 def test_a_folder_holds_one_experiment(tmp_path: Path) -> None:
+    fix_settings(tmp_path, {"k": 4})  # ends before its first result
     fix_settings(tmp_path, {"k": 5, "train": {"lr": 0.1, "taps": (1,)}})
+    ResultsWriter(tmp_path).write(ROW, PICKED)
     fix_settings(tmp_path, {"k": 5, "train": {"lr": 0.1, "taps": (1,)}})
     assert read_settings(tmp_path)["k"] == 5
     with pytest.raises(SimulationError, match="k = 5, not 6; give the same settings"):
