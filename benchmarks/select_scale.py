@@ -1,11 +1,14 @@
 """How long the best K of many scores take, beside reading the two columns with pyarrow.
 
     python benchmarks/select_scale.py --rows 100000000 --parts 10000 -k 10000
+    python benchmarks/select_scale.py --rows 1000000 --parts 100 -k 10000 --dimensions 512
 
 Writes made-up scores once, as ``lloss score`` writes them, then measures, alternating, each in a
 process of its own: pyarrow reading ``id`` and ``loss`` of all parts, streaming, in two ways; and
 ``lloss select``. Prints a Markdown table with the medians, and their ratio to the faster reading.
-The parts are in the page cache if it is large enough: this measures decoding, not the disk.
+With ``--dimensions`` the scores have embeddings, and the strategies that compare images are
+measured beside reading these. The parts are in the page cache if it is large enough: this measures
+decoding, not the disk.
 """
 
 from __future__ import annotations
@@ -28,9 +31,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from lloss.scores.part_file import write_part
-from lloss.scores.scores_folder import ScoresFolder
+from lloss.scores.scores_folder import ScoresFolder, scores_table
 from lloss.selection import SelectionSettings, select
 
 COLUMNS = ["id", "loss"]
@@ -38,10 +42,14 @@ ORDERS = ("scattered", "by folder", "rising")
 """Where the high scores are: anywhere, in some folders of the pool, or at its end (the worst)."""
 
 
-def read_dataset(parts: list[str], k: int) -> int:
+def reading(*columns: str) -> Callable[[list[str], int], int]:
     """pyarrow's dataset scanner: its own threads and readahead."""
-    scanner = ds.dataset(parts, format="parquet").scanner(columns=COLUMNS)
-    return sum(len(batch) for batch in scanner.to_batches())
+
+    def run(parts: list[str], k: int) -> int:
+        scanner = ds.dataset(parts, format="parquet").scanner(columns=[*COLUMNS, *columns])
+        return sum(len(batch) for batch in scanner.to_batches())
+
+    return run
 
 
 def read_files(parts: list[str], k: int) -> int:
@@ -68,7 +76,7 @@ def selecting(exclude: int = 0, **settings: object) -> Callable[[list[str], int]
 
 
 WORK = {
-    "pyarrow, dataset scanner": read_dataset,
+    "pyarrow, dataset scanner": reading(),
     "pyarrow, a part a thread": read_files,
     "lloss select": selecting(),
     "lloss select, 100,000 excluded": selecting(exclude=100_000),
@@ -76,13 +84,26 @@ WORK = {
     "lloss select, random": selecting(strategy="random"),
 }
 
+SPREADING = {
+    "pyarrow, embeddings": reading("embedding"),
+    "lloss select, power": selecting(strategy="power"),
+    "lloss select, diverse": selecting(strategy="diverse"),
+    "lloss select, herding": selecting(strategy="herding"),
+    "lloss select, herding, 1,000 labeled": selecting(exclude=1000, strategy="herding"),
+    "lloss select, coverage": selecting(strategy="coverage"),
+}
+"""Of scores with embeddings."""
+
+_CLUSTERS = 1000
+
 
 def _id(row: int) -> str:
     return f"n{row // 1300:08d}/img_{row:08d}.jpg"
 
 
-def write(folder: Path, rows: int, parts: int, order: str) -> None:
+def write(folder: Path, rows: int, parts: int, order: str, dimensions: int) -> None:
     random = np.random.default_rng(0)
+    centers = random.normal(size=(_CLUSTERS, dimensions)).astype(np.float32)
     cuts = np.linspace(0, rows, parts + 1).astype(np.int64).tolist()
     for number, (start, end) in enumerate(pairwise(cuts)):
         loss = random.gamma(2.0, 1.0, end - start)
@@ -90,9 +111,20 @@ def write(folder: Path, rows: int, parts: int, order: str) -> None:
             loss *= np.random.default_rng(number).gamma(2.0, 1.0)
         elif order == "rising":
             loss += np.arange(start, end) / rows * 20
-        ids = pa.array([_id(row) for row in range(start, end)], pa.string())
-        table = pa.table({"id": ids, "loss": loss.astype(np.float32)})
-        write_part(table, folder / f"part-{number:05d}.parquet")
+        ids = [_id(row) for row in range(start, end)]
+        columns = {"loss": loss.astype(np.float32)}
+        if dimensions:
+            columns["embedding"] = _embeddings(random, centers, end - start)
+        write_part(scores_table(ids, columns), folder / f"part-{number:05d}.parquet")
+
+
+def _embeddings(
+    random: np.random.Generator, centers: NDArray[np.float32], count: int
+) -> NDArray[np.float32]:
+    """Positive ones, as those of a network with ReLU are, in clusters of different sizes."""
+    cluster = (random.random(count) ** 2 * len(centers)).astype(np.int64)
+    noise = random.standard_normal((count, centers.shape[1]), np.float32)
+    return np.maximum(centers[cluster] + 0.7 * noise, 0)
 
 
 def measure(name: str, folder: Path, k: int) -> dict[str, float]:
@@ -106,7 +138,7 @@ def measure(name: str, folder: Path, k: int) -> dict[str, float]:
 def worker(name: str, folder: Path, k: int) -> None:
     parts = sorted(map(str, folder.glob("part-*.parquet")), key=lambda p: (len(p), p))
     wall, cpu = time.perf_counter(), time.process_time()
-    rows = WORK[name](parts, k)
+    rows = (WORK | SPREADING)[name](parts, k)
     found = {
         "wall": time.perf_counter() - wall,
         "cpu": time.process_time() - cpu,
@@ -141,7 +173,13 @@ def table(found: dict[str, list[dict[str, float]]]) -> None:
 @click.option("-k", default=10_000)
 @click.option("--repeats", default=3)
 @click.option("--order", type=click.Choice(ORDERS), default=ORDERS[0])
-@click.option("--only", multiple=True, type=click.Choice(list(WORK)), help="Of the table's rows.")
+@click.option("--dimensions", default=0, help="Of embeddings; 0: scores without.")
+@click.option(
+    "--only",
+    multiple=True,
+    type=click.Choice([*WORK, *SPREADING]),
+    help="Of the table's rows.",
+)
 @click.option("--folder", type=click.Path(path_type=Path, exists=True), hidden=True)
 @click.option("--worker", "name", hidden=True)
 def main(
@@ -150,6 +188,7 @@ def main(
     k: int,
     repeats: int,
     order: str,
+    dimensions: int,
     only: tuple[str, ...],
     folder: Path | None,
     name: str | None,
@@ -159,17 +198,18 @@ def main(
         return worker(name, folder, k)
     with tempfile.TemporaryDirectory(prefix="lloss-select-") as temporary:
         written = time.perf_counter()
-        write(Path(temporary), rows, parts, order)
+        write(Path(temporary), rows, parts, order, dimensions)
         size = sum(part.stat().st_size for part in Path(temporary).iterdir())
         click.echo(
-            f"{rows:,} rows ({order}) in {parts:,} parts, {size / 1e6:,.0f} MB, written in "
+            f"{rows:,} rows ({order}; {dimensions} dimensions) in {parts:,} parts, "
+            f"{size / 1e6:,.0f} MB, written in "
             f"{time.perf_counter() - written:.0f} s; k = {k:,}; {pa.cpu_count()} threads; "
             f"Python {sys.version.split()[0]}, pyarrow {pa.__version__}, NumPy {np.__version__}; "
             f"medians of {repeats}\n"
         )
         found = defaultdict(list)
         for _ in range(repeats):
-            for each in only or WORK:
+            for each in only or (SPREADING if dimensions else WORK):
                 found[each].append(measure(each, Path(temporary), k))
         assert {run["rows"] for runs in found.values() for run in runs} == {rows}
         table(found)

@@ -101,7 +101,9 @@ class _Block:
         self._weights, self._covered = weights, covered
         self._kernel = np.empty((len(units), len(units)), np.float32)
         for rows in blocks(len(units), _CENTERS):
-            self._kernel[rows] = _kernel(squared_distances(units[rows], units), width)
+            others = slice(rows.start, None)
+            part = _kernel(squared_distances(units[rows], units[others]), width)
+            self._kernel[rows, others], self._kernel[others, rows] = part, part.T
 
     def pick(self, k: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Pick K rows greedily; see :func:`herd`.

@@ -19,7 +19,8 @@ def tie_note(source: ScoreSource, selection: Selection) -> str:
     Of a ranking that is the last score; of other strategies the score of all.
     """
     scores, settings = selection.scores, selection.settings
-    if not get_strategy(settings.strategy).uses_scores or len(scores) < 2:
+    strategy = get_strategy(settings.strategy)
+    if not strategy.uses_scores or len(scores) < 2:
         return ""
     score = scores.max() if settings.direction == "lowest" else scores.min()
     picked, by = int(np.count_nonzero(scores == score)), settings.by
@@ -30,10 +31,12 @@ def tie_note(source: ScoreSource, selection: Selection) -> str:
     if not all_tie and same <= picked:
         return ""
     some = f"all {picked:,}" if all_tie else f"{picked:,} of {len(scores):,}"
+    decided = f"{'' if all_tie else 'among these '}the order of ids decided, this is not a ranking"
+    if strategy.weighted:
+        decided = "it weighs them all the same"
     return (
         f"warning: {some} selected images have the same {by}, as {same:,} of {selection.pool:,} in "
-        f"the scores have: {'' if all_tie else 'among these '}the order of ids decided, this is "
-        "not a ranking"
+        f"the scores have: {decided}"
     )
 
 

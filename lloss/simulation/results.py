@@ -134,29 +134,32 @@ def read_settings(out: Path) -> dict[str, Any]:
 def fix_settings(out: Path, settings: dict[str, Any]) -> None:
     """Write ``settings.json``, or compare with what is there: one folder, one experiment.
 
-    Settings without a result are replaced. Raises SimulationError, which names the first
-    difference.
+    Raises SimulationError, which names the first difference.
     """
     settings = json.loads(json.dumps(settings))  # as it will be read: tuples are lists
-    if not (out / RESULTS).exists():
+    if not (out / SETTINGS).exists():
+        if (out / RESULTS).exists():
+            raise SimulationError(f"{out}: has results without {SETTINGS}; choose another folder")
         write_json(out / SETTINGS, settings)
         return
-    if not (out / SETTINGS).exists():
-        raise SimulationError(f"{out}: has results without {SETTINGS}; choose another folder")
-    before = read_settings(out)
-    for name in dict.fromkeys([*before, *settings]):
-        old, new = before.get(name), settings.get(name)
-        if old != new and isinstance(old, dict) and isinstance(new, dict):
-            name, old, new = next(
-                (f"{name}.{key}", old.get(key), new.get(key))
-                for key in dict.fromkeys([*old, *new])
-                if old.get(key) != new.get(key)
-            )
-        if old != new:
-            raise SimulationError(
-                f"{out}: holds a simulation with {name} = {json.dumps(old)}, not "
-                f"{json.dumps(new)}; give the same settings to continue it, or another folder"
-            )
+    if found := _difference(read_settings(out), settings):
+        name, old, new = found
+        raise SimulationError(
+            f"{out}: holds a simulation with {name} = {json.dumps(old)}, not {json.dumps(new)}; "
+            "give the same settings to continue it, or another folder"
+        )
+
+
+def _difference(old: dict[str, Any], new: dict[str, Any]) -> tuple[str, Any, Any] | None:
+    """Find the first setting that differs; an earlier version lacked some."""
+    for name, value in old.items():
+        other = new.get(name)
+        if isinstance(value, dict) and isinstance(other, dict):
+            if found := _difference(value, other):
+                return f"{name}.{found[0]}", *found[1:]
+        elif value != other:
+            return name, value, other
+    return None
 
 
 class ResultsWriter:

@@ -94,7 +94,7 @@ def how_picked(selection: Selection, tied: str, better: bool | None) -> str:
     among = f" of {settings.subset} random images" if settings.subset else ""
     frozen = selection.spread_by == PRETRAINED_EMBEDDING
     features = " on features of the network before training" if frozen else ""
-    if tied:
+    if tied and not strategy.weighted:
         also = " and spread by k-center greedy" if settings.strategy == "diverse" else ""
         return f"Picked in the order of ids{among}{also}: {tied}."
     scores = f"{settings.direction} {PLURALS.get(settings.by, f'values of {settings.by}')}{among}"
@@ -109,6 +109,6 @@ def how_picked(selection: Selection, tied: str, better: bool | None) -> str:
     else:
         what = strategy.title.replace("K ", f"{len(selection):,} ", 1)
         by = f", by {scores}" if strategy.uses_scores else among
-        how = f"{what[:1].upper()}{what[1:]}{features}{by}."
+        how = f"{what[:1].upper()}{what[1:]}{features}{by}{f'; but {tied}' if tied else ''}."
     doubts = better is False and strategy.uses_scores and settings.by == "loss"
     return how + (" They are not shown to rank images better than chance." if doubts else "")

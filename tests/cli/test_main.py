@@ -92,6 +92,28 @@ def test_select_excludes_what_a_csv_names_labels_or_not(
     assert result.out.splitlines()[0] == best[2] and "2 excluded" in result.err
 
 
+def test_select_says_which_labeled_images_it_took_into_account(
+    scores: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ids = [id for part in ScoresFolder(scores).scan(["id"]) for id in part["id"].to_pylist()]
+    labels = tmp_path / "labels.csv"
+    labels.write_text("id,label\n" + "".join(f"{id},cat\n" for id in ids[::3]))
+    herd = ["select", scores, "-k", 5, "--strategy", "herding", "--format", "csv"]
+    result = call(capsys, *herd, "--exclude", labels)
+    head, *rows = result.out.splitlines()
+    assert head == "id,score,rank,reason" and not {row.split(",")[0] for row in rows} & set(
+        ids[::3]
+    )
+    assert all(" % coverage; loss " in row.split(",")[3] for row in rows)
+    said = "5 of 40 selected by coverage weighted by highest loss, spread by embedding, 20 excluded"
+    assert f"{said}, 20 labeled images taken into account" in result.err
+    assert "no labeled images taken into account" in call(capsys, *herd).err
+    bare = call(capsys, "select", scores, "-k", 5, "--strategy", "coverage", "--by", "")
+    assert len(bare.out.splitlines()) == 5 and "5 of 60 selected by coverage" in bare.err
+    lacking = call(capsys, *herd, "--embedding", "features")
+    assert lacking.code == 2 and "no column 'features'" in lacking.err and not lacking.out
+
+
 def test_select_passes_over_near_duplicates_and_balances(
     scores: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -53,3 +53,13 @@ def test_the_last_of_the_lowest_scores_may_tie_too() -> None:
     assert tie_note(source, select(source, SelectionSettings(k=3, order="lowest"))) == ""
     drawn = select(_scores([1.0] * 5), SelectionSettings(k=3, strategy="random"))
     assert tie_note(source, drawn) == ""
+
+
+def test_equal_scores_are_equal_weights() -> None:
+    table = pa.table({"id": list("abcdef"), "loss": pa.array([1.0] * 6)})
+    source = TableScores(table)
+    drawn = select(source, SelectionSettings(k=3, strategy="power"))
+    assert tie_note(source, drawn) == (
+        "warning: all 3 selected images have the same loss, as 6 of 6 in the scores have: "
+        "it weighs them all the same"
+    )

@@ -63,15 +63,20 @@ def test_a_damaged_line_is_refused_with_its_number(tmp_path: Path, line: str) ->
 
 
 def test_a_folder_holds_one_experiment(tmp_path: Path) -> None:
-    fix_settings(tmp_path, {"k": 4})  # ends before its first result
     fix_settings(tmp_path, {"k": 5, "train": {"lr": 0.1, "taps": (1,)}})
-    ResultsWriter(tmp_path).write(ROW, PICKED)
     fix_settings(tmp_path, {"k": 5, "train": {"lr": 0.1, "taps": (1,)}})
     assert read_settings(tmp_path)["k"] == 5
     with pytest.raises(SimulationError, match="k = 5, not 6; give the same settings"):
         fix_settings(tmp_path, {"k": 6, "train": {"lr": 0.1, "taps": (1,)}})
     with pytest.raises(SimulationError, match=r"train\.lr = 0\.1, not 0\.2"):
         fix_settings(tmp_path, {"k": 5, "train": {"lr": 0.2, "taps": (1,)}})
+
+
+def test_settings_that_an_earlier_version_lacks_are_not_compared(tmp_path: Path) -> None:
+    fix_settings(tmp_path, {"k": 5, "methods": {"random": {"by": "entropy"}}})
+    fix_settings(tmp_path, {"k": 5, "new": 1, "methods": {"random": {"by": "entropy", "new": 2}}})
+    with pytest.raises(SimulationError, match=r'methods\.random\.by = "entropy", not "loss"'):
+        fix_settings(tmp_path, {"k": 5, "methods": {"random": {"by": "loss"}}})
 
 
 def test_missing_and_damaged_settings_are_said(tmp_path: Path) -> None:

@@ -99,6 +99,9 @@ def test_picks_are_called_ranked_only_where_they_are() -> None:
     assert how_picked(frozen, "", True).startswith(
         "Spread by k-center greedy on features of the network before training over the 8 highest"
     )
+    assert how_picked(selection("power"), "all 12 are equal", None) == (
+        "2 at random, higher scores more likely, by highest predicted losses; but all 12 are equal."
+    )
     for each in (top, diverse):
         how = how_picked(each, "all 12 are equal", False)
         assert how.startswith("Picked in the order of ids") and how.endswith(": all 12 are equal.")

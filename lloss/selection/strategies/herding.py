@@ -46,11 +46,16 @@ class Herding(Strategy):
         weights = self._weights(candidates.columns["weight" if self.weighted else "score"])
         if (bound := candidates.bound) is not None:
             kept = np.flatnonzero(candidates.columns["key"] < bound)
+            kept = kept if len(kept) >= k else np.arange(len(candidates))
             candidates, weights = candidates.take(kept), np.maximum(weights[kept], 1 / bound)
         units = unit_integers(candidates.columns[EMBEDDING])
         labeled = unit_integers(candidates.labeled.get(EMBEDDING, units[:0]))
         rows, gains = herd(units, weights, k, labeled, kernel_width(units))
         return Picks(rows, self._reasons(candidates, rows, gains))
+
+    def how(self, order: str, by: str) -> str:
+        """Likeness, and the scores as weights."""
+        return f"by coverage weighted {super().how(order, by)}"
 
     def _weights(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
         return weights
