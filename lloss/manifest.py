@@ -16,8 +16,9 @@ from lloss.statistics.loss_distribution import LossReference
 from lloss.statistics.loss_unit import LossUnit
 
 KEY = "lloss.manifest"
-FORMATS = 1, 2
-"""Formats that are read; 2 has a grey other than black around the image, which 1 did not know."""
+FORMATS = 1, 2, 3
+"""Formats that are read; 2 has a grey other than black around the image, which 1 did not know; 3
+another filter, or less of the middle."""
 INPUT = "images"
 EMBEDDING = "embedding"
 PRETRAINED_EMBEDDING = "pretrained_embedding"
@@ -59,7 +60,8 @@ class Manifest:
 
     def to_json(self) -> str:
         """One JSON object, for the file's metadata."""
-        version = FORMATS[bool(self.image.fill)]
+        plain = self.image.share == 1 and self.image.resample == "bilinear"
+        version = (2 if self.image.fill else 1) if plain else 3
         return json.dumps({"format": version, **msgspec.to_builtins(self)}, ensure_ascii=False)
 
     @classmethod

@@ -103,6 +103,10 @@ def test_a_grey_border_needs_a_version_that_knows_it(onnx_file: Path) -> None:
     grey = dataclasses.replace(manifest, image=dataclasses.replace(manifest.image, fill=114))
     assert [json.loads(m.to_json())["format"] for m in (manifest, grey)] == [1, 2]
     assert Manifest.from_json(grey.to_json(), "m.onnx").image.fill == 114
+    for how in ({"share": 0.875}, {"resample": "bicubic", "fill": 0}):
+        other = dataclasses.replace(manifest, image=dataclasses.replace(manifest.image, **how))
+        assert json.loads(other.to_json())["format"] == 3
+        assert Manifest.from_json(other.to_json(), "m.onnx") == other
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,8 @@ def _rows(manifest: Manifest) -> dict[str, object]:
         "task": manifest.task,
         "model": " ".join([manifest.model, *provenance.get("settings", {}).get("model_args", [])]),
         "input": f"images uint8 [N, {image.height}, {image.width}, 3], resized by {image.fit}"
-        f"{f', filled with {image.fill}' if image.fill else ''}; "
+        f"{f', filled with {image.fill}' if image.fill else ''}"
+        f"{f', {image.share:.3g} of it' if image.share < 1 else ''}, {image.resample}; "
         f"white of 16-bit images: {image.white or WHITE_16}",
         "outputs": f"{outputs}; float32 [N, …]",
         "classes": f"{len(manifest.classes)}: {first_names(manifest.classes, 12)}",

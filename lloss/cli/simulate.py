@@ -124,7 +124,7 @@ def _simulate(
     settings, learner = decided_settings(opened, settings, given["frozen"], print_notes)
     experiment = Experiment(
         opened.source, settings, scenarios, methods, budget, given["trials"], given["pool_size"],
-        settings.seed, learner, options.described(),
+        settings.seed, learner, options.described(opened),
     )  # fmt: skip
     processes = given["j"] or usable_cores()
     Run(out, processes, given["features"], device).simulate(

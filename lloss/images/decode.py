@@ -51,6 +51,8 @@ _PLAIN_MODES = ("1", "L", "P", "RGB")
 """Modes that take at most 8 bytes a pixel at the peak, measured: of the image and of what it is
 turned and converted into (Pillow keeps RGB in 4 bytes). Others, and WebP, take up to 22."""
 
+_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -256,15 +258,16 @@ def _fitted(image: Image.Image, spec: ImageSpec) -> Image.Image:
     target = (spec.width, spec.height)
     if image.size == target:
         return image
+    resample = _FILTERS[spec.resample]
     if spec.fit == "stretch":
-        return image.resize(target, Image.Resampling.BILINEAR)
+        return image.resize(target, resample)
     if spec.fit == "crop":
-        scale = min(width / spec.width, height / spec.height)
+        scale = spec.share * min(width / spec.width, height / spec.height)
         left, top = (width - spec.width * scale) / 2, (height - spec.height * scale) / 2
         box = (left, top, left + spec.width * scale, top + spec.height * scale)
         clipped = (max(box[0], 0), max(box[1], 0), min(box[2], width), min(box[3], height))
-        return image.resize(target, Image.Resampling.BILINEAR, box=clipped)
+        return image.resize(target, resample, box=clipped)
     left, top, inner = padded_inside(image.size, spec)
     canvas = Image.new("RGB", target, (spec.fill,) * 3)
-    canvas.paste(image.resize(inner, Image.Resampling.BILINEAR), (left, top))
+    canvas.paste(image.resize(inner, resample), (left, top))
     return canvas

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from lloss.errors import SettingsError
 
 Fit = Literal["crop", "pad", "stretch"]
+Resample = Literal["bilinear", "bicubic"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +23,10 @@ class ImageSpec:
             until the image fits and fills the rest; ``stretch`` ignores the aspect ratio.
         white: the value that is white in grey images of more than 8 bits; 0 for 65535 of 16 bits.
         fill: the grey around the image by ``pad``, 0 (black) to 255.
+        share: of the sides of the middle that ``crop`` would keep, how much it does; above 0 to 1.
+        resample: Pillow's antialiased filter that scales.
 
-    Scaling is Pillow's antialiased bilinear filter; an image of the input's size is not resampled.
+    An image of the input's size is taken as it is, neither resampled nor cut.
     """
 
     height: int
@@ -31,6 +34,8 @@ class ImageSpec:
     fit: Fit = "crop"
     white: int = 0
     fill: int = 0
+    share: float = 1.0
+    resample: Resample = "bilinear"
 
     def __post_init__(self) -> None:
         if not (1 <= self.height <= 8192 and 1 <= self.width <= 8192):
@@ -43,6 +48,13 @@ class ImageSpec:
             raise SettingsError(f"white = {self.white}: give the largest value of a pixel, or 0")
         if not 0 <= self.fill <= 255:
             raise SettingsError(f"fill = {self.fill}: give a grey from 0 to 255")
+        if not 0 < self.share <= 1 or (self.share < 1 and self.fit != "crop"):
+            raise SettingsError(
+                f"share = {self.share} with fit {self.fit!r}: give above 0 to 1, below 1 with crop"
+            )
+        if self.resample not in get_args(Resample):
+            choices = ", ".join(get_args(Resample))
+            raise SettingsError(f"resample {self.resample!r}: choose one of {choices}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +72,7 @@ class Frame:
         if spec.fit == "stretch" or size == (spec.height, spec.width):
             return cls(size, (spec.width / width, spec.height / height), (0.0, 0.0))
         if spec.fit == "crop":
-            scale = 1 / min(width / spec.width, height / spec.height)
+            scale = 1 / (spec.share * min(width / spec.width, height / spec.height))
             offset = (spec.width - width * scale) / 2, (spec.height - height * scale) / 2
             return cls(size, (scale, scale), offset)
         left, top, inner = padded_inside((width, height), spec)

@@ -10,7 +10,7 @@ import functools
 import importlib.metadata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import nn
@@ -18,6 +18,7 @@ from torchvision import models as torchvision_models
 
 from lloss.entry_points import MODELS, reason, registered
 from lloss.errors import SettingsError
+from lloss.images.input_spec import Resample
 from lloss.modeling import IMAGENET_MEAN, IMAGENET_STD
 from lloss.modeling.classifiers import CLASSIFIER_STD, OWN
 from lloss.modeling.network_factory import find_factory, make_network, read_arguments
@@ -149,6 +150,19 @@ def described_input(network: nn.Module) -> dict[str, Any]:
     usable = len(sides) == 2 and all(isinstance(side, int) and side > 0 for side in sides)
     if usable and "size" not in found:
         found |= {"size": sides, "least": max(sides)}
+    return found
+
+
+def described_resizing(network: nn.Module) -> dict[str, Any]:
+    """Return what timm's record says of ``share`` and ``resample`` of :class:`lloss.ImageSpec`."""
+    record = getattr(network, "pretrained_cfg", None)
+    if not isinstance(record, Mapping):
+        return {}
+    found: dict[str, Any] = {}
+    if record.get("interpolation") in get_args(Resample):
+        found["resample"] = record["interpolation"]
+    if record.get("crop_mode", "center") == "center" and 0 < (record.get("crop_pct") or 0) < 1:
+        found["share"] = float(record["crop_pct"])
     return found
 
 

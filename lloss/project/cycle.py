@@ -44,7 +44,13 @@ from lloss.project.picks_file import SELECTED
 from lloss.project.project import Project
 from lloss.project.report import Report, write_report
 from lloss.project.selected_images import describe_picks
-from lloss.project.summary import SUMMARY, Summary, read_summaries, read_summary
+from lloss.project.summary import (
+    SUMMARY,
+    Summary,
+    ranking_of,
+    read_summaries,
+    read_summary,
+)
 from lloss.project.trust_figures import (
     TrustFigures,
     compare_predictions,
@@ -215,6 +221,7 @@ class _Cycle:
             classes=self.task.summarize(self.training.labels),
             labels_sha256=self.labeled.sha256,
             evaluation=evaluation,
+            cross_validation=read_head_fit(self.folder),
             metric_name=self.task.metric,
             left_out=self.start.left_out + len(self.problems.broken),
             held_back=self.held_back,
@@ -291,9 +298,8 @@ class _Cycle:
         return near_duplicate_distance(*views) if len(views[0]) else 0.0
 
     def _ranking(self, evaluation: dict[str, Any] | None) -> dict[str, Any] | None:
-        """The figures that say how scores rank: of a frozen network also by cross-validation."""
-        measured = [each for each in (evaluation, read_head_fit(self.folder)) if each]
-        return max(measured, key=lambda each: int(each["images"]), default=None)
+        """The figures that say how scores rank."""
+        return ranking_of(evaluation, read_head_fit(self.folder))
 
     def _pick(
         self,

@@ -21,6 +21,7 @@ from lloss.project.project import FILE, Project
 from lloss.training.cautions import measured
 from lloss.training.checkpoint import Checkpoint
 from lloss.training.evaluation import evaluate_checkpoint
+from lloss.training.ranking_evidence import read_head_fit
 from lloss.training.run import train
 
 EVALUATION, MODEL = "evaluation.json", "model.onnx"
@@ -73,7 +74,10 @@ class CycleModel:
     ) -> dict[str, Any] | None:
         """Measure on the held-out images: figures as of :meth:`.Evaluation.as_dict`."""
         if held_out is None:
-            self.say("no held-out images: neither the model nor its ranking is measured (see test)")
+            what = "neither the model nor its ranking is measured"
+            if read_head_fit(self.folder):
+                what = "the model is not measured, its ranking by cross-validation alone"
+            self.say(f"no held-out images: {what} (see test)")
             return None
         path = self.folder / EVALUATION
         if not path.exists():

@@ -66,8 +66,9 @@ def _thumbnail(
     """Encode the image from no more pixels than that needs."""
     height, width = picked.size
     scale = min(1.0, 2 * SIDE / max(height, width))
-    sides = {"height": max(1, round(height * scale)), "width": max(1, round(width * scale))}
+    sides = max(1, round(height * scale)), max(1, round(width * scale))
     try:
-        return thumbnail(decode(picked.raw, replace(spec, **sides, fit="stretch")), shapes)
+        whole = ImageSpec(*sides, "stretch", spec.white)
+        return thumbnail(decode(picked.raw, whole), shapes)
     except ImageError:
         return None

@@ -42,6 +42,8 @@ class Summary:
     training: dict[str, Any] = field(default_factory=dict)
     # Whether the predicted loss ranks images better than chance; None if not measured
     ranked: bool | None = None
+    # How the head of a frozen network ranks, by cross-validation: `HeadFit.as_dict`
+    cross_validation: dict[str, Any] | None = None
     # What the images were chosen by, as `Choice`; None of versions that had no choice
     choice: dict[str, str] | None = None
     trust: dict[str, Any] = field(default_factory=dict)  # `TrustFigures.as_dict`
@@ -61,6 +63,11 @@ class Summary:
         return Measured(figures.get(self.metric_name), interval_of(figures, self.metric_name))
 
     @property
+    def ranking(self) -> dict[str, Any] | None:
+        """The figures of how scores rank: those of the most images."""
+        return ranking_of(self.evaluation, self.cross_validation)
+
+    @property
     def lift(self) -> Measured:
         """Mean true loss of the picks of the cycle before, over that of random images."""
         found = self.trust.get("payoff") or {}
@@ -75,9 +82,17 @@ class Summary:
 
     def ranking_accuracy(self, by: str) -> Measured:
         """How well images are ranked by the predicted loss (``head``) or by ``entropy``."""
-        figures = self.evaluation or {}
+        figures = self.ranking or {}
         value = (figures.get(by) or {}).get("ranking_accuracy")
         return Measured(value, interval_of(figures, by, "ranking_accuracy"))
+
+
+def ranking_of(
+    evaluation: dict[str, Any] | None, cross_validation: dict[str, Any] | None
+) -> dict[str, Any] | None:
+    """Return the figures of the most images, of a hold-out where both have as many."""
+    measured = [each for each in (evaluation, cross_validation) if each]
+    return max(measured, key=lambda each: int(each["images"]), default=None)
 
 
 def read_summary(path: Path) -> Summary:

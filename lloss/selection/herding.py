@@ -32,6 +32,7 @@ _TABLE[-1] = 0
 _WIDTH_ROWS = 1000
 _FAR = 0.9
 _WIDTH = 0.27
+"""In the trials of :mod:`lloss.selection.weights` 0.2 did as well, 0.14 and 0.5 a little worse."""
 
 
 def herd(
@@ -101,7 +102,9 @@ class _Block:
         self._weights, self._covered = weights, covered
         self._kernel = np.empty((len(units), len(units)), np.float32)
         for rows in blocks(len(units), _CENTERS):
-            self._kernel[rows] = _kernel(squared_distances(units[rows], units), width)
+            others = slice(rows.start, None)
+            part = _kernel(squared_distances(units[rows], units[others]), width)
+            self._kernel[rows, others], self._kernel[others, rows] = part, part.T
 
     def pick(self, k: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Pick K rows greedily; see :func:`herd`.

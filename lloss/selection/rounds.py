@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from lloss.errors import SelectionError
 from lloss.selection.candidate_reader import Vectors
 from lloss.selection.near_duplicates import distinct
 from lloss.selection.quotas import equal_shares
@@ -100,7 +101,16 @@ def _choose(candidates: Candidates, k: int, strategy: Strategy) -> Picks:
     """Choose K candidates; where vectors were not read, these are all that are left."""
     if any(name not in candidates.columns for name in strategy.vectors):
         return Picks(np.arange(k), ["all that are left"] * k)
-    return strategy.choose(candidates, k) if k else Picks(np.empty(0, np.int64), [])
+    picks = strategy.choose(candidates, k) if k else Picks(np.empty(0, np.int64), [])
+    rows = np.unique(picks.rows)
+    if not len(picks.rows) == len(rows) == len(picks.reasons) == k or (
+        k and not 0 <= rows[0] <= rows[-1] < len(candidates)
+    ):
+        raise SelectionError(
+            f"strategy {strategy.name!r}: chose {len(rows)} different images with "
+            f"{len(picks.reasons)} reasons, not {k} of the {len(candidates)} candidates"
+        )
+    return picks
 
 
 def _joined(labeled: Vectors, candidates: Candidates, rows: NDArray[np.int64]) -> Vectors:

@@ -54,8 +54,8 @@ def squared_distances(
     """
     distances: NDArray[np.float32] = ones @ others.T
     distances *= -2
-    distances += squares(ones)[:, None]
-    distances += squares(others)[None, :]
+    # The two are added first, so that the distance is the same in both directions.
+    distances += squares(ones)[:, None] + squares(others)[None, :]
     np.maximum(distances, 0, out=distances)
     distances *= np.float32(1 / (2 * unit_length(ones.shape[1]) ** 2))
     return distances

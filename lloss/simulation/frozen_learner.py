@@ -40,6 +40,9 @@ from lloss.training.last_layer import FOLDS, LinearFit, fit_linear
 PASSES, DROPOUT = 10, 0.5
 """Of BALD: passes with dropout, and the share of the target head's inputs that each drops."""
 
+LAST_LAYER = "last_layer"
+"""Column of what the target head reads, for a method that measures likeness in it."""
+
 Features = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float32]]
 """Returns the features of rows and variants, float32 [N, width]."""
 
@@ -164,6 +167,8 @@ class FrozenModel:
         if predicted is not None:
             found["loss"] = predicted.numpy()
         found[EMBEDDING] = learner.layout.pooled(pool)[-1].numpy()
+        if self._method.embedding == LAST_LAYER:
+            found[LAST_LAYER] = learner.layout.of_last_layer(pool).numpy()
         if PROBABILITIES in wanted:
             found[PROBABILITIES] = outputs.softmax(1).numpy()
             found[EMBEDDING] = learner.layout.of_last_layer(pool).numpy()  # BADGE's gradients

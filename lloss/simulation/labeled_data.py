@@ -50,8 +50,8 @@ class DataOptions:
     empty: str = ""
     seed: int = 0
 
-    def described(self) -> dict[str, Any]:
-        """Return what identifies the data, for ``settings.json``."""
+    def described(self, opened: SimulatedData) -> dict[str, Any]:
+        """Return what identifies the data, for ``settings.json``; the digests are of the labels."""
         return {
             "data": self.data,
             "labels": str(self.labels or ""),
@@ -59,6 +59,8 @@ class DataOptions:
             "test_labels": str(self.test_labels or ""),
             "skip_bad": self.skip_bad,
             "empty": self.empty,
+            "labels_sha256": opened.data.sha256,
+            "test_sha256": opened.test.sha256,
         }
 
     def open(self, problems: Problems | None = None) -> SimulatedData:

@@ -13,6 +13,7 @@ from lloss.errors import SettingsError
 from lloss.manifest import EMBEDDING
 from lloss.selection import SelectionSettings, strategy_names
 from lloss.selection.selection import PREDICTED
+from lloss.selection.strategies import get_strategy
 from lloss.tasks.train_settings import TrainSettings, check_kind
 from lloss.text.similar_names import nearest
 
@@ -65,7 +66,17 @@ class Method:
     @property
     def choice(self) -> str:
         """What decides, in words."""
-        return "random" if self.strategy == "random" else f"{self.strategy} by {self.by}"
+        if self.strategy != AUTO and not get_strategy(self.strategy).uses_scores:
+            return self.strategy
+        return f"{self.strategy} by {self.by}"
+
+    @property
+    def blind(self) -> bool:
+        """Whether it selects by ids alone, so that nothing needs to be scored."""
+        if self.strategy == AUTO or self.min_distance or self.balance:
+            return False
+        strategy = get_strategy(self.strategy)
+        return not (strategy.uses_scores or strategy.vectors or strategy.scalars)
 
     def selection(self, k: int, unlabeled: int, seed: int) -> SelectionSettings:
         """Return the settings of one selection."""
@@ -74,7 +85,7 @@ class Method:
         return SelectionSettings(
             k=k,
             strategy=self.strategy,
-            by=self.by,
+            by="" if self.blind else self.by,
             subset=max(k, round(self.subset * unlabeled)) if self.subset else 0,
             seed=seed,
             **{name: value for name, value in given.items() if value},

@@ -142,20 +142,24 @@ def fix_settings(out: Path, settings: dict[str, Any]) -> None:
             raise SimulationError(f"{out}: has results without {SETTINGS}; choose another folder")
         write_json(out / SETTINGS, settings)
         return
-    before = read_settings(out)
-    for name in dict.fromkeys([*before, *settings]):
-        old, new = before.get(name), settings.get(name)
-        if old != new and isinstance(old, dict) and isinstance(new, dict):
-            name, old, new = next(
-                (f"{name}.{key}", old.get(key), new.get(key))
-                for key in dict.fromkeys([*old, *new])
-                if old.get(key) != new.get(key)
-            )
-        if old != new:
-            raise SimulationError(
-                f"{out}: holds a simulation with {name} = {json.dumps(old)}, not "
-                f"{json.dumps(new)}; give the same settings to continue it, or another folder"
-            )
+    if found := _difference(read_settings(out), settings):
+        name, old, new = found
+        raise SimulationError(
+            f"{out}: holds a simulation with {name} = {json.dumps(old)}, not {json.dumps(new)}; "
+            "give the same settings to continue it, or another folder"
+        )
+
+
+def _difference(old: dict[str, Any], new: dict[str, Any]) -> tuple[str, Any, Any] | None:
+    """Find the first setting that differs; an earlier version lacked some."""
+    for name, value in old.items():
+        other = new.get(name)
+        if isinstance(value, dict) and isinstance(other, dict):
+            if found := _difference(value, other):
+                return f"{name}.{found[0]}", *found[1:]
+        elif value != other:
+            return name, value, other
+    return None
 
 
 class ResultsWriter:

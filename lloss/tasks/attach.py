@@ -11,12 +11,18 @@ from torch import Tensor, nn
 
 from lloss.errors import SettingsError
 from lloss.images.decode import Fit, ImageSpec
+from lloss.images.input_spec import Resample
 from lloss.modeling import IMAGENET_MEAN, IMAGENET_STD
 from lloss.modeling.attached_model import AttachedModel, Preparation, release_taps
 from lloss.modeling.head import LossPredictionHead
 from lloss.modeling.network import TappedNetwork
 from lloss.modeling.network_checks import check_alone, check_logits, check_weights
-from lloss.modeling.network_source import build_network, described_input, named_classes
+from lloss.modeling.network_source import (
+    build_network,
+    described_input,
+    described_resizing,
+    named_classes,
+)
 from lloss.modeling.objective import Objective
 from lloss.modeling.prediction import described, prediction_of
 from lloss.modeling.taps import Tap, blank_images, evaluating, find_taps
@@ -38,6 +44,8 @@ def attach(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     fit: Fit | None = None,
+    share: float | None = None,
+    resample: Resample | None = None,
     summary: bool = True,
     hidden: int = 128,
     keep_embedding: Embedding = "trained",
@@ -66,6 +74,9 @@ def attach(
             ImageNet's.
         std: likewise.
         fit: resize mode, see :class:`lloss.ImageSpec`; by default the detector's, or ``crop``.
+        share: of the middle that ``crop`` shows, see there; by default of timm's ``pretrained_cfg``
+            (``crop_pct``), or 1.
+        resample: filter, see there; by default of timm's ``pretrained_cfg``, or ``bilinear``.
         summary: whether the head sees a summary of the network's output too.
         hidden: units of the head for each input.
         keep_embedding: ``pretrained`` keeps a copy of the network as it is now, whose features an
@@ -105,7 +116,7 @@ def attach(
     tapped = TappedNetwork(network, objective, found, head.to(device), pretrained)
     check_alone(tapped, (height, width), f"a {type(network).__name__}")
     preparation = Preparation(
-        image=ImageSpec(height, width, fit or usual.fit, fill=usual.fill),
+        image=_image_spec((height, width), usual, fit, share, resample),
         mean=_three("mean", mean or usual.mean),
         std=_three("std", std or usual.std),
     )
@@ -149,7 +160,23 @@ def _usual_input(network: nn.Module) -> Input:
     """The preparation of images that the network names itself; else ImageNet's."""
     found = described_input(network)
     mean, std = found.get("mean", IMAGENET_MEAN), found.get("std", IMAGENET_STD)
-    return Input(found.get("size", 0), "crop", mean, std)
+    return Input(found.get("size", 0), "crop", mean, std, **described_resizing(network))
+
+
+def _image_spec(
+    sides: tuple[int, int],
+    usual: Input,
+    fit: Fit | None,
+    share: float | None,
+    resample: Resample | None,
+) -> ImageSpec:
+    """What is given, and else what is usual; a usual share is of ``crop``."""
+    chosen = fit or usual.fit
+    if share is None:
+        share = usual.share if chosen == "crop" else 1.0
+    return ImageSpec(
+        *sides, chosen, fill=usual.fill, share=share, resample=resample or usual.resample
+    )
 
 
 def _sides(size: Any) -> tuple[int, int]:

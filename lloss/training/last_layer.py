@@ -19,7 +19,7 @@ from lloss.modeling.attached_model import AttachedModel
 from lloss.modeling.objective import Objective
 from lloss.modeling.taps import evaluating
 from lloss.training.feature_cache import FeatureCache
-from lloss.training.head_training import folds_of, scale_of, unscale
+from lloss.training.head_training import folds_of, scale_of
 from lloss.training.labeled_batches import LabeledImages
 
 LAST = "only a last linear layer can be trained on a frozen network"
@@ -100,6 +100,16 @@ def fit_linear(
     """
     mean, std = scale_of(inputs)
     points, basis = _in_their_span((inputs - mean) / std)
+    decay, outputs, losses = _cross_validated(objective, classes, points, targets, folds)
+    weight, bias = _fitted(objective, classes, points, targets, decay)
+    weight = (weight if basis is None else weight @ basis.T) / std  # for inputs as they are
+    return LinearFit(weight, bias - weight @ mean, outputs, losses)
+
+
+def _cross_validated(
+    objective: Objective, classes: int, points: Tensor, targets: Tensor, folds: Tensor
+) -> tuple[float, Tensor, Tensor]:
+    """Return the best decay, and outputs and losses of layers trained without the image's fold."""
     parts = [folds == fold for fold in range(int(folds.max()) + 1)]
     fitted: list[_Layer | None] = [None] * len(parts)
     best: tuple[float, float, Tensor, Tensor] | None = None
@@ -117,14 +127,7 @@ def fit_linear(
             break
         best = mean_loss, decay, outputs, losses
     assert best is not None, "there are decays"
-    _, decay, outputs, losses = best
-    weight, bias = _fitted(objective, classes, points, targets, decay)
-    whole = nn.Linear(inputs.shape[1], classes, device=inputs.device)
-    with torch.no_grad():
-        whole.weight.copy_(weight if basis is None else weight @ basis.T)
-        whole.bias.copy_(bias)
-    unscale(whole, mean, std)
-    return LinearFit(whole.weight.detach(), whole.bias.detach(), outputs, losses)
+    return best[1:]
 
 
 def _in_their_span(points: Tensor) -> tuple[Tensor, Tensor | None]:

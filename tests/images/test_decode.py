@@ -59,6 +59,20 @@ def test_pixels_are_those_of_pillows_own_calls(encoded: Encode, mode: str, fit: 
     assert written
 
 
+def test_the_record_of_timm_is_followed_as_by_its_own_transforms(encoded: Encode) -> None:
+    """Resize the shorter side to the input's divided by the share, and cut the middle out."""
+    smooth = Image.fromarray(random_pixels(6, 9, 3)).resize((360, 240), Image.Resampling.BICUBIC)
+    whole = smooth.resize((192, 128), Image.Resampling.BICUBIC)
+    wanted = np.asarray(whole)[8:120, 40:152].astype(int)
+    spec = ImageSpec(112, 112, share=0.875, resample="bicubic")
+    assert np.abs(decode(encoded(smooth), spec) - wanted).max() <= 1
+    assert np.abs(decode(encoded(smooth), ImageSpec(112, 112)) - wanted).max() > 20
+    stretched = decode(encoded(smooth), ImageSpec(112, 112, "stretch", resample="bicubic"))
+    assert np.array_equal(stretched, np.asarray(smooth.resize((112, 112), 3)))
+    padded = decode(encoded(smooth), ImageSpec(112, 112, "pad", resample="bicubic"))
+    assert np.array_equal(padded[18:93], np.asarray(smooth.resize((112, 75), 3)))
+
+
 def test_an_animation_gives_its_first_frame(encoded: Encode) -> None:
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "lime", "blue")]
     for kind in ("GIF", "WEBP", "PNG"):

@@ -16,6 +16,10 @@ from lloss.images.decode import Fit, Frame, ImageSpec, decode
         ((8, 8, "squeeze"), r"squeeze.*crop, pad, stretch"),
         ((8, 8, "crop", -1), "white = -1"),
         ((8, 8, "pad", 0, 256), "fill = 256: give a grey from 0 to 255"),
+        ((8, 8, "crop", 0, 0, 1.5), "share = 1.5 with fit 'crop': give above 0 to 1"),
+        ((8, 8, "crop", 0, 0, 0.0), "share = 0.0"),
+        ((8, 8, "pad", 0, 0, 0.9), "share = 0.9 with fit 'pad': .* below 1 with crop"),
+        ((8, 8, "crop", 0, 0, 1.0, "lanczos"), "resample 'lanczos': choose one of bilinear, bic"),
     ],
 )
 def test_a_wrong_spec_is_refused(fields: tuple[int, ...], reason: str) -> None:
@@ -25,8 +29,11 @@ def test_a_wrong_spec_is_refused(fields: tuple[int, ...], reason: str) -> None:
 
 @pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
 @pytest.mark.parametrize("size", [(64, 48), (31, 90), (32, 48), (200, 151), (10, 300)])
-def test_a_frame_locates_a_dot_of_the_image_in_the_input(size: tuple[int, int], fit: Fit) -> None:
-    spec = ImageSpec(32, 48, fit)
+@pytest.mark.parametrize("share", [1.0, 0.8])
+def test_a_frame_locates_a_dot_of_the_image_in_the_input(
+    size: tuple[int, int], fit: Fit, share: float
+) -> None:
+    spec = ImageSpec(32, 48, fit, share=share if fit == "crop" else 1.0)
     frame = Frame.of(size, spec)
     assert frame.size == size
     for x, y in ((0.5, 0.5), (0.4, 0.6)):
@@ -46,7 +53,8 @@ def test_a_frame_locates_a_dot_of_the_image_in_the_input(size: tuple[int, int], 
             (c.min() + c.max()) / 2 * scale + offset
             for c, scale, offset in zip(inside, frame.scale, frame.offset)
         ]
-        if not (6 <= wanted[0] <= 42 and 6 <= wanted[1] <= 26):
+        reach = [np.ptp(c) / 2 * scale for c, scale in zip(inside, frame.scale)]
+        if not all(r <= at <= side - r for r, at, side in zip(reach, wanted, (48, 32))):
             continue  # the dot itself is cut
         found = (columns * shown).sum() / shown.sum(), (rows * shown).sum() / shown.sum()
         assert np.abs(np.subtract(found, wanted)).max() < 0.35

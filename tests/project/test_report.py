@@ -257,3 +257,45 @@ def test_the_predicted_losses_are_in_their_unit_with_the_true_ones_beside_them(
     assert f"The predicted loss is {unit}. Of these images" in page.text
     cells = [cell for each in unit.calibration for cell in (loss(each.predicted), loss(each.true))]
     assert len(cells) == 20 and all(cell in page.text for cell in cells)
+
+
+def test_a_ranking_measured_by_cross_validation_is_shown_without_held_out_images(
+    tmp_path: Path,
+) -> None:
+    measured = {**(cycle(1, None, 0.71).evaluation or {}), "images": 90, "folds": 5}
+    alone = replace(cycle(1), evaluation=None, cross_validation=measured)
+    page = show(tmp_path, cycles=[alone])
+    assert "71.0%" in page.text and "by cross-validation on 90 images" in page.text
+    assert page.text.count("not measured") == 1
+    few = replace(cycle(1, 0.5, 0.6), cross_validation=measured)  # of 360 held-out images
+    assert "cross-validation" not in show(tmp_path, cycles=[few]).text
+
+
+def test_trust_figures_have_a_section_and_columns(tmp_path: Path) -> None:
+    trust: dict[str, Any] = {
+        "payoff": {"lift": 1.56, "picks": 40, "interval": [1.1, 2.2]},
+        "agreement": {"share": 0.91, "kappa": 0.9, "images": 500},
+        "gain": {"labels": 50, "gain": 0.02, "interval": [0.0, 0.04], "now": 0.75},
+    }
+    lines = ["lift 1.56", HOSTILE[0]]
+    cycles = [replace(one, trust=trust, trust_lines=lines) for one in history(3)]
+    page = show(tmp_path, cycles=cycles)
+    assert "Do the picks pay, and when to stop" in page.text and "Lift 1.56." in page.text
+    assert page.text.count("91.0%") >= 3 and "1.56" in page.text
+    says = [str(attrs["aria-label"]) for attrs in page.all("svg")]
+    assert len(says) == 4 and "150: 75.0%, 200: 77.0%" in says[1]
+    assert "1: 91.0%, 2: 91.0%, 3: 91.0%" in says[3]
+    assert not any(attrs.get("id") == "trust" for attrs in show(tmp_path).all("section"))
+
+
+def test_before_the_first_labels_no_model_is_described(tmp_path: Path) -> None:
+    unscored = [
+        replace(p, score=float("nan"), guess="", reason="adds 2 % coverage") for p in picks(3)
+    ]
+    first = replace(cycle(1), cycle=0, labeled=0, classes={}, evaluation=None)
+    page = show(tmp_path, cycles=[first], picks=unscored, losses=np.empty(0, np.float32))
+    assert "No model is trained before the first labels" in page.text
+    assert "adds 2 % coverage" in page.text and "nan" not in page.text
+    assert not page.all("svg") and "Images by predicted loss" not in page.text
+    ids = {attrs.get("id") for attrs in page.all("section")}
+    assert {str(attrs["href"]).removeprefix("#") for attrs in page.all("a")} == ids

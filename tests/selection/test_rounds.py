@@ -11,6 +11,8 @@ import pytest
 
 from lloss.errors import ScoresError, SelectionError, SettingsError
 from lloss.selection import SelectionSettings
+from lloss.selection.strategies import STRATEGIES, Candidates, Picks
+from lloss.selection.strategies.top import Top
 
 from .score_tables import score_table, select_from
 
@@ -134,6 +136,27 @@ def test_too_few_images_in_all_groups() -> None:
     assert len(select_from(table, k=4, balance="site", at_most=True)) == 3
     with pytest.raises(SelectionError, match="k = 1, but 0 images are left"):
         select_from(table.slice(0, 0), k=1, balance="site")
+
+
+class _Careless(Top):
+    """Of an installed package, say."""
+
+    def __init__(self, rows: list[int], reasons: int) -> None:
+        self._picks = Picks(np.array(rows), [""] * reasons)
+
+    def choose(self, candidates: Candidates, k: int) -> Picks:
+        return self._picks
+
+
+@pytest.mark.parametrize(
+    ("rows", "reasons"), [([0, 0], 2), ([0], 1), ([0, 3], 2), ([-1, 0], 2), ([0, 1], 1)]
+)
+def test_a_strategy_that_breaks_its_promise_is_refused(
+    monkeypatch: pytest.MonkeyPatch, rows: list[int], reasons: int
+) -> None:
+    monkeypatch.setitem(STRATEGIES, "top", _Careless(rows, reasons))
+    with pytest.raises(SelectionError, match=r"strategy 'top': chose . different .* not 2 of the"):
+        select_from(score_table([3.0, 2.0, 1.0]), k=2)
 
 
 def test_many_rows_of_many_groups_stream() -> None:

@@ -26,6 +26,20 @@ def test_baselines_train_without_the_head(name: str) -> None:
     assert not METHODS[name].head
 
 
+@pytest.mark.parametrize(
+    ("name", "choice"),
+    [("random", "random"), ("coverage", "coverage"), ("margin", "top by margin"),
+     ("herding", "herding by loss"), ("entropy-herding", "herding by entropy")],
+)  # fmt: skip
+def test_a_choice_names_the_column_where_it_decides(name: str, choice: str) -> None:
+    assert METHODS[name].choice == choice
+
+
+def test_random_alone_needs_no_scores() -> None:
+    assert [method.name for method in METHODS.values() if method.blind] == ["random"]
+    assert METHODS["random"].selection(3, 10, 0).by == ""
+
+
 def test_the_papers_way_is_joint_margin_pairs_without_a_summary() -> None:
     method = METHODS["learning-loss"]
     assert method.joint and (method.strategy, method.by) == ("top", "loss")

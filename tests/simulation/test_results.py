@@ -72,6 +72,13 @@ def test_a_folder_holds_one_experiment(tmp_path: Path) -> None:
         fix_settings(tmp_path, {"k": 5, "train": {"lr": 0.2, "taps": (1,)}})
 
 
+def test_settings_that_an_earlier_version_lacks_are_not_compared(tmp_path: Path) -> None:
+    fix_settings(tmp_path, {"k": 5, "methods": {"random": {"by": "entropy"}}})
+    fix_settings(tmp_path, {"k": 5, "new": 1, "methods": {"random": {"by": "entropy", "new": 2}}})
+    with pytest.raises(SimulationError, match=r'methods\.random\.by = "entropy", not "loss"'):
+        fix_settings(tmp_path, {"k": 5, "methods": {"random": {"by": "loss"}}})
+
+
 def test_missing_and_damaged_settings_are_said(tmp_path: Path) -> None:
     with pytest.raises(SimulationError, match="holds no simulation"):
         read_settings(tmp_path)

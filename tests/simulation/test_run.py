@@ -251,6 +251,17 @@ def test_test_images_in_the_data_are_warned_of(
     assert "60 of 60 images to measure on are in" in capsys.readouterr().err
 
 
+def test_an_error_in_a_process_is_said_in_a_line(
+    tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--methods=bald,random", "--full", "--epochs=1", "-j2"]
+    with pytest.raises(SystemExit) as ended:
+        main(_options(photos, "none", tmp_path / "out", *options))
+    assert ended.value.code == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("lloss: method 'bald': full training has no dropout")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -277,6 +288,18 @@ def test_mistakes_are_refused_in_a_line_before_anything_is_written(
     last = capsys.readouterr().err.splitlines()[-1]
     assert re.search(message, last), last
     assert not (tmp_path / "out").exists()
+
+
+def test_other_labels_need_another_folder(
+    tmp_path: Path, photos: Path, weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(photos, tmp_path / "photos")
+    options = _options(tmp_path / "photos", weights, tmp_path / "out", "--methods=random")
+    main(options)
+    (tmp_path / "photos" / "red" / "002.png").rename(tmp_path / "photos" / "dark" / "002.png")
+    with pytest.raises(SystemExit):
+        main(options)
+    assert "_sha256 = " in capsys.readouterr().err
 
 
 def test_another_experiment_needs_another_folder(

@@ -122,6 +122,15 @@ def test_timms_feature_info_names_the_taps_and_its_config_the_images() -> None:
     assert other.preparation.image == lloss.ImageSpec(16, 32, "pad")
     assert other.preparation.mean == IMAGENET_MEAN
     network = TimmNet()
+    network.pretrained_cfg |= {"interpolation": "bicubic", "crop_pct": 0.875}
+    followed = lloss.ImageSpec(24, 24, share=0.875, resample="bicubic")
+    assert lloss.attach(network).preparation.image == followed
+    given = lloss.attach(network, share=1, resample="bilinear").preparation.image
+    assert given == lloss.ImageSpec(24, 24)
+    padded = lloss.attach(network, fit="pad").preparation.image
+    assert padded == lloss.ImageSpec(24, 24, "pad", resample="bicubic")
+    network.pretrained_cfg |= {"interpolation": "random", "crop_mode": "squash"}
+    assert lloss.attach(network).preparation.image == lloss.ImageSpec(24, 24)
     network.feature_info = [{**row, "reduction": 16} for row in network.feature_info]
     assert [t.module for t in lloss.attach(network).taps] == ["blocks.0", "blocks.1", "blocks.2"]
 

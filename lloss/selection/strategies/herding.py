@@ -46,6 +46,7 @@ class Herding(Strategy):
         weights = self._weights(candidates.columns["weight" if self.weighted else "score"])
         if (bound := candidates.bound) is not None:
             kept = np.flatnonzero(candidates.columns["key"] < bound)
+            kept = kept if len(kept) >= k else np.arange(len(candidates))
             candidates, weights = candidates.take(kept), np.maximum(weights[kept], 1 / bound)
         units = unit_integers(candidates.columns[EMBEDDING])
         labeled = unit_integers(candidates.labeled.get(EMBEDDING, units[:0]))

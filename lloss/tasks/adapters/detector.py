@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lloss.errors import LabelError, SettingsError
 from lloss.images.decode import Fit
+from lloss.images.input_spec import Resample
 from lloss.modeling.objective import Objective
 from lloss.tasks.detection import image_scores
 from lloss.tasks.detection.box_targets import ObjectBatch
@@ -33,6 +34,8 @@ class Input(NamedTuple):
     std: Sequence[float]
     fill: int = 0  # grey of the padding, 0 to 255
     multiple: int = 1  # what height and width must be a multiple of
+    share: float = 1.0  # of the middle that is shown
+    resample: Resample = "bilinear"
 
 
 class Detector(Objective):

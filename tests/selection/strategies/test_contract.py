@@ -14,7 +14,7 @@ from lloss.errors import ScoresError, SelectionError, SettingsError
 from lloss.scores.score_source import TableScores
 from lloss.scores.scores_folder import scores_table
 from lloss.selection import Selection, SelectionSettings, select
-from lloss.selection.strategies import STRATEGIES
+from lloss.selection.strategies import STRATEGIES, Candidates
 from lloss.selection.strategies.strategy import EMBEDDING
 
 DRAWING = {"random", "power", "herding", "badge", "loss-badge", "typiclust", "random-k-center"}
@@ -155,6 +155,33 @@ def test_vectors_that_are_not_finite_are_never_picked_but_counted(name: str) -> 
         whole = strategy.limit(20) is None or (strategy.limit(20) or 0) >= 376
         assert selection.unspread == 5 if whole else selection.unspread <= 5
         assert selection.labeled == (23 if strategy.labeled else 0)
+
+
+@every_strategy
+def test_images_with_vectors_are_found_among_many_without(name: str) -> None:
+    """More than a first pass keeps."""
+    random, usable = np.random.default_rng(10), np.arange(5000) % 400 == 7
+    strategy = STRATEGIES[name]
+    columns: dict[str, Any] = {vector: random.random((5000, 4)) for vector in strategy.vectors}
+    for vectors in columns.values():
+        vectors[~usable] = np.nan
+    picks = chosen(name, pool(name, 5000, **columns), k=13)
+    assert len(set(picks.ids)) == 13
+    if strategy.vectors:
+        assert sorted(picks.ids) == [f"{row:04d}.jpg" for row in np.flatnonzero(usable)]
+
+
+@every_strategy
+def test_all_candidates_can_be_chosen_where_the_first_pass_left_others_out(name: str) -> None:
+    strategy, random = STRATEGIES[name], np.random.default_rng(11)
+    columns: dict[str, Any] = {vector: random.random((6, 4)) for vector in strategy.vectors}
+    columns |= {each: random.random(6) for each in ("score", "weight", *strategy.scalars)}
+    columns["key"] = np.arange(1.0, 7.0)
+    candidates = Candidates(list("abcdef"), columns, {}, 1, "loss", "highest", 6.0)
+    for k in (1, 5, 6):
+        picks = strategy.choose(candidates, k)
+        assert len(set(picks.rows.tolist())) == len(picks.reasons) == k
+        assert set(picks.rows.tolist()) <= set(range(6))
 
 
 def _copies(name: str, images: int, times: int) -> pa.Table:
