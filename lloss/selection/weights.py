@@ -13,10 +13,17 @@ class Weights:
     """Weights by rank: the square of the share of a sample that a score exceeds.
 
     They are from 0 to 1 whatever the scale of the scores: a loss in a unit or without one, entropy,
-    a margin. In trials of herding on CIFAR-10 (2 or 3 paired ones in each of three scenarios:
-    balanced, long tail, redundant) the square was level with the best of the entropy itself, its
-    square, the share, its fourth power, and ``-log(1 - share)``. What they have in common counts:
-    much less weight for images of low score, about the same for those near the top.
+    a margin. Herding by entropy on cached features of CIFAR-10 (eight paired trials of 100 + 5 x
+    100 labels) was better than random by so many points of macro accuracy, mean of the cycles:
+
+    ====================  ========  =========  =========
+    weight                balanced  long tail  redundant
+    ====================  ========  =========  =========
+    the entropy itself         1.9        5.9        1.9
+    its square                 2.1        7.3        2.1
+    ``-log(1 - share)``        1.7        7.2        1.3
+    the squared share          2.3        7.8        1.5
+    ====================  ========  =========  =========
     """
 
     def __init__(self, sample: NDArray[np.float64]) -> None:

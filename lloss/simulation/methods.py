@@ -70,6 +70,14 @@ class Method:
             return self.strategy
         return f"{self.strategy} by {self.by}"
 
+    @property
+    def blind(self) -> bool:
+        """Whether it selects by ids alone, so that nothing needs to be scored."""
+        if self.strategy == AUTO or self.min_distance or self.balance:
+            return False
+        strategy = get_strategy(self.strategy)
+        return not (strategy.uses_scores or strategy.vectors or strategy.scalars)
+
     def selection(self, k: int, unlabeled: int, seed: int) -> SelectionSettings:
         """Return the settings of one selection."""
         names = ("order", "embedding", "min_distance", "balance")
@@ -77,7 +85,7 @@ class Method:
         return SelectionSettings(
             k=k,
             strategy=self.strategy,
-            by=self.by,
+            by="" if self.blind else self.by,
             subset=max(k, round(self.subset * unlabeled)) if self.subset else 0,
             seed=seed,
             **{name: value for name, value in given.items() if value},

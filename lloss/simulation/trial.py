@@ -84,7 +84,7 @@ class TrialRun:
             decided = automatic_choice(model.evidence())
             method = dataclasses.replace(method, strategy=decided.strategy, by=decided.by)
             choice = f"{method.choice}: {decided.reason}"
-        columns = model.columns(method.columns)
+        columns = {} if method.blind else model.columns(method.columns)
         if TOD in method.columns:
             now = model.outputs()
             # Before the second cycle there is nothing to compare with: entropy decides.

@@ -35,6 +35,11 @@ def test_a_choice_names_the_column_where_it_decides(name: str, choice: str) -> N
     assert METHODS[name].choice == choice
 
 
+def test_random_alone_needs_no_scores() -> None:
+    assert [method.name for method in METHODS.values() if method.blind] == ["random"]
+    assert METHODS["random"].selection(3, 10, 0).by == ""
+
+
 def test_the_papers_way_is_joint_margin_pairs_without_a_summary() -> None:
     method = METHODS["learning-loss"]
     assert method.joint and (method.strategy, method.by) == ("top", "loss")

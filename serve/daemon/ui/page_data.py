@@ -19,7 +19,7 @@ from lloss.serve.daemon.ui.templates import duration, rate
 from lloss.serve.daemon.ui.thumbnails import Thumbnails
 
 from lloss.errors import LlossError
-from lloss.manifest import class_name
+from lloss.manifest import EMBEDDING, PRETRAINED_EMBEDDING, class_name
 from lloss.pools.uri import without_secrets
 from lloss.statistics.charts import histogram
 
@@ -151,6 +151,13 @@ class PageData:
         end = page * IMAGES_PER_PAGE
         images = self.daemon.selections.preview(pool.name, end + 1)
         return images[end - IMAGES_PER_PAGE : end], len(images) > end and page < MAX_PAGES
+
+    def comparable(self, pool: PoolSummary) -> bool:
+        """Whether its scores have embeddings to compare images by."""
+        if not pool.scored:
+            return False
+        with self.daemon.pools.reading(pool.name) as (_, folder):
+            return not {EMBEDDING, PRETRAINED_EMBEDDING}.isdisjoint(folder.columns())
 
     def listed(self, pool: PoolSummary, state: ImageState, page: int) -> tuple[list[Ranked], bool]:
         """A page of the images of a state, and whether there is another."""

@@ -110,6 +110,7 @@ def pool(request: Request, data: PageDataDep, name: str, page: Page = 1) -> HTML
         more=more,
         chart=data.chart(summary, (image.score for image in images)),
         key=secrets.token_urlsafe(12),
+        comparable=data.comparable(summary),
         batch=_own_batch(request, data, name),
     )
 
@@ -238,9 +239,11 @@ async def take(
     name: str,
     k: Annotated[int, Form(ge=1, le=MAX_BATCH)],
     key: Annotated[str, Form(min_length=8, max_length=100, pattern="^[!-~]+$")],
+    strategy: Annotated[Literal["top", "herding"], Form()] = "top",
 ) -> Response:
     """Hand the next K out to this browser; the same form sent twice takes them once."""
-    await data.daemon.selections.select(name, SelectionSettings(k=k, at_most=True), key=key)
+    settings = SelectionSettings(k=k, strategy=strategy, at_most=True)
+    await data.daemon.selections.select(name, settings, key=key)
     response = _redirect(f"/pools/{name}/batch?{urlencode({'key': key})}")
     response.set_cookie(
         _COOKIE, key, _COOKIE_SECONDS, path=f"/pools/{name}", httponly=True, samesite="strict"

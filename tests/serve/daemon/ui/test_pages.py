@@ -10,11 +10,14 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
+import numpy as np
 import pytest
+from lloss.serve.daemon.store.records import PoolScores
 from lloss.serve.daemon.ui import page_data
 from starlette.testclient import TestClient
 
 from ....html_page import HtmlPage
+from ..scores import write_scores
 
 
 class Page(HtmlPage):
@@ -183,6 +186,24 @@ def test_a_batch_is_reserved_for_its_browser(world: Any, page: Any, client: Test
     assert (counts.labeled, counts.pending, counts.skipped) == (0, 0, 1)
     assert "All done" in page(where).text
     assert "Go on" not in page("/pools/photos").text
+
+
+def test_a_batch_may_be_unlike_what_is_labeled(world: Any, page: Any, client: TestClient) -> None:
+    ids = world.pool("photos", 16)
+    assert "How to choose" not in page("/pools/photos").text, "without embeddings"
+    row, path = world.catalog.pools.row("photos"), world.folder / "twins"
+    vectors = np.repeat(np.eye(8, dtype=np.float32), 2, 0)
+    losses = np.linspace(2, 1, 16, dtype=np.float32)
+    write_scores(path, ids, {"loss": losses, "embedding": vectors}, model_sha256="5f" * 32)
+    world.catalog.pools.put("photos", row.uri, PoolScores(path, "5f" * 32, 16, 0))
+    kinds = []
+    for strategy in ("top", "herding"):
+        form = page("/pools/photos").form(action="/take")
+        data = {**form["fields"], "k": "4", "strategy": strategy}
+        where = client.post(form["action"], data=data).headers["location"]
+        kinds.append([ids.index(id) // 2 for id in page(where).shown])
+    assert kinds[0] == [0, 0, 1, 1]
+    assert len(set(kinds[1])) == 4 and not {0, 1} & set(kinds[1])
 
 
 def test_nothing_of_another_selection_is_returned(
