@@ -70,7 +70,11 @@ from lloss.tasks.train_settings import TrainSettings
 from lloss.training.cautions import cautions, how_picked, ranked
 from lloss.training.checkpoint import FILE as CHECKPOINT
 from lloss.training.checkpoint import Checkpoint
-from lloss.training.near_duplicate_views import embed_views, embedding_network
+from lloss.training.near_duplicate_views import (
+    chance_distance,
+    embed_views,
+    embedding_network,
+)
 from lloss.training.ranking_evidence import evidence_of, read_head_fit
 
 
@@ -294,7 +298,10 @@ class _Cycle:
             return 0.0
         network = embedding_network(checkpoint, usual_embedding(self.scores))
         views = embed_views(network, checkpoint.settings, self.labeled.items)
-        return near_duplicate_distance(*views) if len(views[0]) else 0.0
+        if not len(views[0]):
+            return 0.0
+        by_chance = chance_distance(views[0], len(self.labeled) + self.project.k)
+        return max(min(near_duplicate_distance(*views), by_chance), 0.0)
 
     def _ranking(self, evaluation: dict[str, Any] | None) -> dict[str, Any] | None:
         """The figures that say how scores rank."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
+from lloss.errors import SelectionError
 from lloss.project.pick_payoff import Payoff
 from lloss.project.picks_file import with_random
 from lloss.project.project import Project
@@ -56,7 +57,14 @@ def pick_images(
         strategy=choice.strategy,
         by=choice.by or "loss",
     )
-    selection, random = select_images(project, settings, scores, exclude)
+    try:
+        selection, random = select_images(project, settings, scores, exclude)
+    except SelectionError:
+        if not project.measures_distance:
+            raise
+        # Too few are that far apart: an automatic distance does not stop a cycle.
+        settings = replace(settings, min_distance=0)
+        selection, random = select_images(project, settings, scores, exclude)
     return CyclePicks(selection, choice, random)
 
 

@@ -50,7 +50,7 @@ from lloss.tasks.train_settings import TrainSettings
 from lloss.text.progress import progress
 from lloss.training.cautions import how_picked
 from lloss.training.decisions import SAMPLE
-from lloss.training.near_duplicate_views import embed_views
+from lloss.training.near_duplicate_views import chance_distance, embed_views
 from lloss.training.pretrained_backbone import (
     Embedded,
     PretrainedBackbone,
@@ -150,7 +150,10 @@ class _FirstPicks:
         if not self.project.measures_distance:
             return 0.0
         views = embed_views(backbone.network.cpu(), backbone.settings, sample)
-        return near_duplicate_distance(*views) if len(views[0]) else 0.0
+        if not len(views[0]):
+            return 0.0
+        by_chance = chance_distance(views[0], self.project.k)
+        return max(min(near_duplicate_distance(*views), by_chance), 0.0)
 
     def _embed(self, backbone: PretrainedBackbone, pool: Pool) -> ScoresFolder:
         """Write the embeddings of the pool, from the first missing part on."""
