@@ -32,7 +32,7 @@ from lloss.files import sweep, write_json
 from lloss.manifest import read_manifest
 from lloss.pools import Pool, SubsetPool
 from lloss.project.changes import note_training
-from lloss.project.cycle_choice import CyclePicks, pick_images, recent_lift
+from lloss.project.cycle_choice import CyclePicks, distance_note, pick_images, recent_lift
 from lloss.project.cycle_model import EVALUATION, MODEL, CycleModel
 from lloss.project.cycle_output import REPORT, training_in_words, write_task_lists
 from lloss.project.cycle_start import START, note_changes_since, read_start, write_start
@@ -323,6 +323,8 @@ class _Cycle:
         ids = {item.id for item in labeled.items}
         scores = self.scores.opened()
         picks = pick_images(self.project, self.number, scores, ids, evidence, at_most, distance)
+        self.problems.note(distance_note(distance, picks.selection))
+        self._say_notes()
         by = f" by {picks.choice.by}" if picks.choice.by else ""
         why = f": {picks.choice.reason}" if picks.choice.reason else ""
         self.say(f"select {len(picks.selection)} images, {picks.choice.strategy}{by}{why}")

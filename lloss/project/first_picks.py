@@ -30,7 +30,7 @@ from lloss.files import sweep, write_json
 from lloss.images.decode import ImageSpec
 from lloss.manifest import EMBEDDING
 from lloss.pools import Item, Pool, SubsetPool, refuse_duplicates
-from lloss.project.cycle_choice import select_images
+from lloss.project.cycle_choice import distance_note, select_images
 from lloss.project.cycle_output import REPORT, write_task_lists
 from lloss.project.pick_predictions import PickModel
 from lloss.project.picks_file import SELECTED
@@ -113,6 +113,9 @@ class _FirstPicks:
             distance = self._distance(backbone, sample)
             how = self.project.first_selection("coverage", at_most, distance)
             selection = select_images(self.project, how, scores)[0]
+            if note := distance_note(distance, selection):
+                self.say(note)
+                notes.append(note)
         if skipped:
             self.say(f"{skipped} images cannot be read")
         write_selection(selection, self.folder / SELECTED)

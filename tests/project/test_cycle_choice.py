@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from lloss.errors import SelectionError
-from lloss.project.cycle_choice import pick_images
+from lloss.project.cycle_choice import distance_note, pick_images
 from lloss.project.picks_file import RANDOM
 from lloss.project.project import Project
 from lloss.scores.score_source import TableScores
@@ -96,6 +96,7 @@ def test_an_automatic_distance_never_leaves_too_few(scores: TableScores) -> None
         picks = pick_images(asked, 1, scores, (), TRUSTED, distance=distance)
         assert len(picks.selection) == 10
         assert picks.selection.settings.min_distance == (0.2 if distance == 0.2 else 0)
+        assert ("not passed over" in distance_note(distance, picks.selection)) == (distance == 1.9)
         places = {int(id) % 10 + 10 * (int(id) >= 20) for id in picks.selection.ids}
         assert len(places) >= (10 if distance == 0.2 else 1)
     with pytest.raises(SelectionError, match="are left"):
