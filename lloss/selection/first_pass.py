@@ -110,9 +110,10 @@ class _FirstRows:
         self._bound: Any = None  # the key above which no row can be among the first
 
     def add(self, batch: pa.RecordBatch, keys: NDArray[Any], rows: NDArray[np.int64]) -> None:
-        """Go over some rows of a batch; ``keys`` has one for each row of it."""
+        """Go over some rows of a batch, in their order; ``keys`` has one for each row of it."""
         if self._bound is not None:
-            rows = rows[keys[rows] <= self._bound]
+            near = keys <= self._bound
+            rows = np.flatnonzero(near) if len(rows) == len(near) else rows[near[rows]]
         if not len(rows) or self._limit == 0:
             return
         some = batch if len(rows) == len(batch) else batch.take(pa.array(rows))
