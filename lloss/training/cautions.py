@@ -72,10 +72,10 @@ def ranked(figures: Mapping[str, Any] | None) -> bool | None:
     if not figures or not figures.get("head"):
         return None
     interval = interval_of(figures, "head", "ranking_accuracy")
+    if figures["head"]["ranking_accuracy"] is None or interval is None:
+        return False
     low = (figures.get("comparison") or {}).get("head_low")
-    low = interval[0] if low is None and interval else low
-    known = figures["head"]["ranking_accuracy"] is not None
-    return bool(known and interval and low > 0.5)
+    return bool((interval[0] if low is None else low) > 0.5)
 
 
 def measured(figures: Mapping[str, Any], metric: str) -> str:
