@@ -32,7 +32,7 @@ from lloss.files import sweep, write_json
 from lloss.manifest import read_manifest
 from lloss.pools import Pool, SubsetPool
 from lloss.project.changes import note_training
-from lloss.project.cycle_choice import CyclePicks, pick_images, recent_lift
+from lloss.project.cycle_choice import CyclePicks, distance_note, pick_images, recent_lift
 from lloss.project.cycle_model import EVALUATION, MODEL, CycleModel
 from lloss.project.cycle_output import REPORT, training_in_words, write_task_lists
 from lloss.project.cycle_start import START, note_changes_since, read_start, write_start
@@ -66,11 +66,16 @@ from lloss.selection.ties import tie_note
 from lloss.selection.vectors import usual_embedding
 from lloss.serve.scoring.batch.score_pool import score_pool
 from lloss.serve.scoring.scorer import Scorer
+from lloss.statistics.loss_unit import IN_NO_UNIT
 from lloss.tasks.train_settings import TrainSettings
 from lloss.training.cautions import cautions, how_picked, ranked
 from lloss.training.checkpoint import FILE as CHECKPOINT
 from lloss.training.checkpoint import Checkpoint
-from lloss.training.near_duplicate_views import embed_views, embedding_network
+from lloss.training.near_duplicate_views import (
+    chance_distance,
+    embed_views,
+    embedding_network,
+)
 from lloss.training.ranking_evidence import evidence_of, read_head_fit
 
 
@@ -294,7 +299,10 @@ class _Cycle:
             return 0.0
         network = embedding_network(checkpoint, usual_embedding(self.scores))
         views = embed_views(network, checkpoint.settings, self.labeled.items)
-        return near_duplicate_distance(*views) if len(views[0]) else 0.0
+        if not len(views[0]):
+            return 0.0
+        by_chance = chance_distance(views[0], len(self.labeled) + self.project.k)
+        return max(min(near_duplicate_distance(*views), by_chance), 0.0)
 
     def _ranking(self, evaluation: dict[str, Any] | None) -> dict[str, Any] | None:
         """The figures that say how scores rank."""
@@ -316,6 +324,8 @@ class _Cycle:
         ids = {item.id for item in labeled.items}
         scores = self.scores.opened()
         picks = pick_images(self.project, self.number, scores, ids, evidence, at_most, distance)
+        self.problems.note(distance_note(distance, picks.selection))
+        self._say_notes()
         by = f" by {picks.choice.by}" if picks.choice.by else ""
         why = f": {picks.choice.reason}" if picks.choice.reason else ""
         self.say(f"select {len(picks.selection)} images, {picks.choice.strategy}{by}{why}")
@@ -369,6 +379,7 @@ class _Cycle:
                 "precision": manifest.precision,
             },
             counted=self.task.counted,
+            unit=manifest.unit or IN_NO_UNIT,
         )
         write_report(report, self.folder / REPORT)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
+from lloss.errors import SelectionError
 from lloss.project.pick_payoff import Payoff
 from lloss.project.picks_file import with_random
 from lloss.project.project import Project
@@ -68,8 +69,33 @@ def select_images(
 ) -> tuple[Selection, int]:
     """Select by some settings, and how many of K the project monitors at random.
 
-    Returns all picks, and how many of them, the last ones, are drawn at random.
+    Returns all picks, and how many of them, the last ones, are drawn at random. Where an automatic
+    distance leaves too few, near-duplicates are not passed over; see :func:`distance_note`.
     """
+    try:
+        return _selected(project, settings, scores, exclude)
+    except SelectionError:
+        if not (project.measures_distance and settings.min_distance):
+            raise
+        return _selected(project, replace(settings, min_distance=0), scores, exclude)
+
+
+def distance_note(distance: float, selection: Selection) -> str:
+    """Say that an automatic distance was not applied; "" where it was."""
+    if not distance or selection.settings.min_distance:
+        return ""
+    return (
+        f"near-duplicates are not passed over: too few images are at least {distance:.2g} from "
+        "labeled ones and each other"
+    )
+
+
+def _selected(
+    project: Project,
+    settings: SelectionSettings,
+    scores: ScoreSource,
+    exclude: Collection[str],
+) -> tuple[Selection, int]:
     if not project.monitored:
         return select(_with_groups(project, settings, scores), settings, exclude), 0
     # First: they are a random sample of what is unlabeled, not of what the strategy leaves.

@@ -30,7 +30,7 @@ from lloss.files import sweep, write_json
 from lloss.images.decode import ImageSpec
 from lloss.manifest import EMBEDDING
 from lloss.pools import Item, Pool, SubsetPool, refuse_duplicates
-from lloss.project.cycle_choice import select_images
+from lloss.project.cycle_choice import distance_note, select_images
 from lloss.project.cycle_output import REPORT, write_task_lists
 from lloss.project.pick_predictions import PickModel
 from lloss.project.picks_file import SELECTED
@@ -50,7 +50,7 @@ from lloss.tasks.train_settings import TrainSettings
 from lloss.text.progress import progress
 from lloss.training.cautions import how_picked
 from lloss.training.decisions import SAMPLE
-from lloss.training.near_duplicate_views import embed_views
+from lloss.training.near_duplicate_views import chance_distance, embed_views
 from lloss.training.pretrained_backbone import (
     Embedded,
     PretrainedBackbone,
@@ -113,6 +113,9 @@ class _FirstPicks:
             distance = self._distance(backbone, sample)
             how = self.project.first_selection("coverage", at_most, distance)
             selection = select_images(self.project, how, scores)[0]
+            if note := distance_note(distance, selection):
+                self.say(note)
+                notes.append(note)
         if skipped:
             self.say(f"{skipped} images cannot be read")
         write_selection(selection, self.folder / SELECTED)
@@ -150,7 +153,10 @@ class _FirstPicks:
         if not self.project.measures_distance:
             return 0.0
         views = embed_views(backbone.network.cpu(), backbone.settings, sample)
-        return near_duplicate_distance(*views) if len(views[0]) else 0.0
+        if not len(views[0]):
+            return 0.0
+        by_chance = chance_distance(views[0], self.project.k)
+        return max(min(near_duplicate_distance(*views), by_chance), 0.0)
 
     def _embed(self, backbone: PretrainedBackbone, pool: Pool) -> ScoresFolder:
         """Write the embeddings of the pool, from the first missing part on."""

@@ -28,6 +28,9 @@ SETTLED, CYCLES = 0.99, 3
 """Labels change little where kappa is at least so high in so many cycles in a row (Bloodgood and
 Vijay-Shanker 2009, "A Method for Stopping Active Learning Based on Stabilizing Predictions")."""
 
+VAGUE = 0.2
+"""An expected gain with a wider interval says nothing."""
+
 SMALL_GAIN = 0.005
 """Where even the upper end of the expected gain is below this, labeling more hardly pays."""
 
@@ -113,7 +116,7 @@ def _predictions(
 
 
 def gain_of(cycles: Sequence[Summary], k: int) -> ExpectedGain | None:
-    """Expect what K more labels add to the metric, by all cycles; None for too few."""
+    """Expect what K more labels add to the metric, by all cycles; None for too few or too vague."""
     points = [
         CurvePoint(each.labeled, each.metric.value, each.metric.interval)
         for each in cycles
@@ -121,7 +124,8 @@ def gain_of(cycles: Sequence[Summary], k: int) -> ExpectedGain | None:
     ]
     if not points or cycles[-1].metric.value is None:
         return None
-    return expected_gain(points, k)
+    found = expected_gain(points, k)
+    return found if found and found.interval[1] - found.interval[0] <= VAGUE else None
 
 
 def settled(cycles: Sequence[Summary], now: Agreement | None) -> bool:

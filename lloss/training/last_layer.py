@@ -63,7 +63,8 @@ def train_last_layer(
         layer.bias.copy_(fit.bias)
     summary = [objective.summary(fit.outputs)] if model.tapped.sees_summary else []
     metrics = objective.metric(fit.outputs, seen.targets)
-    return FeatureCache([*seen.pooled, *summary], fit.losses, count, metrics)
+    entropies = objective.outputs(fit.outputs).get("entropy")
+    return FeatureCache([*seen.pooled, *summary], fit.losses, count, metrics, entropies)
 
 
 @dataclass(frozen=True)

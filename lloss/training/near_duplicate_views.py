@@ -59,6 +59,19 @@ def embed_views(
     return first, second
 
 
+def chance_distance(embeddings: NDArray[np.float32], taken: int) -> float:
+    """Return the cosine distance within which ``taken`` images have half of a pool by chance.
+
+    A network that has learned little, or all, has images of a class as near to each other as copies
+    of one image are. ``embeddings``, float [P, D], are of images of the pool; fewer than two give
+    infinity.
+    """
+    norms = np.linalg.norm(embeddings.astype(np.float64), axis=1, keepdims=True)
+    units = embeddings / np.maximum(norms, 1e-12)
+    pairs = (1 - units @ units.T)[np.triu_indices(len(units), 1)]
+    return float(np.quantile(pairs, min(0.5 / max(taken, 1), 1))) if len(pairs) else np.inf
+
+
 def embedding_network(checkpoint: Checkpoint, column: str) -> TappedNetwork:
     """Return the network whose embedding is ``column`` of the scores."""
     network = checkpoint.network()

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from lloss.errors import SelectionError
-from lloss.project.cycle_choice import pick_images
+from lloss.project.cycle_choice import distance_note, pick_images
 from lloss.project.picks_file import RANDOM
 from lloss.project.project import Project
 from lloss.scores.score_source import TableScores
@@ -88,6 +88,19 @@ def test_fewer_images_than_k_are_all_selected_only_if_asked_for(scores: TableSco
             pick_images(asked, 1, scores, IDS[left:], TRUSTED)
         picks = pick_images(asked, 1, scores, IDS[left:], TRUSTED, at_most=True)
         assert sorted(picks.selection.ids) == IDS[:left] and picks.random == min(left, 3)
+
+
+def test_an_automatic_distance_never_leaves_too_few(scores: TableScores) -> None:
+    for distance in (0.2, 1.9):
+        asked = project(min_distance=-1, strategy="top", by="entropy")
+        picks = pick_images(asked, 1, scores, (), TRUSTED, distance=distance)
+        assert len(picks.selection) == 10
+        assert picks.selection.settings.min_distance == (0.2 if distance == 0.2 else 0)
+        assert ("not passed over" in distance_note(distance, picks.selection)) == (distance == 1.9)
+        places = {int(id) % 10 + 10 * (int(id) >= 20) for id in picks.selection.ids}
+        assert len(places) >= (10 if distance == 0.2 else 1)
+    with pytest.raises(SelectionError, match="are left"):
+        pick_images(project(min_distance=1.9), 1, scores, (), TRUSTED)
 
 
 def test_an_image_without_a_loss_is_never_selected(scores: TableScores) -> None:

@@ -26,6 +26,7 @@ from lloss.training.frozen import _last_layer
 from lloss.training.head_training import folds_of, scale_of
 from lloss.training.labeled_batches import LabeledImages
 from lloss.training.last_layer import DECAYS, _fitted, fresh_layers, train_last_layer
+from lloss.training.ranking_evidence import evidence_of, read_head_fit
 from lloss.training.run import train
 from lloss.training.run_folder import METRICS
 
@@ -69,6 +70,7 @@ def test_the_head_learns_and_the_network_stays_as_its_file_has_it(
     assert changed == {name for name in after if name.startswith("head.")}
     assert "60 held-out images right (5-fold cross-validation)" in lines[-2]
     assert lines[-1] == f"the predicted loss is {checkpoint.unit}"
+    _is_evidence(run, 60)
     assert checkpoint.unit and checkpoint.unit.images == 60
     (figures,) = [json.loads(line) for line in (run / METRICS).read_text().splitlines()]
     evaluation = evaluate_checkpoint(checkpoint, labeled)
@@ -93,6 +95,14 @@ def test_a_last_layer_of_other_classes_learns_too(
     assert any("the last layer 'classifier', of other classes" in line for line in lines)
     evaluation = evaluate_checkpoint(checkpoint, two)
     assert evaluation.metric > 0.9
+    _is_evidence(tmp_path / "run", 60)
+
+
+def _is_evidence(run: Path, images: int) -> None:
+    """A choice by loss or entropy can be made by what cross-validation measured."""
+    evidence = evidence_of(read_head_fit(run), images, has_entropy=True)
+    assert evidence.images == images and evidence.head and evidence.entropy
+    assert evidence.head.low > evidence.head.interval[0] and evidence.advantage
 
 
 def test_losses_are_those_of_layers_that_were_not_trained_on_the_image() -> None:

@@ -11,7 +11,12 @@ from lloss.data.class_labels import open_labeled
 from lloss.manifest import EMBEDDING
 from lloss.training import near_duplicate_views
 from lloss.training.checkpoint import load_checkpoint
-from lloss.training.near_duplicate_views import embed_views, embedding_network, jittered
+from lloss.training.near_duplicate_views import (
+    chance_distance,
+    embed_views,
+    embedding_network,
+    jittered,
+)
 from lloss.training.trainer import predict
 from lloss.training.training_data import load_examples
 
@@ -56,3 +61,13 @@ def test_without_an_image_there_is_no_embedding(trained: Path) -> None:
     checkpoint = load_checkpoint(trained)
     plain, copies = embed_views(checkpoint.network(), checkpoint.settings, [])
     assert plain.shape == copies.shape and len(plain) == 0 and plain.shape[1] > 0
+
+
+def test_so_many_images_have_half_of_a_pool_within_the_distance_by_chance() -> None:
+    points = np.random.default_rng(0).normal(size=(400, 4)).astype(np.float32)
+    units = points / np.linalg.norm(points, axis=1, keepdims=True)
+    taken = chance_distance(points[:200], 10)
+    within = (1 - units[200:] @ units[:10].T < taken).mean()
+    assert within == pytest.approx(0.05, abs=0.02)
+    assert chance_distance(points[:1], 10) == np.inf
+    assert chance_distance(np.ones((9, 3), np.float32), 10) == pytest.approx(0, abs=1e-6)
