@@ -28,9 +28,10 @@ def command(project: Path, at_most: bool) -> None:
     selected = outcome.folder / SELECTED
     if not outcome.fresh:
         labels = os.path.normpath(opened.path(opened.labels))
+        number = outcome.summary.cycle
+        since = f"no new labels since cycle {number:03d}" if number else "nothing is labeled yet"
         click.echo(
-            f"no new labels since cycle {outcome.summary.cycle:03d}: label the images of "
-            f"{selected}, add them to {labels}, then run it again"
+            f"{since}: label the images of {selected}, add them to {labels}, then run it again"
         )
         return
     click.echo(f"{selected}: {outcome.summary.selected} images to label next")

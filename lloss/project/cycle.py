@@ -66,6 +66,7 @@ from lloss.selection.ties import tie_note
 from lloss.selection.vectors import usual_embedding
 from lloss.serve.scoring.batch.score_pool import score_pool
 from lloss.serve.scoring.scorer import Scorer
+from lloss.statistics.loss_unit import IN_NO_UNIT
 from lloss.tasks.train_settings import TrainSettings
 from lloss.training.cautions import cautions, how_picked, ranked
 from lloss.training.checkpoint import FILE as CHECKPOINT
@@ -379,6 +380,7 @@ class _Cycle:
                 "precision": manifest.precision,
             },
             counted=self.task.counted,
+            unit=manifest.unit or IN_NO_UNIT,
         )
         write_report(report, self.folder / REPORT)
 

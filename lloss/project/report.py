@@ -21,6 +21,7 @@ from lloss.files import write_text
 from lloss.project.summary import Summary
 from lloss.statistics.charts import LossHistogram, figure, histogram, lines
 from lloss.statistics.confidence_intervals import decimals, in_percent, range_in_percent
+from lloss.statistics.loss_unit import IN_NO_UNIT, LossUnit
 from lloss.text.markup import loss, text
 
 SHOWN_PICKS = 200  # More would make the page heavy; `selected.csv` lists all
@@ -56,6 +57,7 @@ class Report:
     picks: Sequence[Pick]  # best first
     provenance: Mapping[str, str]
     counted: str = "Labeled images per class"  # title of the class counts
+    unit: LossUnit = IN_NO_UNIT  # of the predicted losses
 
 
 def write_report(report: Report, path: Path) -> None:

@@ -34,7 +34,7 @@ class Scores:
 
     @property
     def loss(self) -> NDArray[np.float32]:
-        """Predicted loss, float32 [N]: a score to rank by, without a unit."""
+        """Predicted loss, float32 [N], in the unit that the model's manifest says."""
         return self.columns["loss"]
 
     @property

@@ -161,11 +161,11 @@ def test_pose_goes_from_joints_to_persons(people: Path, lloss: Callable[..., str
     assert all(re.fullmatch(r"1[2-9]\.png@48,48,0\.4", id) for id in ids)
     assert (folder / "report.html").read_text().count("data:image/") == 3
     assert "no flip averaging" in lloss("evaluate", folder, people / "test.json")
-    words = ["select", folder / "scores", "-k", 3, "--strategy=diverse"]
+    words = ["select", folder / "scores", "-k", 3, "--exclude", people / "labels.json"]
     printed = lloss(*words, "--format=coco", "--min-score", 0, "-o", people / "tasks.json")
     assert "images alone" not in printed
     listed = read_persons(people / "tasks.json", Problems())
-    assert set(listed) == set(ids)
+    assert len(listed) == 3 and all(re.fullmatch(r"1[2-9]\.png@48,48,0\.4", id) for id in listed)
     for label in listed.values():
         assert label.region is not None and len(label.names) == 8 and label.annotated.any()
         low = np.array([label.region.left, label.region.top])

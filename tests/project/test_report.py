@@ -11,6 +11,8 @@ import pytest
 from lloss.images.thumbnail import thumbnail
 from lloss.project.report import Pick, Report, write_report
 from lloss.project.summary import Summary
+from lloss.statistics.loss_unit import fit_unit
+from lloss.text.markup import loss
 
 from ..html_page import HtmlPage
 
@@ -241,6 +243,20 @@ def test_what_is_counted_and_held_back_is_named(tmp_path: Path) -> None:
     assert "Labeled images per class" not in page.text
     assert "6 more are held out" in page.text
     assert "held out" not in show(tmp_path).text
+
+
+def test_the_predicted_losses_are_in_their_unit_with_the_true_ones_beside_them(
+    tmp_path: Path,
+) -> None:
+    plain = show(tmp_path)
+    assert "in no unit" in plain.text and "Predicted and true loss" not in plain.text
+    scores = np.random.default_rng(0).normal(size=200)
+    unit = fit_unit(scores, np.exp(scores), "nats")
+    page = show(tmp_path, unit=unit)
+    assert "a score to rank by, in nats" in page.text and "in no unit" not in page.text
+    assert f"The predicted loss is {unit}. Of these images" in page.text
+    cells = [cell for each in unit.calibration for cell in (loss(each.predicted), loss(each.true))]
+    assert len(cells) == 20 and all(cell in page.text for cell in cells)
 
 
 def test_a_ranking_measured_by_cross_validation_is_shown_without_held_out_images(

