@@ -22,9 +22,9 @@ from lloss.runtime.cpu_count import usable_cores
 from lloss.simulation.comparison import compare
 from lloss.simulation.experiment import Budget, Experiment
 from lloss.simulation.labeled_data import DataOptions
-from lloss.simulation.methods import METHODS, parse_methods
+from lloss.simulation.methods import METHODS, UNREAD_OF_FROZEN, parse_methods
 from lloss.simulation.report import write_report
-from lloss.simulation.run import Run, decided_settings
+from lloss.simulation.run import FROZEN, Run, decided_settings
 from lloss.simulation.scenarios import EXAMPLES, parse_scenarios
 from lloss.simulation.tables import terminal_table
 from lloss.tasks.presets import resolve_settings
@@ -122,6 +122,10 @@ def _simulate(
     opened = options.open(problems)
     print_notes(*problems.lines())
     settings, learner = decided_settings(opened, settings, given["frozen"], print_notes)
+    unread = ["--" + name.replace("_", "-") for name in train if name in UNREAD_OF_FROZEN]
+    if unread and learner == FROZEN:
+        what = ", ".join(unread)
+        print_notes(f"warning: {what}: not read, since the network is frozen; choose --full")
     experiment = Experiment(
         opened.source, settings, scenarios, methods, budget, given["trials"], given["pool_size"],
         settings.seed, learner, options.described(opened),

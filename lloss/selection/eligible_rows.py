@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lloss.errors import SelectionError, SettingsError
@@ -112,6 +113,8 @@ def _groups(column: pa.Array, name: str) -> pa.Array:
             )
         column = pa.array(np.where(missing, 0, values).astype(np.int64), mask=missing)
     try:
-        return column.cast(pa.string()).fill_null(NO_GROUP)
+        names = column.cast(pa.string())
     except pa.ArrowException as error:
         raise SettingsError(f"balance {name!r}: holds {column.type}, not groups") from error
+    named: pa.Array = pc.if_else(pc.equal(names, ""), None, names)
+    return named.fill_null(NO_GROUP)

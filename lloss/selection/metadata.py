@@ -55,8 +55,19 @@ def joined(
         given = f"balance {balance!r}" if balance else "no column to balance by"
         raise SettingsError(f"metadata with {given}: name a column of the table in balance")
     if isinstance(table, Mapping):
-        return JoinedScores(source, column, {id: str(value) for id, value in table.items()})
+        groups = {str(id): str(value) for id, value in table.items() if _is_group(value)}
+        if not any(id in groups for id in _ids(source)):
+            raise SettingsError(
+                f"metadata: none of its {len(groups)} ids is in the scores; give groups by the "
+                "images' ids"
+            )
+        return JoinedScores(source, column, groups)
     return joined_with(source, table, column, problems)
+
+
+def _is_group(value: object) -> bool:
+    """Whether a value names a group: None, "" and NaN do not."""
+    return value is not None and value != "" and value == value
 
 
 def joined_with(
@@ -97,6 +108,11 @@ def joined_with(
     if lost and problems is not None:
         problems.note(f"{path}: {lost} of its rows match no image of the scores")
     return JoinedScores(source, column, values)
+
+
+def check_table(path: Path, column: str) -> None:
+    """Raise ``SettingsError`` where :func:`joined_with` could not read a column of a table."""
+    _values_by_name(path, column)
 
 
 def _ids(source: ScoreSource) -> Iterator[str]:

@@ -7,6 +7,7 @@ selection on any machine.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 
 import numpy as np
@@ -20,6 +21,7 @@ from lloss.selection.quotas import equal_shares, interleaved
 from lloss.selection.rounds import Proposals, next_asks, propose
 from lloss.selection.selection import Selection, SelectionSettings
 from lloss.selection.strategies import get_strategy
+from lloss.selection.vectors import duplicate_id
 
 
 def select(
@@ -83,6 +85,9 @@ def _selection(
             [proposals.picks.reasons[place] for place in places.tolist()],
         )
     picks = [picks[place] for place in interleaved(groups)]
+    if len({id for id, _, _ in picks}) < len(picks):
+        twice = Counter(id for id, _, _ in picks).most_common(1)[0][0]
+        raise duplicate_id(twice)
     return Selection(
         [id for id, _, _ in picks],
         np.array([score for _, score, _ in picks], np.float64),

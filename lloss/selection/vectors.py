@@ -31,10 +31,13 @@ def read_vectors(
     Rows that the source lacks are NaN.
 
     Raises:
-        SelectionError: a column holds something else, or vectors of different lengths.
+        SelectionError: a column holds something else, or vectors of different lengths; an id is
+            named twice.
         ScoresError: the scores cannot be read or lack a column.
     """
     rows = {id: row for row, id in enumerate(ids)}
+    if len(rows) < len(ids):
+        raise duplicate_id(next(id for row, id in enumerate(ids) if rows[id] != row))
     found = {name: np.empty((len(ids), 0), np.float32) for name in columns}
     for batch in source.scan(["id", *columns], ids):
         if not len(batch):
@@ -49,6 +52,13 @@ def read_vectors(
             with np.errstate(over="ignore"):  # strategies leave out what becomes infinite
                 found[name][places] = vectors
     return found
+
+
+def duplicate_id(id: str) -> SelectionError:
+    """Make the error of scores that have several rows of an image."""
+    return SelectionError(
+        f"the scores have more than one row of {id!r}: each image needs an id of its own"
+    )
 
 
 def _vectors(column: pa.Array, name: str) -> NDArray[Any]:

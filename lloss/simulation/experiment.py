@@ -97,6 +97,8 @@ class Experiment:
         ``LabelError`` for initial labels that nothing can be learned from.
         """
         task = get_task(self.settings.task)
+        for method in self.methods:
+            method.check(self.learner == "frozen")
         for scenario in self.scenarios:
             scenario.check(self.source, task.name)
             for trial in range(self.trials):

@@ -93,11 +93,9 @@ class FrozenLearner:
         if method.joint:
             outputs = functional.linear(self.layout.of_last_layer(features), fit.weight, fit.bias)
             losses = self.objective.loss_per_image(outputs, targets)
-        summary = [self.objective.summary(outputs)] if self._sees_summary(method) else []
+        sees_summary = method.settings(self.settings).head_summary
+        summary = [self.objective.summary(outputs)] if sees_summary else []
         return FeatureCache([*self.layout.pooled(features), *summary], losses, len(losses))
-
-    def _sees_summary(self, method: Method) -> bool:
-        return bool(method.train.get("head_summary", self.settings.head_summary))
 
 
 class FrozenModel:
@@ -114,6 +112,7 @@ class FrozenModel:
     ) -> None:
         self._learner, self._fit, self._cache, self._folds = learner, fit, cache, folds
         self._method, self._seed = method, seed
+        self._settings = method.settings(learner.settings)
         self._head = None
         if method.head:
             every = torch.arange(len(cache.losses))
@@ -121,13 +120,10 @@ class FrozenModel:
 
     @property
     def _compare(self) -> Callable[..., Tensor]:
-        settings = self._learner.settings
-        name = str(self._method.train.get("head_loss", settings.head_loss))
-        xi = float(str(self._method.train.get("xi", settings.xi)))
-        return functools.partial(HEAD_LOSSES[name], xi=xi)
+        return functools.partial(HEAD_LOSSES[self._settings.head_loss], xi=self._settings.xi)
 
     def _fresh(self) -> LossPredictionHead:
-        layout, hidden = self._learner.layout, self._learner.settings.hidden
+        layout, hidden = self._learner.layout, self._settings.hidden
         summary = self._cache.inputs[len(layout.taps) :]
         return LossPredictionHead(layout.taps, summary[0].shape[1] if summary else 0, hidden)
 

@@ -62,7 +62,7 @@ class FullLearner:
         self, rows: NDArray[np.int64], labels: Sequence[Any], method: Method, seed: int
     ) -> FullModel:
         data = self.pool.take(rows)
-        settings = self._decided(replace(self.settings, **method.train, seed=seed), data)  # type: ignore[arg-type]
+        settings = self._decided(replace(method.settings(self.settings), seed=seed), data)
         if method.joint:
             settings = replace(settings, gradient_stop=round(STOP * settings.epochs))
         trainer = Trainer(settings, data, self.device)

@@ -132,6 +132,7 @@ class SimulatedData:
             self.class_numbers(labels),
             self.names,
             self.task.metric,
+            self.task.classes(self.test.labels),
         )
 
     def class_numbers(self, labels: Sequence[Any]) -> NDArray[np.int64] | None:

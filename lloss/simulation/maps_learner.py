@@ -125,6 +125,7 @@ class MapsModel:
         self, learner: MapsLearner, rows: NDArray[np.int64], method: Method, seed: int
     ) -> None:
         self._learner, self._method, self._seed = learner, method, seed
+        self._settings = method.settings(learner.settings)
         self._target = learner.fitted(rows, seed)
         self._folds = folds_of(len(rows), min(FOLDS, len(rows)), seed)
         self._head, self._entropy = None, np.empty(0)
@@ -162,19 +163,16 @@ class MapsModel:
 
     @property
     def _sees_summary(self) -> bool:
-        wanted = self._method.train.get("head_summary", self._learner.settings.head_summary)
-        return bool(wanted) and bool(self._learner.objective.summary_size)
+        return self._settings.head_summary and bool(self._learner.objective.summary_size)
 
     @property
     def _compare(self) -> Callable[..., Tensor]:
-        settings = self._learner.settings
-        name = str(self._method.train.get("head_loss", settings.head_loss))
-        return functools.partial(HEAD_LOSSES[name], xi=settings.xi)
+        return functools.partial(HEAD_LOSSES[self._settings.head_loss], xi=self._settings.xi)
 
     def _fresh(self) -> LossPredictionHead:
         learner = self._learner
         size = learner.objective.summary_size if self._sees_summary else 0
-        return LossPredictionHead(learner.layout.channels, size, learner.settings.hidden)
+        return LossPredictionHead(learner.layout.channels, size, self._settings.hidden)
 
     def _scores(self, pooled: Sequence[Tensor], rows: slice, output: Any) -> dict[str, Tensor]:
         objective = self._learner.objective

@@ -24,6 +24,19 @@ PROBABILITIES, BALD, TOD = "probabilities", "bald", "tod"
 STOP = 0.6
 """Share of the epochs after which the head's gradient stops, of joint training: the paper's."""
 
+READ_OF_FROZEN = ("head", "head_loss", "head_summary", "hidden", "xi")
+"""Training settings of a method that heads on a frozen network are trained by."""
+
+UNREAD_OF_FROZEN = (
+    "epochs", "batch_size", "optimizer", "lr", "momentum", "weight_decay", "clip", "fresh_lr",
+    "schedule", "milestones", "augment", "crop_padding", "head_weight", "gradient_stop", "amp",
+    "freeze", "compile",
+)  # fmt: skip
+"""Training settings of whole networks, which heads on a frozen one do not read."""
+
+_SHARED = ("task", "size", "fit", "white", "seed")
+"""Training settings that decide a trial's images and seeds, which its methods share."""
+
 _BASELINE: Mapping[str, object] = {"head": False}
 _PAPER: Mapping[str, object] = {"head_loss": "margin", "head_summary": False}
 
@@ -77,6 +90,20 @@ class Method:
             return False
         strategy = get_strategy(self.strategy)
         return not (strategy.uses_scores or strategy.vectors or strategy.scalars)
+
+    def settings(self, shared: TrainSettings) -> TrainSettings:
+        """Return the training settings, of those that all methods share."""
+        changes: dict[str, Any] = dict(self.train)
+        return dataclasses.replace(shared, **changes)
+
+    def check(self, frozen: bool) -> None:
+        """Refuse a change that would not change anything, with a ``SettingsError``."""
+        ignored = [name for name in self.train if frozen and name not in READ_OF_FROZEN]
+        if ignored:
+            raise SettingsError(
+                f"method {self.name!r}: heads on a frozen network are not trained by {ignored[0]} "
+                f"(but by {', '.join(READ_OF_FROZEN)}); leave it out, or choose --full"
+            )
 
     def selection(self, k: int, unlabeled: int, seed: int) -> SelectionSettings:
         """Return the settings of one selection."""
@@ -172,6 +199,10 @@ def _parsed(text: str) -> Method:
         raise SettingsError(f"method {text!r}: balance {method.balance!r}: choose {PREDICTED}")
     if method.strategy != AUTO:
         method.selection(1, 1, 0)  # refuses what a selection would
+    by_scores = method.strategy != AUTO and get_strategy(method.strategy).uses_scores
+    if not by_scores and any(change.startswith(("by=", "order=")) for change in changes):
+        why = "decides by itself" if method.strategy == AUTO else "picks by no scores"
+        raise SettingsError(f"method {text!r}: {method.strategy} {why}; leave by and order out")
     if method.by == "loss" and not method.head:
         raise SettingsError(f"method {text!r}: reads the predicted loss without a head")
     return method
@@ -184,6 +215,10 @@ def _changed(method: Method, change: str) -> Method:
         raise SettingsError(
             f"method {method.name!r}: {change!r}: write KEY=VALUE, of {known}, or a setting of "
             "training"
+        )
+    if key in _SHARED:
+        raise SettingsError(
+            f"method {method.name!r}: all methods of a simulation share {key}; give --{key}"
         )
     if key in _FIELDS:
         value: Any = _value(text) if _FIELDS[key] is float else text

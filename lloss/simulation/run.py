@@ -30,6 +30,7 @@ from lloss.simulation.results import (
     read_rows,
 )
 from lloss.tasks.train_settings import TrainSettings
+from lloss.text.first_names import first_names
 from lloss.text.progress import progress
 from lloss.training.decisions import decide
 from lloss.training.pace import in_words
@@ -104,6 +105,7 @@ class Run:
                 say(f"{self.out}: {done} of {total} cycles are done; going on")
             with self._interruptible(total):
                 say(_overlap(data))
+                say(_untested(data))
                 maker = self._maker(experiment, data, options, say)
             self._run(experiment, maker, jobs, (done, total), say)
 
@@ -181,6 +183,18 @@ def _overlap(data: SimulatedData) -> str:
     return (
         f"warning: {data.test.origin}: {seen} of {len(data.test)} images to measure on are in "
         f"{data.data.origin} too: figures are higher than on new images"
+    )
+
+
+def _untested(data: SimulatedData) -> str:
+    """Warn of classes that no image to measure on shows; "" without any."""
+    tested = set(data.task.classes(data.test.labels))
+    missing = [name for name in data.names if name not in tested]
+    if not missing:
+        return ""
+    return (
+        f"warning: {data.test.origin}: shows no image of {len(missing)} of {len(data.names)} "
+        f"classes ({first_names(missing)}): figures, macro accuracy among them, are of the others"
     )
 
 

@@ -37,6 +37,7 @@ class Source:
         classes: the class of each image, int64 [N]; None where an image has no single class.
         names: of the classes.
         metric: the task's.
+        tested: the classes that the test set shows; None where it is not known.
     """
 
     ids: Sequence[str]
@@ -44,6 +45,7 @@ class Source:
     classes: Rows | None
     names: tuple[str, ...]
     metric: str
+    tested: Sequence[str] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -165,6 +167,11 @@ class Rare(Scenario):
             raise SettingsError(
                 f"scenario {self.name!r}: no image is of the class {self.watched!r}"
                 + (f"; did you mean {near!r}?" if near else "")
+            )
+        if source.tested is not None and self.watched not in source.tested:
+            raise SettingsError(
+                f"scenario {self.name!r}: the test set has no image of {self.watched!r}, so that "
+                "nothing would measure the class; give another --test, or watch another class"
             )
 
     def draw(self, source: Source, size: int, seed: int, shared: int) -> TrialPool:

@@ -9,7 +9,8 @@ import pytest
 from lloss.annotations import Problems
 from lloss.errors import SettingsError
 from lloss.scores.score_source import TableScores
-from lloss.selection.metadata import joined_with
+from lloss.selection import SelectionSettings
+from lloss.selection.metadata import joined, joined_with
 
 from .score_tables import score_table
 
@@ -92,3 +93,13 @@ def test_a_table_that_cannot_be_read(tmp_path: Path) -> None:
     pq.write_table(pa.table({"id": IDS}), path)
     with pytest.raises(SettingsError, match=r"has no column 'camera' \(it has id\)"):
         _joined(path)
+
+
+def test_groups_by_id_without_a_value_are_none() -> None:
+    settings = SelectionSettings(k=1, balance="camera")
+    groups = {"a/1.jpg": 7, "a/2.jpg": None, "b/1.jpg": float("nan"), "c": "x"}
+    found = joined(SOURCE, settings, groups)
+    values = [value for batch in found.scan(["camera"]) for value in batch["camera"].to_pylist()]
+    assert values == ["7", None, None]
+    with pytest.raises(SettingsError, match="none of its 1 ids is in the scores"):
+        joined(SOURCE, settings, {"c": "x"})

@@ -205,11 +205,21 @@ def test_a_column_of_no_known_direction_needs_one(by: str) -> None:
         ("subset", 1.5),
         ("subset", math.nan),
         ("subset", math.inf),
+        ("k", 2.5),
+        ("k", "3"),
+        ("seed", 0.5),
     ],
 )
 def test_an_unusable_setting_is_refused_with_its_value(name: str, value: Any) -> None:
     with pytest.raises(SettingsError, match=f"{name}.*{value}"):
         SelectionSettings(**{"k": 1, name: value})
+
+
+@pytest.mark.parametrize(("strategy", "k"), [("top", 2), ("random", 9), ("herding", 2)])
+def test_an_id_of_two_rows_is_refused(strategy: str, k: int) -> None:
+    table = score_table(np.arange(9) / 8, [*"bcdefgh", "a", "a"], np.eye(9))
+    with pytest.raises(SelectionError, match="more than one row of 'a'"):
+        select_from(table, k=k, strategy=strategy)
 
 
 def _columns(ids: Sequence[str | None], **columns: Any) -> pa.Table:

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from lloss.errors import SettingsError
 from lloss.selection import strategy_names
 from lloss.simulation.methods import METHODS, Method, parse_methods
+from lloss.tasks.train_settings import TrainSettings
 
 THERE = [m for m in METHODS.values() if m.strategy in (*strategy_names(), "auto")]
 
@@ -82,5 +85,29 @@ def test_near_duplicates_and_groups_are_changes_too() -> None:
     ],
 )
 def test_what_is_no_method_is_refused(text: str, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        parse_methods(text)
+
+
+def test_what_a_method_changes_is_what_its_heads_are_trained_by() -> None:
+    shared = TrainSettings(hidden=8, size=32)
+    (method,) = parse_methods("herding+hidden=64+xi=0.5")
+    method.check(frozen=True)
+    assert method.settings(shared) == replace(shared, hidden=64, xi=0.5)
+    (method,) = parse_methods("herding+epochs=5")
+    method.check(frozen=False)
+    with pytest.raises(SettingsError, match=r"'herding\+epochs=5': .* not trained by epochs"):
+        method.check(frozen=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("random+seed=3", "all methods of a simulation share seed; give --seed"),
+        ("auto+by=entropy", "auto decides by itself; leave by and order out"),
+        ("coverage+by=loss", "coverage picks by no scores; leave by and order out"),
+    ],
+)
+def test_changes_that_would_change_nothing_are_refused(text: str, message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         parse_methods(text)

@@ -242,6 +242,21 @@ def test_a_test_set_of_other_classes_is_refused(
     assert re.search("shows classes that no image of .* shows: green;", capsys.readouterr().err)
 
 
+def test_classes_that_nothing_measures_are_said(
+    tmp_path: Path, photos: Path, weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("bright", "dark"):
+        shutil.copytree(photos / name, tmp_path / "test" / name)
+    options = ["--methods=random", "--frozen", "--lr=0.1", f"--test={tmp_path / 'test'}"]
+    main(_options(photos, weights, tmp_path / "out", *options))
+    said = capsys.readouterr().err
+    assert re.search(r"shows no image of 1 of 3 classes \(red\): figures, macro accuracy", said)
+    assert "warning: --lr: not read, since the network is frozen; choose --full" in said
+    with pytest.raises(SystemExit):
+        main(_options(photos, weights, tmp_path / "rare", *options, "--scenario=rare:red:5%"))
+    assert "the test set has no image of 'red'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("learner", ["--frozen", "--full"])
 def test_test_images_in_the_data_are_warned_of(
     tmp_path: Path, photos: Path, weights: Path, learner: str, capsys: pytest.CaptureFixture[str]
@@ -270,6 +285,10 @@ def test_an_error_in_a_process_is_said_in_a_line(
         (["--pool-size=60"], "lower --pool-size"),
         (["--methods=herd"], "did you mean 'herding'"),
         (["--scenario=tail"], "write one of balanced"),
+        (
+            ["--methods=random,herding+lr=0.1"],
+            "frozen network are not trained by lr .*choose --full",
+        ),
         (["--test=0%"], "a share is between 0% and 100%"),
         (["--scenario=long-tail:5", "--initial=2", "--pool-size=20"], "teach nothing"),
     ],

@@ -65,7 +65,7 @@ class Herding(Strategy):
     ) -> list[str]:
         scores = candidates.columns["score"][rows].tolist()
         return [
-            f"adds {100 * gain:.2g} % coverage; {candidates.by} {score:.3g}"
+            f"{_adds(gain)}; {candidates.by} {score:.3g}"
             for gain, score in zip(gains.tolist(), scores)
         ]
 
@@ -88,4 +88,12 @@ class Coverage(Herding):
     def _reasons(
         self, candidates: Candidates, rows: NDArray[np.int64], gains: NDArray[np.float64]
     ) -> list[str]:
-        return [f"adds {100 * gain:.2g} % coverage" for gain in gains.tolist()]
+        return [_adds(gain) for gain in gains.tolist()]
+
+
+def _adds(gain: float) -> str:
+    """Say what a pick adds to the coverage: 0.015 is ``adds 1.5 % coverage``."""
+    percent = 100 * gain
+    if 0 < percent < 0.01:
+        return "adds under 0.01 % coverage"
+    return f"adds {percent:.0f} % coverage" if percent >= 10 else f"adds {percent:.2g} % coverage"

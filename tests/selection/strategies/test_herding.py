@@ -97,3 +97,11 @@ def test_coverage_needs_no_scores_at_all() -> None:
     assert np.isnan(chosen.scores).all() and chosen.unscored == 0
     rows = chosen.table().to_pylist()
     assert rows[0]["reason"].startswith("adds ")
+
+
+@pytest.mark.parametrize(
+    ("gain", "words"),
+    [(1, "100 %"), (0.114, "11 %"), (0.0154, "1.5 %"), (1e-6, "under 0.01 %"), (0, "0 %")],
+)
+def test_gains_are_said_without_exponents(gain: float, words: str) -> None:
+    assert herding._adds(gain) == f"adds {words} coverage"
