@@ -18,11 +18,11 @@ from lloss.cli.options import (
     subset_option,
     training_settings,
 )
+from lloss.project.choice_settings import BY
 from lloss.project.create import create_project
 from lloss.project.labeling_tasks import FORMATS
 from lloss.project.project import AUTOMATIC_DISTANCE, CyclePrecision, Project
 from lloss.selection.automatic import AUTO
-from lloss.selection.selection import ORDER_OF
 from lloss.selection.strategies import strategy_names
 from lloss.training.holdout import AUTOMATIC_SHARE
 
@@ -53,7 +53,7 @@ from lloss.training.holdout import AUTOMATIC_SHARE
 )
 @click.option(
     "--by",
-    type=click.Choice((AUTO, *ORDER_OF)),
+    type=click.Choice(BY),
     default=AUTO,
     help="What weights images; auto: loss, entropy or neither, as measured in each cycle.",
 )

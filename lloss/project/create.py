@@ -16,6 +16,7 @@ from lloss.errors import LabelError, PoolError, ProjectError
 from lloss.files import write_text
 from lloss.pools.uri import PoolUri
 from lloss.project.project import FILE, HOLDOUT, Project, load_project
+from lloss.selection.metadata import check_table
 from lloss.tasks import get_task
 from lloss.tasks.presets import resolve_settings
 from lloss.training.training_data import PAIRS
@@ -99,6 +100,8 @@ def _check(project: Project, problems: Problems) -> int:
     """Refuse what no cycle could use; return the number of labels."""
     task = project.task
     task.check_empty(project.empty)
+    if project.metadata:
+        check_table(project.path(project.metadata), project.balance)
     if project.unlabeled():
         _check_pool(project, problems)
         return 0

@@ -252,7 +252,8 @@ class _Cycle:
             distance=picks.selection.settings.min_distance,
             monitored=picks.random,
         )
-        lines = [*remarks_on(picks.selection), *trust_lines(trust, cycles)]
+        classes = read_manifest(self.folder / MODEL).classes
+        lines = [*remarks_on(picks.selection, classes), *trust_lines(trust, cycles)]
         for line in lines:
             self.say(line)
         return replace(summary, trust=trust.as_dict(), trust_lines=lines)

@@ -29,12 +29,12 @@ from lloss.errors import LabelError, ProjectError, SettingsError
 from lloss.files import locked, within, write_text
 from lloss.pools import Pool
 from lloss.pools.uri import PoolUri, is_fiftyone, without_secrets
+from lloss.project.choice_settings import check_choice
 from lloss.project.labeling_tasks import TaskFormat, check_yolo
 from lloss.project.picks_file import monitoring_bound
 from lloss.selection import SelectionSettings
 from lloss.selection.automatic import AUTO
 from lloss.selection.hashing import draw_hash
-from lloss.selection.selection import ORDER_OF
 from lloss.tasks import get_task
 from lloss.tasks.presets import PRESETS, resolve_settings
 from lloss.tasks.task import Task
@@ -138,8 +138,7 @@ class Project:
             raise SettingsError(
                 f"monitor = {self.monitor}: give a share of k from 0 to {MOST_RANDOM}"
             )
-        if self.by != AUTO and self.by not in ORDER_OF:
-            raise SettingsError(f"by = {self.by!r}: choose one of {', '.join((AUTO, *ORDER_OF))}")
+        check_choice(self.train.task, self.strategy, self.by, self.balance, self.metadata)
         if self.warm_start and self.train.freeze:
             raise SettingsError(
                 f"{self.root / FILE}: warm_start and freeze: a frozen network is that of weights "

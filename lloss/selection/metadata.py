@@ -110,6 +110,11 @@ def joined_with(
     return JoinedScores(source, column, values)
 
 
+def check_table(path: Path, column: str) -> None:
+    """Raise ``SettingsError`` where :func:`joined_with` could not read a column of a table."""
+    _values_by_name(path, column)
+
+
 def _ids(source: ScoreSource) -> Iterator[str]:
     for batch in source.scan(["id"]):
         yield from batch["id"].to_pylist()

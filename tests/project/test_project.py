@@ -234,6 +234,19 @@ def test_k_is_chosen_by_the_number_of_labels(
     assert any(line.startswith(f"k = {k} ") and why in line for line in problems.notes)
 
 
+def test_a_table_to_balance_by_is_read_at_once(tmp_path: Path, values: dict[str, Any]) -> None:
+    table = tmp_path / "cameras.csv"
+    given = {**values, "balance": "camera", "metadata": str(table)}
+    with pytest.raises(SettingsError, match="cameras.csv: cannot be read as a table"):
+        create_project(tmp_path / "project", given, SMALL)
+    table.write_text("id,site\na.png,1\n")
+    with pytest.raises(SettingsError, match="camera"):
+        create_project(tmp_path / "project", given, SMALL)
+    assert not (tmp_path / "project").exists()
+    table.write_text("id,camera\na.png,1\n")
+    assert create_project(tmp_path / "project", given, SMALL).balance == "camera"
+
+
 def test_k_has_an_upper_end(
     tmp_path: Path, values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

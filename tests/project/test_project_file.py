@@ -10,6 +10,7 @@ import pytest
 
 from lloss.annotations.label_csv import read_labels
 from lloss.errors import LabelError, ProjectError, SettingsError
+from lloss.project.choice_settings import check_choice
 from lloss.project.create import create_project
 from lloss.project.project import Project, load_project
 
@@ -41,6 +42,15 @@ def test_the_file_is_readable_and_has_relative_paths(project: Project, labels: P
         ("holdout = 0.2", "holdout = 2", "holdout = 2"),
         ("holdout = 0.2", 'strategy = "best"', "strategy 'best': choose one of top, diverse"),
         ("holdout = 0.2", 'by = "speed"', "by = 'speed': choose one of auto, loss, entropy"),
+        ("holdout = 0.2", 'by = "bald"', "by = 'bald': only lloss simulate measures it"),
+        ("holdout = 0.2", 'strategy = "badge"', "'badge': needs the column probabilities"),
+        ("holdout = 0.2", 'balance = "camera"', "'camera': give metadata, a CSV or Parquet"),
+        ("holdout = 0.2", 'metadata = "a.csv"', "metadata = 'a.csv' with no balance: name one"),
+        (
+            "holdout = 0.2",
+            'balance = "predicted"\nmetadata = "a.csv"',
+            "'a.csv' with balance = 'predicted'",
+        ),
         ("holdout = 0.2", "monitor = 0.9", "monitor = 0.9: give a share of k from 0 to 0.5"),
         ("holdout = 0.2", "monitor = -1", "monitor = -1: give a share"),
         ("holdout = 0.2", 'precision = "int8"', "precision = 'int8': choose one of fp32, auto"),
@@ -52,6 +62,12 @@ def test_a_mistake_in_the_file_is_named(
 ) -> None:
     with pytest.raises((SettingsError, ProjectError), match=expected):
         change(project, old, new)
+
+
+def test_only_classifiers_balance_by_what_they_predict() -> None:
+    check_choice("classification", "herding", "auto", "predicted", "")
+    with pytest.raises(SettingsError, match="'predicted': pose predicts no class of a whole"):
+        check_choice("pose", "herding", "auto", "predicted", "")
 
 
 def test_files_of_earlier_versions_choose_as_they_did(project: Project) -> None:

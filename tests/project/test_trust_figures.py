@@ -17,10 +17,12 @@ from lloss.project.trust_figures import (
     TrustFigures,
     compare_predictions,
     gain_of,
+    remarks_on,
     settled,
     trust_lines,
 )
 from lloss.scores.scores_folder import ScoresFolder, scores_table
+from lloss.selection import Selection, SelectionSettings
 from lloss.statistics.learning_curve import CurvePoint, expected_gain
 
 PAYOFF = Payoff(
@@ -100,6 +102,14 @@ def test_lines_say_every_figure_and_nothing_that_is_not_known() -> None:
     assert "100 more labels are expected to change accuracy by +0.0 points" in text
     assert "10 of the 100 picks are drawn at random" in text
     assert "settled" not in text
+
+
+def test_groups_of_predictions_have_the_names_of_their_classes() -> None:
+    settings = SelectionSettings(k=3, balance="predicted")
+    groups = {"0": (2, 8), "1": (1, 9), "(none)": (0, 1)}
+    found = Selection(["a", "b", "c"], np.zeros(3), 18, 0, 0, 18, settings, groups=groups)
+    (line,) = remarks_on(found, ["cat", "dog"])
+    assert line.endswith("balanced by predicted: 2 of 8 cat; 1 of 9 dog; 0 of 1 (none)")
 
 
 def test_a_flat_curve_says_that_more_labels_hardly_pay() -> None:

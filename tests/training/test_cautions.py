@@ -62,6 +62,13 @@ def test_a_head_that_may_be_chance_is_named_and_ranks_nothing() -> None:
         assert ranked(found) is False
 
 
+def test_a_ranking_that_the_choice_trusts_is_not_doubted() -> None:
+    found = {**figures(ranking=0.59, ends=(0.49, 0.68)), "comparison": {"head_low": 0.51}}
+    assert ranked(found) is True and cautions(found, "accuracy") == []
+    found["comparison"] = {"head_low": 0.499}
+    assert ranked(found) is False and len(cautions(found, "accuracy")) == 1
+
+
 def test_losses_that_cannot_rank_are_named() -> None:
     tied = figures(ranking=0.5, spearman=None, ends=(0.5, 0.5))
     same = figures(ranking=None, spearman=None, ends=(0, 1))
