@@ -72,7 +72,7 @@ def write_report(report: Report, path: Path) -> None:
         "interval": lambda measured: range_in_percent(measured.interval),
         "loss": loss,
         "percent": lambda measured: in_percent(measured.value, measured.interval),
-        "sentence": lambda line: Markup(text(f"{line[:1].upper()}{line[1:]}.")),
+        "sentence": lambda line: Markup(text(f"{_capitalized(line)}.")),
         "shown": lambda value: Markup(text(value)),
     }
     environment.filters |= filters
@@ -100,6 +100,12 @@ def write_report(report: Report, path: Path) -> None:
         shown_classes=SHOWN_CLASSES,
     )
     write_text(path, page)
+
+
+def _capitalized(line: str) -> str:
+    """Begin a sentence, but leave a path that it begins with as it is."""
+    first = line.partition(" ")[0]
+    return line[:1].upper() + line[1:] if not {*"/.\\_"} & {*first} else line
 
 
 def _data_uri(image: bytes) -> str:

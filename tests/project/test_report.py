@@ -299,3 +299,10 @@ def test_before_the_first_labels_no_model_is_described(tmp_path: Path) -> None:
     assert not page.all("svg") and "Images by predicted loss" not in page.text
     ids = {attrs.get("id") for attrs in page.all("section")}
     assert {str(attrs["href"]).removeprefix("#") for attrs in page.all("a")} == ids
+
+
+def test_a_path_that_begins_a_note_keeps_its_letters(tmp_path: Path) -> None:
+    notes = ["b/labels.csv: 2 of 50 images are copies", "few steps (9) for a network"]
+    page = show(tmp_path, cycles=[*history(2), replace(history(3)[-1], notes=notes)])
+    assert "b/labels.csv: 2 of 50 images" in page.text and "B/labels.csv" not in page.text
+    assert "Few steps (9) for a network" in page.text
