@@ -151,7 +151,10 @@ def test_select_asks_for_no_more_than_there_is(
 def test_info_as_json_is_the_manifest(onnx_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result = json.loads(call(capsys, "info", onnx_file, "--json").out)
     assert result["classes"] == ["bright", "dark", "red"]
-    assert result["image"] == {"height": 8, "width": 8, "fit": "crop", "white": 0, "fill": 0}
+    assert result["image"] == {
+        "height": 8, "width": 8, "fit": "crop", "white": 0, "fill": 0,
+        "share": 1.0, "resample": "bilinear",
+    }  # fmt: skip
 
 
 def test_show_prints_the_preset_and_needs_nothing(capsys: pytest.CaptureFixture[str]) -> None:

@@ -328,4 +328,4 @@ def test_features_of_before_training_outlive_training_and_the_file_of_weights(
         patch.setattr(export_model, "speed_without", lambda *_: 1.9)
         manifest = export_model.export_onnx(checkpoint, path, log=lines.append)
     assert manifest.outputs["pretrained_embedding"] == manifest.outputs["embedding"] == (128,)
-    assert lines == ["pretrained_embedding: without it scoring on this CPU is 1.9× as fast"]
+    assert "pretrained_embedding: without it scoring on this CPU is 1.9× as fast" in lines
