@@ -50,7 +50,9 @@ from lloss.training.holdout import (
 
 FILE = "lloss.toml"
 HOLDOUT = "holdout.csv"
-MONITORING = 999  # In the place of a cycle's number, in seeds
+MONITORING = 999
+"""Seed of the images to monitor. It does not follow the project's: images drawn by two seeds would
+not be a random sample together, see :func:`.monitoring_bound`."""
 CyclePrecision = Literal["fp32", "auto"]
 
 
@@ -197,8 +199,8 @@ class Project:
 
     @property
     def monitoring_seed(self) -> int:
-        """The seed of :meth:`monitoring`, the same in all cycles."""
-        return self.seed * 1000 + MONITORING
+        """The seed of :meth:`monitoring`, the same in all cycles and for all seeds."""
+        return MONITORING
 
     def unlabeled(self) -> bool:
         """Whether no image is labeled yet: the labels are missing, or hold none."""

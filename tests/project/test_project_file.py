@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,8 @@ def test_a_share_of_k_is_monitored_but_never_all(project: Project) -> None:
         drawn = changed.selection(2)
         if expected:
             assert changed.monitoring(drawn).seed == changed.monitoring_seed != drawn.seed
+            # Images drawn by two seeds would not be a random sample together.
+            assert replace(changed, seed=7).monitoring_seed == changed.monitoring_seed
         (project.root / "lloss.toml").write_text(
             (project.root / "lloss.toml")
             .read_text()
