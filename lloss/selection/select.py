@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -45,6 +46,8 @@ def select(
         SettingsError: the column holds no numbers, or nothing says which end of it is the best.
     """
     strategy, k, seed = get_strategy(settings.strategy), settings.k, settings.seed
+    if not strategy.uses_scores and settings.by and settings.by not in source.columns():
+        settings = replace(settings, by="")  # a column that decides nothing may be missing
     rows, reader = EligibleRows(source, settings, exclude), CandidateReader(source, settings)
     first = FirstPass(rows, settings)
     asks = {"": k}

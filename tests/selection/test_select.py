@@ -247,3 +247,11 @@ def test_scores_that_cannot_be_used_are_one_line(
         else:
             select_from(table, k=1, by=by)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("strategy", ["random", "coverage"])
+def test_a_strategy_without_scores_needs_no_column_of_them(strategy: str) -> None:
+    vectors = np.random.default_rng(0).normal(size=(20, 4))
+    table = score_table(np.zeros(20), vectors=vectors).drop_columns(["loss"])
+    chosen = select_from(table, k=5, strategy=strategy)
+    assert len(set(chosen.ids)) == 5 and np.isnan(chosen.scores).all()
