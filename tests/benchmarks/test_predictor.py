@@ -50,7 +50,9 @@ def test_heads_of_all_trials_are_those_of_each(
         trained = head_training.train_head(head, cache, every, soft_pairs, seed)
         with torch.no_grad():
             wanted = trained([values[row] for values in test])
-        np.testing.assert_allclose(found[row], wanted, atol=1e-4)
+        # Pairs do not feel a constant: rounding alone moves the last bias.
+        apart = found[row] - found[row].mean()
+        np.testing.assert_allclose(apart, wanted - wanted.mean(), atol=1e-4)
 
 
 def test_each_variant_predicts_and_the_report_is_printed(
