@@ -27,6 +27,7 @@ Job = tuple[Trial, Sequence[Picks]]
 Cycle = tuple[CycleRow, Picks | None]
 
 POLL = 0.5  # Seconds between two looks at whether a process died
+ENDING = 10.0  # Seconds that a process without jobs may take to end
 
 
 class LearnerMaker(Protocol):
@@ -72,6 +73,8 @@ def _in_processes(
             os.environ.pop(name) if value is None else os.environ.update({name: value})
     try:
         yield from _received(workers, messages)
+        for worker in workers:
+            worker.join(ENDING)  # its locks are removed as it ends
     finally:
         for worker in workers:
             worker.terminate()
