@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,7 @@ def command(
         raise click.UsageError(
             "--report-only reads OUT alone: leave DATA out" if data else "Missing argument 'DATA'."
         )
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stop as on Ctrl-C
     if data is not None:
         _simulate(data, out, preset, train, device, given)
     comparison = compare(out)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,16 +12,30 @@ from numpy.typing import NDArray
 
 import lloss
 from lloss.errors import LabelError, LlossError, SettingsError
+from lloss.files import sha256_of
 from lloss.simulation.methods import AUTO, Method
 from lloss.simulation.scenarios import Scenario, Source, TrialPool
 from lloss.tasks import get_task
-from lloss.tasks.train_settings import TrainSettings
+from lloss.tasks.train_settings import AUTOMATIC, NAMED_WEIGHTS, TrainSettings
 from lloss.training.training_data import seed_of
 
-FORMAT = 1  # Of settings.json
+FORMAT = 2  # Of settings.json; another one where the trials of some method change
 
 JUDGED = (AUTO, "herding")
 """The methods that are judged against the others, the first that is there: what cycles do."""
+
+
+def weights_digest(weights: str) -> str:
+    """Digest the file of first weights; "" for published ones, whose names stand for them.
+
+    ``SettingsError`` where it is missing.
+    """
+    if weights in (*NAMED_WEIGHTS, AUTOMATIC["weights"]):
+        return ""
+    try:
+        return sha256_of(Path(weights))
+    except OSError as error:
+        raise SettingsError(f"weights {weights}: {error.strerror or error}") from error
 
 
 @dataclass(frozen=True)
@@ -127,6 +142,11 @@ class Experiment:
             for method in self.methods
         ]
 
+    @property
+    def cycles(self) -> int:
+        """Trainings in all."""
+        return len(self.all_trials()) * self.budget.cycles
+
     def trial_seed(self, trial: int) -> int:
         """Return the seed that decides everything random in a trial."""
         return seed_of(self.seed, trial)
@@ -153,6 +173,7 @@ class Experiment:
             "task": task.name,
             "metric_title": task.metric_title,
             "model": self.settings.model,
+            "weights_sha256": weights_digest(self.settings.weights),
             "learner": self.learner,
             "images": len(self.source),
             "scenarios": list(metrics),

@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lloss.data.decode_ahead import decoded
+from lloss.data.labeled_set import LabeledSet
 from lloss.errors import ImageError, LabelError
 from lloss.pools import Item
 from lloss.simulation.experiment import Experiment
 from lloss.simulation.feature_store import FeatureStore
 from lloss.simulation.frozen_learner import FrozenLearner
 from lloss.simulation.frozen_network import FrozenNetwork, Layout
-from lloss.simulation.image_variants import ORIGINAL, VERSION, content_digest
+from lloss.simulation.image_variants import ORIGINAL, VERSION
 from lloss.simulation.labeled_data import SimulatedData
 from lloss.tasks import get_task
 from lloss.tasks.train_settings import TrainSettings
@@ -75,8 +76,8 @@ def prepare_features(
     say(network.line)
     views = views_of(experiment)
     rows = sorted({row for row, _ in views})
-    digests = dict(zip(rows, _digests([data.data.items[row] for row in rows], data.data.origin)))
-    test_digests = _digests(data.test.items, data.test.origin)
+    digests = {row: _key(data.data, data.digests, row) for row in rows}
+    test_digests = [_key(data.test, data.test_digests, row) for row in range(len(data.test))]
     items = [*data.items(*zip(*views)), *data.test.items]
     keys = [view_key(digests[row], variant) for row, variant in views]
     test_keys = [view_key(digest, ORIGINAL) for digest in test_digests]
@@ -99,14 +100,14 @@ def views_of(experiment: Experiment) -> list[tuple[int, int]]:
     return sorted(views)
 
 
-def _digests(items: Sequence[Item], origin: str) -> list[str]:
-    digests = []
-    for item in progress(items, "read images", unit="images", leave=False):
+def _key(labeled: LabeledSet, digests: Sequence[str], row: int) -> str:
+    if not digests[row]:
+        item = labeled.items[row]
         try:
-            digests.append(content_digest(item.read())[:32])
+            item.read()
         except ImageError as error:
-            raise _unusable(origin, item.id, error) from error
-    return digests
+            raise _unusable(labeled.origin, item.id, error) from error
+    return digests[row][:32]
 
 
 def _fill(

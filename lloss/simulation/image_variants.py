@@ -12,6 +12,7 @@ from PIL import Image
 
 from lloss.images.decode import ImageSpec, Raw, decode, size_of
 from lloss.pools import Item
+from lloss.pools.person_crop_pool import CropItem
 
 ORIGINAL, JUNK = 0, -1
 """Variants of an image: itself, junk made of it, and from 1 on its jitters by their number."""
@@ -30,6 +31,18 @@ def content_digest(raw: Raw) -> str:
     digest = hashlib.sha256(repr((raw.shape, str(raw.dtype))).encode())
     digest.update(np.ascontiguousarray(raw).data)
     return digest.hexdigest()
+
+
+def item_digest(item: Item) -> str:
+    """Identify an item's image: by its content, and of a person also by the place in it.
+
+    ImageError where it cannot be read.
+    """
+    if isinstance(item, CropItem):
+        return hashlib.sha256(
+            f"{content_digest(item.image.read())} {item.region}".encode()
+        ).hexdigest()
+    return content_digest(item.read())
 
 
 def variant_of(item: Item, variant: int, shifted: bool) -> Item:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,13 +15,14 @@ from numpy.typing import NDArray
 from lloss.annotations import Problems
 from lloss.data.empty_labels import drop_empty
 from lloss.data.labeled_set import LabeledSet
-from lloss.errors import LabelError
+from lloss.errors import ImageError, LabelError
 from lloss.pools import Item
-from lloss.simulation.image_variants import variant_of
+from lloss.simulation.image_variants import item_digest, variant_of
 from lloss.simulation.scenarios import Source, read_share
 from lloss.tasks import get_task
 from lloss.tasks.task import Task
 from lloss.text.first_names import first_names
+from lloss.text.progress import progress
 from lloss.training.holdout import draw_holdout
 
 
@@ -51,7 +53,7 @@ class DataOptions:
     seed: int = 0
 
     def described(self, opened: SimulatedData) -> dict[str, Any]:
-        """Return what identifies the data, for ``settings.json``; the digests are of the labels."""
+        """Return what identifies the data, for ``settings.json``: its labels and its images."""
         return {
             "data": self.data,
             "labels": str(self.labels or ""),
@@ -61,6 +63,8 @@ class DataOptions:
             "empty": self.empty,
             "labels_sha256": opened.data.sha256,
             "test_sha256": opened.test.sha256,
+            "images_sha256": _joined(opened.digests),
+            "test_images_sha256": _joined(opened.test_digests),
         }
 
     def open(self, problems: Problems | None = None) -> SimulatedData:
@@ -98,6 +102,20 @@ def _with_loss(task: Task, labeled: LabeledSet, problems: Problems) -> LabeledSe
     return labeled.take(rows)
 
 
+def _digests(items: Sequence[Item]) -> list[str]:
+    digests = []
+    for item in progress(items, "read images", unit="images", leave=False):
+        try:
+            digests.append(item_digest(item))
+        except ImageError:  # no trial may draw it; one that does says why
+            digests.append("")
+    return digests
+
+
+def _joined(digests: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
+
+
 def _refuse_unknown(task: Task, data: LabeledSet, test: LabeledSet) -> None:
     """Refuse a test set of other classes: no method could learn them."""
     known = set(task.classes(data.labels))
@@ -121,6 +139,16 @@ class SimulatedData:
     def names(self) -> tuple[str, ...]:
         """The class names that the data shows."""
         return self.task.classes(self.data.labels)
+
+    @cached_property
+    def digests(self) -> list[str]:
+        """What identifies each image of the data; "" for one that cannot be read."""
+        return _digests(self.data.items)
+
+    @cached_property
+    def test_digests(self) -> list[str]:
+        """The same of the images to test on."""
+        return _digests(self.test.items)
 
     @property
     def source(self) -> Source:

@@ -23,6 +23,15 @@ RESULTS = "results.jsonl"
 PICKS = "picks.jsonl"
 SETTINGS = "settings.json"
 
+CONTENTS = {
+    "labels_sha256": "labels in DATA",
+    "images_sha256": "images in DATA",
+    "test_sha256": "labels of --test",
+    "test_images_sha256": "images of --test",
+    "weights_sha256": "weights in the file of --weights",
+}
+"""Settings that are digests, and what of."""
+
 TrialKey = tuple[str, str, int]
 """Scenario, method and number of a trial."""
 
@@ -134,7 +143,8 @@ def read_settings(out: Path) -> dict[str, Any]:
 def fix_settings(out: Path, settings: dict[str, Any]) -> None:
     """Write ``settings.json``, or compare with what is there: one folder, one experiment.
 
-    Raises SimulationError, which names the first difference.
+    Raises SimulationError, which names the first difference: another version of lloss, whose trials
+    may differ, files of other content under the same name, or another setting.
     """
     settings = json.loads(json.dumps(settings))  # as it will be read: tuples are lists
     if not (out / SETTINGS).exists():
@@ -142,11 +152,29 @@ def fix_settings(out: Path, settings: dict[str, Any]) -> None:
             raise SimulationError(f"{out}: has results without {SETTINGS}; choose another folder")
         write_json(out / SETTINGS, settings)
         return
-    if found := _difference(read_settings(out), settings):
+    before = read_settings(out)
+    _refuse_version(out, before, settings)
+    if found := _difference(before, settings):
         name, old, new = found
+        if name in CONTENTS:
+            raise SimulationError(
+                f"{out}: was begun with other {CONTENTS[name]} than those there now; restore them "
+                "to continue it, or simulate into another folder"
+            )
         raise SimulationError(
             f"{out}: holds a simulation with {name} = {json.dumps(old)}, not {json.dumps(new)}; "
             "give the same settings to continue it, or another folder"
+        )
+
+
+def _refuse_version(out: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
+    """Refuse to add trials of one version of lloss to those of another."""
+    then, now = ((each.get("version"), each.get("format")) for each in (old, new))
+    if then != now:
+        raise SimulationError(
+            f"{out}: was begun by lloss {then[0]} (format {then[1]}), and this is {now[0]} (format "
+            f"{now[1]}), whose trials may differ; continue with that version, or simulate into "
+            "another folder (--report-only reports on what is there)"
         )
 
 

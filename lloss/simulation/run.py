@@ -90,24 +90,24 @@ class Run:
 
         Raises ``SettingsError`` and ``LabelError`` for what cannot be simulated,
         ``SimulationError`` for a folder of another experiment, or in use; ``InterruptedRunError``
-        on Ctrl-C, after which the same call continues.
+        on KeyboardInterrupt, after which the same call continues.
         """
         experiment.check()
         busy = SimulationError(f"{self.out}: another lloss simulate is at work in this folder")
         with locked(self.out, busy):
             fix_settings(self.out, experiment.as_dict())
             jobs, done = _jobs(experiment, self.out)
-            total = len(experiment.all_trials()) * experiment.budget.cycles
+            total = experiment.cycles
             if not jobs:
                 say(f"{self.out}: all {total} cycles are done")
                 return
             if done:
                 say(f"{self.out}: {done} of {total} cycles are done; going on")
-            with self._interruptible(total):
+            with self._interruptible(experiment):
                 say(_overlap(data))
                 say(_untested(data))
                 maker = self._maker(experiment, data, options, say)
-            self._run(experiment, maker, jobs, (done, total), say)
+            self._run(experiment, maker, jobs, done, say)
 
     def _maker(
         self, experiment: Experiment, data: SimulatedData, options: DataOptions, say: Say
@@ -124,14 +124,14 @@ class Run:
         experiment: Experiment,
         maker: LearnerMaker,
         jobs: Sequence[Job],
-        counts: tuple[int, int],
+        done: int,
         say: Say,
     ) -> None:
-        done, total = counts
+        total = experiment.cycles
         writer, seconds = ResultsWriter(self.out), defaultdict[str, list[float]](list)
         methods = {trial.method.name for trial, _ in jobs}
         with (
-            self._interruptible(total),
+            self._interruptible(experiment),
             progress(desc="cycles", total=total, initial=done, unit="cycles", leave=False) as bar,
         ):
             for row, picks in run_jobs(experiment, maker, jobs, self.processes):
@@ -142,14 +142,15 @@ class Run:
                     say(_estimate(seconds, jobs, experiment.budget.cycles, self.processes))
 
     @contextlib.contextmanager
-    def _interruptible(self, total: int) -> Iterator[None]:
+    def _interruptible(self, experiment: Experiment) -> Iterator[None]:
         try:
             yield
         except KeyboardInterrupt:
             done = len(read_rows(self.out))
+            features = "" if experiment.learner == FULL else " and the features computed so far"
             raise InterruptedRunError(
-                f"{self.out}: interrupted, {done} of {total} cycles are done; run the same command "
-                "to continue"
+                f"{self.out}: interrupted; {done} of {experiment.cycles} cycles{features} are "
+                "kept; run the same command to continue"
             ) from None
 
 

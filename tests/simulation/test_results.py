@@ -79,6 +79,13 @@ def test_settings_that_an_earlier_version_lacks_are_not_compared(tmp_path: Path)
         fix_settings(tmp_path, {"k": 5, "methods": {"random": {"by": "loss"}}})
 
 
+def test_another_version_is_not_taken_for_other_settings(tmp_path: Path) -> None:
+    fix_settings(tmp_path, {"format": 1, "version": "0.1.0", "k": 5})
+    for other in ({"format": 1, "version": "0.2.0"}, {"format": 2, "version": "0.1.0"}):
+        with pytest.raises(SimulationError, match=r"begun by lloss 0\.1\.0 .* another folder"):
+            fix_settings(tmp_path, {**other, "k": 6})
+
+
 def test_missing_and_damaged_settings_are_said(tmp_path: Path) -> None:
     with pytest.raises(SimulationError, match="holds no simulation"):
         read_settings(tmp_path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -198,6 +199,26 @@ def test_a_killed_simulation_leaves_no_process_and_another_continues_it(
     )
 
 
+@pytest.mark.parametrize(("name", "processes"), [("SIGTERM", "-j2"), ("SIGINT", "-j1")])
+def test_a_signal_ends_it_in_a_line(
+    tmp_path: Path, photos: Path, weights: Path, name: str, processes: str
+) -> None:
+    out = tmp_path / "out"
+    options = _options(photos, weights, out, "--methods=random", "--trials=500", processes)
+    command = [sys.executable, "-m", "lloss", *options]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    until(lambda: len(read_rows(out)) >= 2 or process.poll() is not None, LOADED)
+    process.send_signal(getattr(signal, name))
+    _, said = process.communicate(timeout=LOADED)
+    kept = len(read_rows(out))
+    assert process.returncode == 130 and 2 <= kept < 1500
+    assert said.splitlines()[-1] == (
+        f"lloss: {out}: interrupted; {kept} of 1500 cycles and the features computed so far are "
+        "kept; run the same command to continue"
+    )
+    assert "Traceback" not in said
+
+
 def _running(pid: str) -> bool:
     try:
         return (
@@ -309,16 +330,52 @@ def test_mistakes_are_refused_in_a_line_before_anything_is_written(
     assert not (tmp_path / "out").exists()
 
 
-def test_other_labels_need_another_folder(
-    tmp_path: Path, photos: Path, weights: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("learner", "changed", "what"),
+    [
+        ("--frozen", "label", "labels (of --test|in DATA)"),
+        ("--frozen", "photo", "images (of --test|in DATA)"),
+        ("--full", "photo", "images (of --test|in DATA)"),
+        ("--frozen", "weights", "weights in the file of --weights"),
+    ],
+)
+def test_changed_files_need_another_folder(
+    tmp_path: Path,
+    photos: Path,
+    weights: Path,
+    learner: str,
+    changed: str,
+    what: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    shutil.copytree(photos, tmp_path / "photos")
-    options = _options(tmp_path / "photos", weights, tmp_path / "out", "--methods=random")
+    pool, started, out = tmp_path / "photos", tmp_path / "weights.pt", tmp_path / "out"
+    shutil.copytree(photos, pool)
+    shutil.copy(weights, started)
+    options = [*_options(pool, started, out, "--methods=random", learner), "--trials=1"]
+    options += ["--epochs=1", "--amp=off"]
     main(options)
-    (tmp_path / "photos" / "red" / "002.png").rename(tmp_path / "photos" / "dark" / "002.png")
-    with pytest.raises(SystemExit):
+    before = (out / "results.jsonl").read_bytes()
+    if changed == "label":
+        (pool / "red" / "002.png").rename(pool / "dark" / "002.png")
+    elif changed == "photo":
+        shutil.copy(pool / "red" / "005.png", pool / "red" / "002.png")
+    else:
+        state = torch.load(started, weights_only=True)
+        torch.save({name: 2 * value for name, value in state.items()}, started)
+    with pytest.raises(SystemExit) as ended:
         main(options)
-    assert "_sha256 = " in capsys.readouterr().err
+    assert ended.value.code == 2 and (out / "results.jsonl").read_bytes() == before
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert re.search(f"was begun with other {what} than those there now; restore them", said)
+
+
+def test_a_missing_file_of_weights_leaves_nothing(
+    tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(_options(photos, tmp_path / "gone.pt", tmp_path / "out", "--methods=random"))
+    assert "gone.pt: No such file" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_another_experiment_needs_another_folder(
