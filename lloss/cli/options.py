@@ -20,6 +20,18 @@ from lloss.tasks.train_settings import TrainSettings
 F = TypeVar("F", bound=Callable[..., Any])
 
 PATH = click.Path(path_type=Path)
+
+
+class _Folder(click.ParamType["str | Path"]):
+    """A folder of this machine as a path, or a URL as text."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> str | Path:
+        return value if isinstance(value, Path) or "://" in value else Path(value)
+
+
+FOLDER_OR_URL = _Folder()
 ALIASES = {"head_weight": ["--lambda"]}
 REPEATED = {"model_args": ("--model-arg", "KEY=VALUE")}
 

@@ -14,6 +14,7 @@ import click
 
 from lloss.annotations import Problems
 from lloss.cli.options import (
+    FOLDER_OR_URL,
     PATH,
     automatic_option,
     empty_option,
@@ -22,15 +23,18 @@ from lloss.cli.options import (
     provider_option,
 )
 from lloss.data.label_joining import labeled_pool
+from lloss.errors import SettingsError
 from lloss.pools import Item, Pool, SubsetPool
+from lloss.pools.uri import PoolUri
 from lloss.runtime import tf32
 from lloss.runtime.onnx_runtime import import_onnxruntime
-from lloss.scores.scores_folder import ScoresFolder
+from lloss.scores.scores_folder import SKIPPED, ScoresFolder
 from lloss.scores.shard_spec import Shard
 from lloss.selection.exclusions import find_excluded, read_excluded
 from lloss.serve.scoring.batch.pipeline import READERS
 from lloss.serve.scoring.batch.profiler import Profiler
-from lloss.serve.scoring.batch.score_pool import PART, ScoreReport, score_pool
+from lloss.serve.scoring.batch.score_pool import score_pool
+from lloss.serve.scoring.batch.scoring_run import PART, ScoreReport
 from lloss.serve.scoring.scorer import Scorer
 from lloss.serve.scoring.telemetry import serve_metrics
 
@@ -38,7 +42,13 @@ from lloss.serve.scoring.telemetry import serve_metrics
 @click.command("score")
 @click.argument("model", type=PATH)
 @click.argument("pool")
-@click.option("-o", "--out", type=PATH, required=True, help="The scores folder.")
+@click.option(
+    "-o",
+    "--out",
+    type=FOLDER_OR_URL,
+    required=True,
+    help="The scores folder, or its URL in an object store (s3://...).",
+)
 @provider_option
 @exclude_option
 @empty_option
@@ -68,7 +78,7 @@ from lloss.serve.scoring.telemetry import serve_metrics
 def command(
     model: Path,
     pool: str,
-    out: Path,
+    out: Path | str,
     provider: str,
     exclude: tuple[Path, ...],
     empty: str,
@@ -87,11 +97,12 @@ def command(
     """
     tf32.forbid()
     import_onnxruntime()  # if it is missing, fail before the pool is read
-    part = Shard.parse(shard)
-    images, excluded = _open(pool, exclude, empty, out)
+    part, folder = Shard.parse(shard), ScoresFolder(out)
+    _check_outside(folder, pool)
+    images, excluded = _open(pool, exclude, empty, folder)
     remark = images.remark()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # stop as on Ctrl-C
-    last_written = _last_written(out)
+    last_written = folder.files.modified(folder.parts() if folder.run() else ())
     with Scorer(model, provider, **scoring) as scorer:
         print_notes(_announcement(scorer, images.uri, model, part))
         profiler = Profiler(scorer)
@@ -109,7 +120,7 @@ def command(
             print_notes(stages)
     if images.remark() != remark:  # a remote pool has one only after it was read
         print_notes(images.remark())
-    print_notes(_summary(report, out))
+    print_notes(_summary(report, folder))
     if part.count > 1:
         return  # one shard is not a readable scores folder; merge checks all of them
     if report.resumed:
@@ -117,10 +128,19 @@ def command(
         print_notes(_newer_files(itertools.islice(pending, report.resumed), last_written))
 
 
-def _open(uri: str, exclude: tuple[Path, ...], empty: str, out: Path) -> tuple[Pool, set[str]]:
+def _check_outside(folder: ScoresFolder, pool: str) -> None:
+    """Raise SettingsError for scores in the store's folder that the pool lists."""
+    root = PoolUri.parse(pool).path.rstrip("/") + "/"
+    if folder.local is None and f"{folder}/".startswith(root):
+        raise SettingsError(f"-o {folder}: is inside of the pool {pool}; choose one beside it")
+
+
+def _open(
+    uri: str, exclude: tuple[Path, ...], empty: str, folder: ScoresFolder
+) -> tuple[Pool, set[str]]:
     """Open the pool without folders of labels and of these scores; find the ids to leave out."""
     problems = Problems(skip=True)
-    pool = labeled_pool(uri, exclude, problems, [out])
+    pool = labeled_pool(uri, exclude, problems, [folder.local] if folder.local else [])
     named = read_excluded(exclude, problems, empty)
     excluded = find_excluded(named, pool.ids, "the pool", problems)
     print_notes(*problems.lines())
@@ -133,12 +153,6 @@ def _announcement(scorer: Scorer, pool: str, model: Path, shard: Shard) -> str:
     how = f"batches of {engine.batch_size}, {scorer.manifest.precision}"
     note = f" ({engine.note})" if engine.note else ""
     return f"score {what} with {model} on {engine.device}: {how}{note}"
-
-
-def _last_written(out: Path) -> int:
-    """Return when the newest part was written, in nanoseconds; 0 without any part."""
-    parts = ScoresFolder(out).parts() if out.is_dir() else []
-    return max((part.stat().st_mtime_ns for part in parts), default=0)
 
 
 def _newer_files(scored: Iterable[Item], written: int) -> str:
@@ -157,7 +171,8 @@ def _newer_files(scored: Iterable[Item], written: int) -> str:
     )
 
 
-def _summary(report: ScoreReport, out: Path) -> str:
-    skipped = f", {report.skipped} skipped ({out / 'skipped.parquet'})" if report.skipped else ""
+def _summary(report: ScoreReport, folder: ScoresFolder) -> str:
+    where = folder.files.where(SKIPPED)
+    skipped = f", {report.skipped} skipped ({where})" if report.skipped else ""
     resumed = f", {report.resumed} of them before" if report.resumed else ""
-    return f"{out}: {report.scored} images scored{resumed}{skipped}"
+    return f"{folder}: {report.scored} images scored{resumed}{skipped}"

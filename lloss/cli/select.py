@@ -10,7 +10,14 @@ from typing import Any
 import click
 
 from lloss.annotations import Problems
-from lloss.cli.options import PATH, empty_option, exclude_option, print_notes, subset_option
+from lloss.cli.options import (
+    FOLDER_OR_URL,
+    PATH,
+    empty_option,
+    exclude_option,
+    print_notes,
+    subset_option,
+)
 from lloss.pools.uri import is_fiftyone
 from lloss.project.labeling_tasks import FORMATS as TASK_FORMATS
 from lloss.project.labeling_tasks import LISTS, write_tasks
@@ -69,7 +76,7 @@ def _task_list_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @click.command("select")
-@click.argument("scores", type=PATH)
+@click.argument("scores", type=FOLDER_OR_URL)
 @click.option("-k", "k", type=int, required=True, help="Images to select.")
 @click.option(
     "--strategy",
@@ -129,7 +136,7 @@ def _task_list_options(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @_task_list_options
 def command(
-    scores: Path,
+    scores: Path | str,
     highest: bool,
     lowest: bool,
     exclude: tuple[Path, ...],
@@ -140,7 +147,7 @@ def command(
     listing: dict[str, Any],
     **values: Any,
 ) -> None:
-    """Choose the K images to label next from a SCORES folder.
+    """Choose the K images to label next from a SCORES folder, or its URL.
 
     Equal scores are ordered by id: the same scores and settings give the same bytes on any machine.
     """
@@ -191,7 +198,11 @@ def _check_output(kind: str, out: Path | None, listing: dict[str, Any]) -> None:
 
 
 def _write(
-    selection: Selection, scores: Path, out: Path | None, kind: str, listing: dict[str, Any]
+    selection: Selection,
+    scores: Path | str,
+    out: Path | None,
+    kind: str,
+    listing: dict[str, Any],
 ) -> list[str]:
     """Write or print the selection; return lines on it."""
     if out is None:

@@ -21,7 +21,7 @@ _TAGS = (
 """The names that stores give a content's tag or time, the most reliable first."""
 
 
-def remote_path(uri: str, within: Confinement | None = None) -> StoragePath:
+def remote_path(uri: str, within: Confinement | None = None) -> RemotePath:
     """The path of a URL; nothing is asked of the server yet.
 
     MissingExtraError where fsspec, or what it needs for such URLs, is not installed.
@@ -39,7 +39,7 @@ def remote_path(uri: str, within: Confinement | None = None) -> StoragePath:
             raise MissingExtraError(what, "remote", "s3fs") from error
         raise PoolError(f"{without_secrets(uri)}: {error}") from error  # it names the package
     except Exception as error:  # every kind of store has its own
-        raise PoolError(f"{without_secrets(uri)}: {_reason(error)}") from error
+        raise PoolError(f"{without_secrets(uri)}: cannot be read: {store_reason(error)}") from error
     return RemotePath(files, path, uri, within)
 
 
@@ -189,13 +189,13 @@ def store_errors(path: RemotePath) -> Iterator[None]:
     except FileNotFoundError as error:
         raise PoolError(f"{path}: no such bucket, folder or object") from error
     except Exception as error:  # every kind of store has its own
-        raise PoolError(f"{path}: {_reason(error)}") from error
+        raise PoolError(f"{path}: cannot be read: {store_reason(error)}") from error
 
 
-def _reason(error: Exception) -> str:
-    """The error in one line, with the usual remedy."""
+def store_reason(error: Exception) -> str:
+    """What a store or its client says, in one line, with the usual remedy."""
     name = type(error).__name__
     text = without_secrets(" ".join(str(error).split())) or name
     if name in ("NoCredentialsError", "PartialCredentialsError"):
         return f"{text}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
-    return f"cannot be read: {text}"
+    return text

@@ -45,7 +45,7 @@ from lloss.selection import Selection
 from lloss.selection.hashing import draw_ids
 from lloss.selection.near_duplicates import near_duplicate_distance
 from lloss.selection.selection_file import write_selection
-from lloss.serve.scoring.batch.score_pool import PART
+from lloss.serve.scoring.batch.scoring_run import PART
 from lloss.tasks.train_settings import TrainSettings
 from lloss.text.progress import progress
 from lloss.training.cautions import how_picked
@@ -171,7 +171,7 @@ class _FirstPicks:
         }
         before = scores.run()
         if before and _others(before, run):
-            self.say(f"{scores.path}: is of other settings or another pool; embed again")
+            self.say(f"{scores}: is of other settings or another pool; embed again")
             shutil.rmtree(scores.path)
             before = None
         if before and before["state"] == "complete":

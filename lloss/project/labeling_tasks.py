@@ -125,7 +125,7 @@ def _pool_of(scores: ScoresFolder | None) -> Pool:
     """Open the pool that ``run.json`` names, as it was written then."""
     uri = ((scores.run() if scores else None) or {}).get("pool")
     if not uri:
-        where = f"{scores.path} does not name it" if scores else "without scores it is not known"
+        where = f"{scores} does not name it" if scores else "without scores it is not known"
         raise PoolError(f"pool: {where}; give the images that were scored")
     try:
         return open_pool(str(uri))

@@ -96,7 +96,7 @@ def find_model(
     if path is not None and path is not asked:
         return _of_run(path, manifest, scores)
     if manifest is None or model is None:
-        lost = f"the model that made {scores.path} was not found; {_REMEDY}" if scores else ""
+        lost = f"the model that made {scores} was not found; {_REMEDY}" if scores else ""
         return PickModel(note=lost or "no model is given")
     if not predict:
         return _known(manifest)
@@ -123,7 +123,8 @@ def _model_of(scores: ScoresFolder | None) -> Path | None:
     """The file that ``run.json`` names, or the one beside the folder, as in a cycle."""
     run = (scores.run() if scores else None) or {}
     places = [Path(run["model"])] if run.get("model") else []
-    places += [scores.path.absolute().parent / MODEL] if scores else []
+    folder = scores.local if scores else None
+    places += [folder.absolute().parent / MODEL] if folder else []
     for place in places:
         if place.is_file() and sha256_of(place) == run.get("model_sha256"):
             return place
@@ -132,7 +133,7 @@ def _model_of(scores: ScoresFolder | None) -> Path | None:
 
 def _check_model(model: Path, scores: ScoresFolder) -> None:
     if sha256_of(model) != (scores.run() or {}).get("model_sha256"):
-        raise ScoresError(f"{model}: is not the model that made {scores.path}; give that")
+        raise ScoresError(f"{model}: is not the model that made {scores}; give that")
 
 
 def _of_run(run: Path, manifest: Manifest | None, scores: ScoresFolder | None) -> PickModel:
@@ -140,10 +141,10 @@ def _of_run(run: Path, manifest: Manifest | None, scores: ScoresFolder | None) -
 
     checkpoint, note = load_checkpoint(run), ""
     if manifest is not None and _digest_of(manifest) != checkpoint.sha256:
-        made = f"made {scores.path}" if scores else "is exported there"
+        made = f"made {scores}" if scores else "is exported there"
         raise ScoresError(f"{run}: is not the run whose model {made}; give that one")
     if manifest is None and scores is not None:
-        note = f"the model of {scores.path} was not found: not checked that {run} made it"
+        note = f"the model of {scores} was not found: not checked that {run} made it"
     return trained_model(checkpoint, note)
 
 

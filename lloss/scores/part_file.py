@@ -1,9 +1,8 @@
-"""A part of the scores: a Parquet file, how it is written and read."""
+"""A part of the scores: a Parquet file, and how it is written."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -40,27 +39,9 @@ def write_part(table: pa.Table, path: Path) -> None:
     )
 
 
-@contextmanager
-def opened_part(path: Path) -> Iterator[pq.ParquetFile]:
-    """Open a part; raise ScoresError where it is damaged."""
-    with part_errors(path):
-        file = pq.ParquetFile(path, page_checksum_verification=True)
-    with file:
-        yield file
-
-
-@contextmanager
-def part_errors(path: Path) -> Iterator[None]:
-    """Turn a failure to read this part into a :class:`ScoresError`."""
-    try:
-        yield
-    except (pa.ArrowException, OSError, ValueError, KeyError) as error:  # also bad UTF-8
-        raise ScoresError(f"{path}: cannot be read: {error}") from error
-
-
-def check_columns(path: Path, schema: pa.Schema, columns: Sequence[str]) -> None:
+def check_columns(folder: str, schema: pa.Schema, columns: Sequence[str]) -> None:
     """Raise ScoresError where a schema has not all of these columns."""
     missing = [name for name in columns if name not in schema.names]
     if missing:
         has = ", ".join(schema.names)
-        raise ScoresError(f"{path}: has no column {missing[0]!r} (it has {has})")
+        raise ScoresError(f"{folder}: has no column {missing[0]!r} (it has {has})")

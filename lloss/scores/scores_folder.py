@@ -1,15 +1,17 @@
-"""The scores table on disk: a folder of Parquet parts.
+"""The scores table: a folder of Parquet parts, on this machine or in an object store.
 
 ``part-00000.parquet`` … hold a row per image (``id`` and the graph's outputs),
 ``skipped.parquet`` the images that could not be read (``id``, ``reason``), and ``run.json`` what
 was scored by what. A part holds a fixed range of the pool's items and appears whole or not at all,
-its skipped images with it, so that an interrupted run resumes at the first missing part.
+its skipped images with it, so that a run that was interrupted scores the missing parts alone.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +22,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from lloss.errors import ScoresError
-from lloss.files import atomic_write, write_json
 from lloss.pools.duplicate_ids import first_duplicate
-from lloss.scores.part_file import check_columns, opened_part, part_errors, write_part
+from lloss.scores.folder_files import LocalFiles, folder_files
+from lloss.scores.part_file import check_columns, write_part
 from lloss.scores.shard_spec import Shard
 
 RUN = "run.json"
@@ -30,7 +32,7 @@ SKIPPED = "skipped.parquet"
 
 POOL_IDS = "pool_ids_sha256"
 """In ``run.json`` of a shard of a pool without a fingerprint: a digest of the pool's ids."""
-_PART = "part-{:05d}.parquet"
+_NAMED = re.compile(r"part-(\d{5,})\.parquet", re.ASCII).fullmatch
 _SKIPPED_KEY = b"lloss.skipped"
 _SKIPPED_SCHEMA = pa.schema([("id", pa.string()), ("reason", pa.string())])
 
@@ -52,28 +54,43 @@ class ScoresFolder:
     """A scores folder, to read (it is a :class:`.ScoreSource`) or to fill."""
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.files = folder_files(path)
+
+    def __str__(self) -> str:
+        return self.files.uri
+
+    @property
+    def local(self) -> Path | None:
+        """The folder on this machine; None where it is behind a URL."""
+        return self.files.path if isinstance(self.files, LocalFiles) else None
+
+    @property
+    def path(self) -> Path:
+        """The folder on this machine; ScoresError where it is behind a URL."""
+        if self.local is None:
+            raise ScoresError(f"{self}: give a scores folder of this machine here")
+        return self.local
 
     def run(self) -> dict[str, Any] | None:
         """Read ``run.json``; None where it does not exist, ScoresError where it is damaged."""
-        path = self.path / RUN
+        text = self.files.read(RUN)
+        if text is None:
+            return None
         try:
-            content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            content: dict[str, Any] = json.loads(text)
             if not isinstance(content, dict):
                 raise ValueError("not an object")
             return content
-        except FileNotFoundError:
-            return None
-        except NotADirectoryError as error:
+        except ValueError as error:
             raise ScoresError(
-                f"{self.path}: is not a folder; scores are a folder that lloss score makes"
+                f"{self.files.where(RUN)}: is damaged; score the pool again elsewhere"
             ) from error
-        except (OSError, ValueError) as error:
-            raise ScoresError(f"{path}: is damaged; score the pool again elsewhere") from error
 
-    def write_run(self, content: Mapping[str, Any]) -> None:
-        """Write ``run.json``."""
-        write_json(self.path / RUN, content)
+    def write_run(self, content: Mapping[str, Any], new: bool = False) -> None:
+        """Write ``run.json``; with ``new``, see :meth:`.FolderFiles.writing`."""
+        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        with self.files.writing(RUN, new) as aside:
+            aside.write_text(text, encoding="utf-8", newline="\n")
 
     def shard(self) -> Shard:
         """The shard of its pool that the folder holds."""
@@ -84,64 +101,73 @@ class ScoresFolder:
         run = self.run()
         if run is None:
             raise ScoresError(
-                f"{self.path}: no scores here; make them with lloss score MODEL POOL -o {self.path}"
+                f"{self}: no scores here; make them with lloss score MODEL POOL -o {self}"
             )
         parts = len(self.parts())
         if run.get("state") != "complete":
             raise ScoresError(
-                f"{self.path}: the scoring run is not finished ({parts} parts so far); "
+                f"{self}: the scoring run is not finished ({parts} parts so far); "
                 "run the same lloss score again to continue"
             )
         if self.shard().count > 1:
             raise ScoresError(
-                f"{self.path}: holds shard {self.shard()} of a pool alone; "
+                f"{self}: holds shard {self.shard()} of a pool alone; "
                 "merge all of them first: lloss merge SHARDS… -o SCORES"
             )
         if {"scored", "skipped", "part_size"} <= run.keys():
             wanted = -(-(run["scored"] + run["skipped"]) // run["part_size"])
             if parts < wanted:
                 raise ScoresError(
-                    f"{self.path}: has {parts} of its {wanted} parts; "
+                    f"{self}: has {parts} of its {wanted} parts; "
                     "score the pool again into an empty folder"
                 )
         return self
 
-    def parts(self) -> list[Path]:
-        """The existing parts, in order; ScoresError where one is missing between others."""
-        found = sorted(
-            self.path.glob("part-*.parquet"), key=lambda path: (len(path.name), path.name)
-        )
-        for number, part in zip(self.shard().parts(), found):
-            if part.name != _PART.format(number):
+    def part_numbers(self) -> list[int]:
+        """The numbers in the whole pool of the existing parts; some between may be missing."""
+        return sorted(int(found[1]) for name in self.files.names() if (found := _NAMED(name)))
+
+    def parts(self) -> list[str]:
+        """The existing parts' names, in order; ScoresError where one is missing between others."""
+        numbers = self.part_numbers()
+        for wanted, number in zip(self.shard().parts(), numbers):
+            if number != wanted:
                 raise ScoresError(
-                    f"{self.path}: {_PART.format(number)} is missing, but {part.name} exists; "
+                    f"{self}: {part_name(wanted)} is missing, but {part_name(number)} exists; "
                     "score the pool again into an empty folder"
                 )
-        return found
-
-    def part_numbers(self) -> list[int]:
-        """The numbers in the whole pool of the existing parts."""
-        return [number for number, _ in zip(self.shard().parts(), self.parts())]
+        return [part_name(number) for number in numbers]
 
     def missing_parts(self) -> Iterator[int]:
-        """The numbers in the whole pool of the parts to score, from the first missing one on."""
-        return self.shard().parts(len(self.parts()))
-
-    def part_path(self, number: int) -> Path:
-        """The path of a part, whether it exists or not."""
-        return self.path / _PART.format(number)
+        """The numbers in the whole pool of the parts to score, without end."""
+        done = set(self.part_numbers())
+        return (number for number in self.shard().parts() if number not in done)
 
     def write_part(self, number: int, table: pa.Table, skipped: Skipped) -> None:
         """Write a part and, in its metadata, the images it would have held."""
         note = json.dumps([list(row) for row in skipped], ensure_ascii=False).encode()
-        with atomic_write(self.part_path(number)) as aside:
+        with self.files.writing(part_name(number)) as aside:
             write_part(table.replace_schema_metadata({_SKIPPED_KEY: note}), aside)
+
+    @contextmanager
+    def _opened_part(self, name: str) -> Iterator[pq.ParquetFile]:
+        """Open a part; ScoresError where it, or what is read of it then, is damaged."""
+        with (
+            self.files.errors(name),
+            self.files.opened(name) as source,
+            pq.ParquetFile(source, page_checksum_verification=True) as file,
+        ):
+            yield file
 
     def part_ids(self, number: int) -> tuple[list[str], list[tuple[str, str]]]:
         """The ids of a part's rows, and its skipped images."""
-        path = self.part_path(number)
-        with opened_part(path) as file, part_errors(path):
+        with self._opened_part(part_name(number)) as file:
             return file.read(["id"])["id"].to_pylist(), _skipped_of(file)
+
+    def part_counts(self, number: int) -> tuple[int, int]:
+        """How many images a part holds, and how many it skipped; its footer is read alone."""
+        with self._opened_part(part_name(number)) as file:
+            return file.metadata.num_rows, len(_skipped_of(file))
 
     def ids(self) -> Iterator[str]:
         """The ids of all images, scored or skipped."""
@@ -160,14 +186,12 @@ class ScoresFolder:
         parts = self.parts()
         if not parts:
             return
-        with part_errors(self.path):
-            dataset = ds.dataset(list(map(str, parts)), format="parquet")
-            check_columns(self.path, dataset.schema, columns)
-            # Buffering ahead is for stores; of files it only copies.
-            local = ds.ParquetFragmentScanOptions(pre_buffer=False, page_checksum_verification=True)
+        with self.files.errors():
+            dataset, options = self.files.scanner(parts)
+            check_columns(str(self), dataset.schema, columns)
             rows = None if ids is None else ds.field("id").isin(pa.array(ids, pa.string()))
             yield from dataset.scanner(
-                columns=list(columns), filter=rows, fragment_scan_options=local
+                columns=list(columns), filter=rows, fragment_scan_options=options
             ).to_batches()
 
     def columns(self) -> Sequence[str]:
@@ -175,7 +199,7 @@ class ScoresFolder:
         parts = self.parts()
         if not parts:
             return ()
-        with opened_part(parts[0]) as file, part_errors(parts[0]):
+        with self._opened_part(parts[0]) as file:
             names: list[str] = file.schema_arrow.names
             return names
 
@@ -186,30 +210,29 @@ class ScoresFolder:
 
     def skipped(self) -> list[tuple[str, str]]:
         """Ids and reasons of the images that could not be read."""
-        path = self.path / SKIPPED
-        with part_errors(path):
-            table = pq.read_table(path, page_checksum_verification=True)
+        with self._opened_part(SKIPPED) as file:
+            table = file.read()
             return list(zip(table["id"].to_pylist(), table["reason"].to_pylist()))
 
     def write_skipped(self) -> None:
         """Collect the skipped images of all parts in ``skipped.parquet``."""
-        rows = [row for number in self.part_numbers() for row in self.part_ids(number)[1]]
+        rows = []
+        for part in self.parts():
+            with self._opened_part(part) as file:
+                rows += _skipped_of(file)
         columns = [[id for id, _ in rows], [reason for _, reason in rows]]
-        with atomic_write(self.path / SKIPPED) as aside:
+        with self.files.writing(SKIPPED) as aside:
             table = pa.table(columns, schema=_SKIPPED_SCHEMA)
             pq.write_table(table, aside, compression="zstd", write_page_checksum=True)
 
     def check_whole(self) -> None:
         """Raise ScoresError where the parts' footers contradict the finished run's counts."""
-        run = self.run() or {}
-        rows = failed = 0
-        for part in self.parts():
-            with opened_part(part) as file, part_errors(part):
-                rows += file.metadata.num_rows
-                failed += len(_skipped_of(file))
+        self.parts()  # raises where one is missing between others
+        run, counts = self.run() or {}, [self.part_counts(n) for n in self.part_numbers()]
+        rows, failed = (sum(several) for several in zip((0, 0), *counts))
         if (rows, failed) != (run.get("scored"), run.get("skipped")):
             raise ScoresError(
-                f"{self.path}: its parts hold {rows} images and {failed} skipped ones, run.json "
+                f"{self}: its parts hold {rows} images and {failed} skipped ones, run.json "
                 f"says {run.get('scored')} and {run.get('skipped')}: a part is missing; "
                 "score that folder again from the start"
             )
@@ -219,9 +242,14 @@ class ScoresFolder:
         duplicate = first_duplicate(self.ids)
         if duplicate is not None:
             raise ScoresError(
-                f"{self.path}: the id {duplicate!r} comes twice in the pool; ids are unique in "
+                f"{self}: the id {duplicate!r} comes twice in the pool; ids are unique in "
                 "a pool: rename one of the two images and score again"
             )
+
+
+def part_name(number: int) -> str:
+    """The file's name of a part, by its number in the whole pool."""
+    return f"part-{number:05d}.parquet"
 
 
 def _skipped_of(file: pq.ParquetFile) -> list[tuple[str, str]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ import pytest
 from lloss.errors import ImageError, MissingExtraError, PoolError
 from lloss.pools import ArrayPool, image_files, open_pool
 
+from ..object_store import KEYS
 from .pool_files import (
     COUNT,
     KINDS,
@@ -32,29 +32,7 @@ from .pool_files import (
 
 fsspec = pytest.importorskip("fsspec")
 
-KEYS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "hush-hush"}
-QUICK = {"AWS_EC2_METADATA_DISABLED": "true", "AWS_DEFAULT_REGION": "us-east-1",
-         "AWS_MAX_ATTEMPTS": "1"}  # fmt: skip
 NAMES = ["B.jpg", "a/10.jpg", "a/9.jpg", "a/b/1.PNG", "b.jpg", "two words+%.jpg", "ä.jpg"]
-
-
-@pytest.fixture(scope="session")
-def s3() -> Iterator[str]:
-    """A bucket's URL on a server."""
-    pytest.importorskip("s3fs")
-    server = pytest.importorskip("moto.server").ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    _, port = server.get_host_and_port()
-    patch = pytest.MonkeyPatch()
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        patch.delenv(name)
-    settings = {**KEYS, **QUICK, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}
-    for name, value in settings.items():
-        patch.setenv(name, value)
-    fsspec.filesystem("s3").mkdir("bucket")
-    yield "s3://bucket"
-    patch.undo()
-    server.stop()
 
 
 def _new_folder(request: pytest.FixtureRequest, bucket: str) -> Iterator[str]:

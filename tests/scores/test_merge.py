@@ -17,7 +17,7 @@ from lloss import Scorer
 from lloss.cli.main import main
 from lloss.errors import LlossError, PoolError, ScoresError
 from lloss.pools import open_pool
-from lloss.scores import merge
+from lloss.scores.folder_files import FolderFiles, LocalFiles
 from lloss.scores.merge import merge_shards
 from lloss.scores.scores_folder import ScoresFolder
 from lloss.scores.shard_spec import Shard
@@ -222,19 +222,19 @@ def test_an_interrupted_merge_is_run_again(
     shards: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
     merge_shards(shards, tmp_path / "whole")
-    real, left = merge._link_or_copy, after
+    real, left = LocalFiles.take, after
 
-    def interrupted(source: Path, target: Path) -> None:
+    def interrupted(target: LocalFiles, source: FolderFiles, name: str) -> None:
         nonlocal left
         if left == 0:
-            (target.parent / f".{target.name}.12345678.part").write_bytes(b"half")
+            (target.path / f".{name}.12345678.part").write_bytes(b"half")
             raise KeyboardInterrupt
         left -= 1
-        real(source, target)
+        real(target, source, name)
 
     out = tmp_path / "out"
     with monkeypatch.context() as patch:
-        patch.setattr(merge, "_link_or_copy", interrupted)
+        patch.setattr(LocalFiles, "take", interrupted)
         with pytest.raises(KeyboardInterrupt):
             merge_shards(shards, out)
     with pytest.raises(ScoresError, match="not finished"):

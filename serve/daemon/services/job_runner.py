@@ -19,7 +19,8 @@ from lloss.serve.daemon.settings import ServeSettings
 from lloss.serve.daemon.store.catalog import Catalog
 from lloss.serve.daemon.store.job_table import JobTable
 from lloss.serve.daemon.store.records import JobRow
-from lloss.serve.scoring.batch.score_pool import PART, ScoreReport, score_pool
+from lloss.serve.scoring.batch.score_pool import score_pool
+from lloss.serve.scoring.batch.scoring_run import PART, ScoreReport
 from lloss.serve.scoring.result import Scores
 from lloss.serve.scoring.scorer import Scorer
 

@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-import pyarrow.parquet as pq
 from lloss.serve.daemon.store.image_table import ImageTable
 
 from lloss.errors import SelectionError
-from lloss.scores.part_file import part_errors
 from lloss.scores.scores_folder import RUN, ScoresFolder
 from lloss.selection import SelectionSettings, select
 from lloss.statistics.charts import LossHistogram
@@ -76,11 +74,9 @@ class ScoreSummary:
         return list(zip(chosen.ids, chosen.scores.tolist()))
 
     def _read(self, ids: Sequence[str]) -> dict[str, ScoredImage]:
-        parts = self._folder.parts()
-        if not parts or not ids:
+        names = self._folder.columns() if ids else ()
+        if not names:
             return {}
-        with part_errors(parts[0]):
-            names = pq.read_schema(parts[0]).names
         columns = [name for name in ("loss", "prediction", "confidence") if name in names]
         rows: dict[str, ScoredImage] = {}
         for batch in self._folder.scan(["id", *columns], ids):
