@@ -61,6 +61,12 @@ from lloss.training.holdout import AUTOMATIC_SHARE
     "--balance", default="", help="Spread K over predicted classes (predicted), or a column."
 )
 @click.option(
+    "--class-weight",
+    type=click.Choice(["balanced", "none"]),
+    show_default="balanced for a classifier with herding or coverage, if nothing else balances",
+    help="balanced: images of rare predicted classes weigh more.",
+)
+@click.option(
     "--metadata", default="", help="CSV or Parquet with the columns id and that of --balance."
 )
 @click.option(
@@ -113,6 +119,7 @@ def command(
     test: str,
     test_labels: str,
     balance: str,
+    class_weight: str | None,
     metadata: str,
     monitor: float,
     formats: tuple[str, ...],
@@ -142,6 +149,8 @@ def command(
     values |= {name: value for name, value in optional.items() if value or name == "holdout"}
     if k is not None:
         values["k"] = k
+    if class_weight is not None:
+        values["class_weight"] = "" if class_weight == "none" else class_weight
     problems, folder = Problems(skip_bad), shlex.quote(str(project))
     with problems.explaining():
         created = create_project(project, values, {"preset": preset, **train}, problems)

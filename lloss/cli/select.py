@@ -25,6 +25,7 @@ from lloss.scores.scores_folder import ScoresFolder
 from lloss.selection import Selection, SelectionSettings, select, strategy_names
 from lloss.selection.exclusions import find_excluded, read_excluded
 from lloss.selection.metadata import joined
+from lloss.selection.selection import BALANCED
 from lloss.selection.selection_file import FIFTYONE, FORMATS, format_of, formatted, write_selection
 from lloss.selection.strategies import STRATEGIES, get_strategy
 from lloss.selection.ties import tie_note
@@ -117,6 +118,11 @@ def _task_list_options(command: Callable[..., Any]) -> Callable[..., Any]:
     "of SCORES or --metadata names (camera, site, day).",
 )
 @click.option(
+    "--class-weight",
+    type=click.Choice([BALANCED]),
+    help="balanced: images of rare predicted classes weigh more, with herding or coverage.",
+)
+@click.option(
     "--metadata",
     type=PATH,
     help="CSV or Parquet with the columns id and that of --balance.",
@@ -144,6 +150,7 @@ def command(
     out: Path | None,
     kind: str | None,
     metadata: Path | None,
+    class_weight: str | None,
     listing: dict[str, Any],
     **values: Any,
 ) -> None:
@@ -158,7 +165,7 @@ def command(
     problems = Problems(skip=True)
     named = read_excluded(exclude, problems, empty)
     order = "highest" if highest else "lowest" if lowest else ""
-    settings = SelectionSettings(order=order, **values)
+    settings = SelectionSettings(order=order, class_weight=class_weight or "", **values)
     folder = ScoresFolder(scores).opened()
     source = joined(folder, settings, metadata, problems)
     selection = select(source, settings, find_excluded(named, folder.ids, "the scores", problems))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lloss.errors import SettingsError
 from lloss.selection.automatic import AUTO
-from lloss.selection.selection import ORDER_OF, PREDICTED
+from lloss.selection.selection import BALANCED, ORDER_OF, PREDICTED
 from lloss.selection.strategies import get_strategy
 from lloss.selection.strategies.badge import PROBABILITIES
 
@@ -13,6 +13,10 @@ SIMULATED = ("bald", "tod")
 
 BY = (AUTO, *(name for name in ORDER_OF if name not in SIMULATED))
 """What a project can choose by."""
+
+
+WITHOUT_CLASS = ("detection", "pose", "segmentation")
+"""Tasks that predict no class of a whole image."""
 
 
 def check_choice(task: str, strategy: str, by: str, balance: str, metadata: str) -> None:
@@ -28,7 +32,7 @@ def check_choice(task: str, strategy: str, by: str, balance: str, metadata: str)
             f"strategy = {strategy!r}: needs the column {PROBABILITIES}, which no cycle's scores "
             "have; choose another, such as loss-badge"
         )
-    if balance == PREDICTED and task in ("detection", "pose", "segmentation"):
+    if balance == PREDICTED and task in WITHOUT_CLASS:
         raise SettingsError(
             f"balance = {balance!r}: {task} predicts no class of a whole image; balance by a "
             "column of metadata, or leave it out"
@@ -43,3 +47,18 @@ def check_choice(task: str, strategy: str, by: str, balance: str, metadata: str)
         raise SettingsError(
             f"metadata = {metadata!r} with {given}: name one of its columns in balance"
         )
+
+
+def check_class_weight(task: str, class_weight: str) -> None:
+    """Raise ``SettingsError`` for weights of classes that a task does not predict."""
+    if class_weight and task in WITHOUT_CLASS:
+        raise SettingsError(
+            f"class_weight = {class_weight!r}: {task} predicts no class of a whole image; leave it "
+            "out"
+        )
+
+
+def usual_class_weight(task: str, strategy: str, balance: str) -> str:
+    """Return the ``class_weight`` of a new project: ``balanced`` where that can be served."""
+    weighs = get_strategy(strategy).class_weighted and task not in WITHOUT_CLASS
+    return BALANCED if weighs and balance != PREDICTED else ""

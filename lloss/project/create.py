@@ -15,6 +15,7 @@ from lloss.data.label_source import relative_source
 from lloss.errors import LabelError, PoolError, ProjectError
 from lloss.files import write_text
 from lloss.pools.uri import PoolUri
+from lloss.project.choice_settings import usual_class_weight
 from lloss.project.project import FILE, HOLDOUT, Project, load_project
 from lloss.selection.metadata import check_table
 from lloss.tasks import get_task
@@ -56,8 +57,12 @@ def create_project(
         if value := written.get(name):
             pool = PoolUri.parse(value) if name in ("pool", "test") else None
             written[name] = pool.relative_to(root) if pool else relative_source(value, root)
+    task = resolve_settings(str(train.get("preset", "default")), "[train]", **_given(train)).task
     if not written.get("labels"):
-        written["labels"] = _labels_file(train)
+        written["labels"] = _labels_file(task)
+    if "class_weight" not in written and "strategy" in written:
+        weight = usual_class_weight(task, written["strategy"], written.get("balance", ""))
+        written |= {"class_weight": weight} if weight else {}
     chosen = written.get("k")  # 0 is refused
     with _restored_on_failure(root):
         write_text(root / FILE, _toml({**written, "k": 1 if chosen is None else chosen}, train))
@@ -70,9 +75,8 @@ def create_project(
     return project
 
 
-def _labels_file(train: Mapping[str, Any]) -> str:
-    settings = resolve_settings(str(train.get("preset", "default")), "[train]", **_given(train))
-    task = get_task(settings.task)
+def _labels_file(name: str) -> str:
+    task = get_task(name)
     return "masks" if task.masks else task.labels_file
 
 

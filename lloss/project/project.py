@@ -29,7 +29,7 @@ from lloss.errors import LabelError, ProjectError, SettingsError
 from lloss.files import locked, within, write_text
 from lloss.pools import Pool
 from lloss.pools.uri import PoolUri, is_fiftyone, without_secrets
-from lloss.project.choice_settings import check_choice
+from lloss.project.choice_settings import check_choice, check_class_weight
 from lloss.project.labeling_tasks import TaskFormat, check_yolo
 from lloss.project.picks_file import monitoring_bound
 from lloss.selection import SelectionSettings
@@ -88,6 +88,9 @@ class Project:
     balance: str = _key(
         "spread k over predicted classes (predicted), or over a column of metadata", ""
     )
+    class_weight: str = _key(
+        "balanced: images of rare predicted classes weigh more; empty: all alike", ""
+    )
     metadata: str = _key("CSV or Parquet with the columns id and that of balance", "")
     min_distance: float = _key(
         "pass over picks so near to another or a labeled image (cosine); -1: as their own copies", 0
@@ -141,6 +144,7 @@ class Project:
                 f"monitor = {self.monitor}: give a share of k from 0 to {MOST_RANDOM}"
             )
         check_choice(self.train.task, self.strategy, self.by, self.balance, self.metadata)
+        check_class_weight(self.train.task, self.class_weight)
         if self.warm_start and self.train.freeze:
             raise SettingsError(
                 f"{self.root / FILE}: warm_start and freeze: a frozen network is that of weights "
@@ -165,6 +169,7 @@ class Project:
             seed=self.seed * 1000 + cycle,
             at_most=at_most,
             balance=self.balance,
+            class_weight=self.class_weight,
             min_distance=distance if self.measures_distance else self.min_distance,
         )
 
@@ -183,7 +188,7 @@ class Project:
     ) -> SelectionSettings:
         """Return the settings of a selection without scores, before anything is labeled."""
         settings = self.selection(0, at_most, distance)
-        return replace(settings, strategy=strategy, by="", balance="")
+        return replace(settings, strategy=strategy, by="", balance="", class_weight="")
 
     def monitoring(self, settings: SelectionSettings) -> SelectionSettings:
         """Return the settings that draw the images to monitor, beside those of the others.

@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from lloss.scores.score_source import ScoreSource
-from lloss.selection.eligible_rows import GROUP
+from lloss.selection.eligible_rows import CLASS, GROUP
 from lloss.selection.hashing import draw_ids
 from lloss.selection.selection import SelectionSettings
 from lloss.selection.strategies import Candidates, get_strategy
@@ -75,7 +75,7 @@ class CandidateReader:
 
     def _without(self, rows: pa.Table, size: int) -> Candidates:
         """Candidates without vectors."""
-        names = [name for name in rows.column_names if name not in ("id", GROUP)]
+        names = [name for name in rows.column_names if name not in ("id", GROUP, CLASS)]
         columns: dict[str, NDArray[Any]] = {name: rows[name].to_numpy() for name in names}
         bound = columns["key"][-1].item() if size > len(rows) else None
         settings = self._settings

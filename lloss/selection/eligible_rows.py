@@ -12,11 +12,14 @@ from numpy.typing import NDArray
 
 from lloss.errors import SelectionError, SettingsError
 from lloss.scores.score_source import ScoreSource
-from lloss.selection.selection import ORDER_OF, SelectionSettings
+from lloss.selection.selection import ORDER_OF, PREDICTION, SelectionSettings
 from lloss.selection.strategies import get_strategy
 
 GROUP = "group"
 """The column of the group that a row counts for, where picks are balanced."""
+
+CLASS = "class"
+"""The column of the class predicted, where rare ones weigh more."""
 
 NO_GROUP = "(none)"
 """The group of images that have no value in the column to balance by."""
@@ -26,7 +29,8 @@ class EligibleRows:
     """The rows with a finite score that the caller did not exclude; can be iterated repeatedly.
 
     Iterating yields batches with ``id``, ``score`` (float64) and the strategy's further columns of
-    numbers, :data:`GROUP` where ``settings.balance`` names a column, and counts.
+    numbers, :data:`GROUP` where ``settings.balance`` names a column, :data:`CLASS` (float64) where
+    ``settings.class_weight`` asks for it, and counts.
 
     Attributes:
         pool: rows read by the last pass.
@@ -47,13 +51,17 @@ class EligibleRows:
         self.excluded, self.pool, self.unscored, self.count = [], 0, 0, 0
         by = [self._settings.by] if self._settings.by else []
         balance = [self._settings.group_column] if self._settings.balance else []
+        predicted = [PREDICTION] if self._settings.class_weight else []
         scalars = self._strategy.scalars
-        for batch in self._source.scan(list(dict.fromkeys(["id", *by, *scalars, *balance]))):
+        names = ["id", *by, *scalars, *balance, *predicted]
+        for batch in self._source.scan(list(dict.fromkeys(names))):
             columns = {"id": _ids(batch["id"])}
             columns["score"] = self._scores(batch) if by else np.full(len(batch), np.nan)
             columns |= {name: _numbers(batch[name], name) for name in scalars}
             for name in balance:
                 columns[GROUP] = _groups(batch[name], name)
+            for name in predicted:
+                columns[CLASS] = _classes(batch[name], name)
             usable = self._usable(columns)
             rows = pa.record_batch({name: pa.array(each) for name, each in columns.items()})
             if not usable.all():
@@ -98,6 +106,14 @@ def _numbers(column: pa.Array, name: str) -> NDArray[np.float64]:
     """Convert a column of numbers to float64 [N], NaN where one is missing."""
     if not pa.types.is_floating(column.type):
         raise SettingsError(f"the column {name!r} holds no floating-point numbers to select by")
+    values: NDArray[np.float64] = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    return values
+
+
+def _classes(column: pa.Array, name: str) -> NDArray[np.float64]:
+    """Convert a column of class numbers to float64 [N], NaN where one is missing."""
+    if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
+        raise SettingsError(f"class_weight: the column {name!r} holds {column.type}, not classes")
     values: NDArray[np.float64] = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
     return values
 

@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from lloss.selection.eligible_rows import GROUP, EligibleRows
+from lloss.selection.eligible_rows import CLASS, GROUP, EligibleRows
 from lloss.selection.hashing import draw_hashes
 from lloss.selection.selection import SelectionSettings
 from lloss.selection.strategies import get_strategy
-from lloss.selection.weights import SAMPLE, Weights
+from lloss.selection.weights import SAMPLE, ClassWeights, ScoreWeights
 
 _SPARE_ROWS = 256
 """Rows beyond twice the limit at which the last are dropped."""
@@ -37,14 +37,13 @@ class FirstPass:
         self._settings, self._strategy = settings, get_strategy(settings.strategy)
         self._lowest = settings.direction == "lowest"
         self._batches: Iterable[pa.RecordBatch] = rows
-        self._weights: Weights | None = None
+        self._score_weights: ScoreWeights | None = None
+        self._class_weights: ClassWeights | None = None
         self.sizes: dict[str, int] = {}
         if settings.subset:
             self._batches = self._drawn(int(settings.subset)).to_batches()
-        if self._strategy.weighted:
-            sample = self._drawn(SAMPLE)
-            scores = sample["score"].to_numpy() if len(sample) else np.zeros(1)
-            self._weights = Weights(self._oriented(scores))
+        if self._strategy.weighted and (self._strategy.uses_scores or settings.class_weight):
+            self._set_weights(self._drawn(SAMPLE))
 
     def count(self) -> dict[str, int]:
         """Count the rows of each group."""
@@ -63,9 +62,7 @@ class FirstPass:
         kept = {group: _FirstRows(self._limit(ask, len(asks))) for group, ask in asks.items()}
         sizes = Counter[str]()
         for batch in self._batches:
-            scores = batch["score"].to_numpy(zero_copy_only=False)
-            weights = self._weighed(scores)
-            keys = self._strategy.keys(batch["id"], weights, self._settings.seed)
+            keys = self._strategy.keys(batch["id"], self._weighed(batch), self._settings.seed)
             for group, rows in _parts(batch):
                 sizes[group] += len(rows)
                 if group in kept:
@@ -91,14 +88,28 @@ class FirstPass:
     def _oriented(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
         return -scores if self._lowest else scores
 
-    def _weighed(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
-        oriented = self._oriented(scores)
-        return oriented if self._weights is None else self._weights(oriented)
+    def _set_weights(self, sample: pa.Table) -> None:
+        if self._strategy.uses_scores:
+            scores = sample["score"].to_numpy() if len(sample) else np.zeros(1)
+            self._score_weights = ScoreWeights(self._oriented(scores))
+        if self._settings.class_weight:
+            classes = sample[CLASS].to_numpy() if len(sample) else np.zeros(1)
+            self._class_weights = ClassWeights(classes)
+
+    def _weighed(self, rows: pa.RecordBatch | pa.Table) -> NDArray[np.float64]:
+        """The weights of rows, or their scores, the highest first, where nothing is weighed."""
+        scores = self._oriented(rows["score"].to_numpy())
+        if not self._strategy.weighted:
+            return scores
+        weights = self._score_weights(scores) if self._score_weights else np.ones(len(scores))
+        if self._class_weights:
+            weights *= self._class_weights(rows[CLASS].to_numpy())
+        return weights
 
     def _finished(self, rows: pa.Table) -> pa.Table:
-        if self._weights is None or not len(rows):
+        if not (self._strategy.weighted and len(rows)):
             return rows
-        return rows.append_column("weight", pa.array(self._weighed(rows["score"].to_numpy())))
+        return rows.append_column("weight", pa.array(self._weighed(rows)))
 
 
 class _FirstRows:

@@ -13,14 +13,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from lloss.errors import SelectionError
+from lloss.errors import SelectionError, SettingsError
 from lloss.scores.score_source import ScoreSource
 from lloss.selection.candidate_reader import CandidateReader
 from lloss.selection.eligible_rows import EligibleRows
 from lloss.selection.first_pass import FirstPass
 from lloss.selection.quotas import equal_shares, interleaved
 from lloss.selection.rounds import Proposals, next_asks, propose
-from lloss.selection.selection import Selection, SelectionSettings
+from lloss.selection.selection import PREDICTION, Selection, SelectionSettings
 from lloss.selection.strategies import get_strategy
 from lloss.selection.vectors import duplicate_id
 
@@ -43,11 +43,13 @@ def select(
     Raises:
         SelectionError: fewer than K are left and ``at_most`` is off.
         ScoresError: the source cannot be read or lacks a column.
-        SettingsError: the column holds no numbers, or nothing says which end of it is the best.
+        SettingsError: the column holds no numbers, nothing says which end of it is the best, or
+            classes are to be weighed and none is predicted.
     """
     strategy, k, seed = get_strategy(settings.strategy), settings.k, settings.seed
     if not strategy.uses_scores and settings.by and settings.by not in source.columns():
         settings = replace(settings, by="")  # a column that decides nothing may be missing
+    _check_classes(source, settings)
     rows, reader = EligibleRows(source, settings, exclude), CandidateReader(source, settings)
     first = FirstPass(rows, settings)
     asks = {"": k}
@@ -109,6 +111,15 @@ def _selection(
         if settings.balance
         else {},
     )
+
+
+def _check_classes(source: ScoreSource, settings: SelectionSettings) -> None:
+    has = source.columns()
+    if settings.class_weight and has and PREDICTION not in has:
+        raise SettingsError(
+            f"class_weight {settings.class_weight!r}: the scores have no column {PREDICTION!r}; "
+            "only classifiers predict a class"
+        )
 
 
 def _check_enough(settings: SelectionSettings, rows: EligibleRows, eligible: int) -> None:

@@ -10,11 +10,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from lloss.errors import SettingsError
-from lloss.selection.strategies import get_strategy
+from lloss.selection.strategies import get_strategy, strategy_names
 from lloss.selection.strategies.strategy import EMBEDDING
 
 PREDICTED, PREDICTION = "predicted", "prediction"
 """What users call the groups of the classes predicted, and their column."""
+
+BALANCED = "balanced"
+"""The value of ``class_weight`` that lets rare predicted classes weigh more."""
 
 ORDERS = ("highest", "lowest")
 ORDER_OF = {
@@ -50,6 +53,8 @@ class SelectionSettings:
         balance: spread the picks equally over the groups that a column of the scores names, as
             far as these have images: ``predicted`` (classes) or a column of classes, text, whole
             numbers or dates; "" for no groups.
+        class_weight: ``balanced`` to let images of rare predicted classes weigh more, with a
+            strategy that weighs; "" for no such weights.
     """
 
     k: int
@@ -62,6 +67,7 @@ class SelectionSettings:
     embedding: str = ""
     min_distance: float = 0.0
     balance: str = ""
+    class_weight: str = ""
 
     def __post_init__(self) -> None:
         for name, number in (("k", self.k), ("seed", self.seed)):
@@ -84,8 +90,24 @@ class SelectionSettings:
             raise SettingsError(f"by '': {self.strategy} needs a column of scores, such as loss")
         if self.by == "id":
             raise SettingsError(f"by {self.by!r}: select by a column of numbers, such as loss")
+        self._check_class_weight()
         if self.subset < 0 or not float(self.subset).is_integer():
             raise SettingsError(f"subset {self.subset}: give a number of images")
+
+    def _check_class_weight(self) -> None:
+        if self.class_weight not in ("", BALANCED):
+            raise SettingsError(f"class_weight {self.class_weight!r}: choose {BALANCED}")
+        if self.class_weight and not get_strategy(self.strategy).class_weighted:
+            able = [name for name in strategy_names() if get_strategy(name).class_weighted]
+            raise SettingsError(
+                f"class_weight {self.class_weight!r}: {self.strategy} weighs no classes; choose "
+                f"{' or '.join(able)}, or leave it out"
+            )
+        if self.class_weight and self.balance == PREDICTED:
+            raise SettingsError(
+                f"class_weight {self.class_weight!r} with balance {PREDICTED!r}: picks of each "
+                "class are equally many already; leave one of the two out"
+            )
 
     @property
     def direction(self) -> str:
@@ -178,6 +200,8 @@ class Selection:
         if settings.min_distance:
             limit = f"closer than {settings.min_distance:g} in {self.spread_by}"
             lines.append(f"{self.duplicates or 'no'} near-duplicates passed over ({limit})")
+        if settings.class_weight:
+            lines.append("rare predicted classes weigh more")
         if settings.balance:
             lines.append(f"balanced by {settings.balance}: {_shares(self.groups)}")
         return lines

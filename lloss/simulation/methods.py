@@ -12,7 +12,7 @@ from typing import Any
 from lloss.errors import SettingsError
 from lloss.manifest import EMBEDDING
 from lloss.selection import SelectionSettings, strategy_names
-from lloss.selection.selection import PREDICTED
+from lloss.selection.selection import BALANCED, PREDICTED
 from lloss.selection.strategies import get_strategy
 from lloss.tasks.train_settings import TrainSettings, check_kind
 from lloss.text.similar_names import nearest
@@ -56,6 +56,8 @@ class Method:
         embedding: the column that distances are measured in; "" for the strategy's own choice.
         min_distance: of near-duplicates passed over; 0 for none.
         balance: the groups that picks are spread over: ``predicted``, or "".
+        class_weight: ``balanced`` to let images of rare predicted classes weigh more, if the task
+            predicts a class; or "".
         joint: whether the head's gradient reaches the network, for :data:`STOP` of the epochs.
     """
 
@@ -69,6 +71,7 @@ class Method:
     embedding: str = ""
     min_distance: float = 0.0
     balance: str = ""
+    class_weight: str = ""
     joint: bool = False
 
     @property
@@ -107,7 +110,7 @@ class Method:
 
     def selection(self, k: int, unlabeled: int, seed: int) -> SelectionSettings:
         """Return the settings of one selection."""
-        names = ("order", "embedding", "min_distance", "balance")
+        names = ("order", "embedding", "min_distance", "balance", "class_weight")
         given: dict[str, Any] = {name: getattr(self, name) for name in names}
         return SelectionSettings(
             k=k,
@@ -122,7 +125,8 @@ class Method:
         """Return it as JSON holds it."""
         values = {**dataclasses.asdict(self), "train": dict(self.train)}
         # Left out where they say nothing, so that experiments from before go on.
-        added = [name for name in ("min_distance", "balance") if not values[name]]
+        later = ("min_distance", "balance", "class_weight")
+        added = [name for name in later if not values[name]]
         return {name: value for name, value in values.items() if name not in added}
 
 
@@ -146,7 +150,7 @@ _ALL = (
     Method("coverage", "coverage", "entropy", _BASELINE),
     Method("power", "power"),
     Method("loss-badge", "loss-badge"),
-    Method(AUTO, AUTO),
+    Method(AUTO, AUTO, class_weight=BALANCED),
 )
 METHODS: dict[str, Method] = {method.name: method for method in _ALL}
 """The methods by the name that ``--methods`` takes."""
@@ -159,6 +163,7 @@ _FIELDS: Mapping[str, type] = {
     "embedding": str,
     "min_distance": float,
     "balance": str,
+    "class_weight": str,
 }
 _HINTS = typing.get_type_hints(TrainSettings)
 
@@ -167,7 +172,7 @@ def parse_methods(text: str) -> list[Method]:
     """Read names separated by commas, each with changes behind ``+``: ``herding+by=entropy``.
 
     A change is a field of :class:`.SelectionSettings` (``strategy``, ``by``, ``order``,
-    ``embedding``, ``min_distance``, ``balance``; ``subset`` as a share) or of
+    ``embedding``, ``min_distance``, ``balance``, ``class_weight``; ``subset`` as a share) or of
     :class:`.TrainSettings`. Raises ``SettingsError`` for an unknown name or change, and for a
     strategy that is not installed.
     """

@@ -15,6 +15,7 @@ from lloss.scores.score_source import TableScores
 from lloss.scores.scores_folder import scores_table
 from lloss.selection import select
 from lloss.selection.automatic import automatic_choice
+from lloss.selection.selection import PREDICTION
 from lloss.simulation.experiment import Experiment, Trial
 from lloss.simulation.learner import Learner, Model, shown_figures
 from lloss.simulation.methods import AUTO, TOD
@@ -85,6 +86,8 @@ class TrialRun:
             method = dataclasses.replace(method, strategy=decided.strategy, by=decided.by)
             choice = f"{method.choice}: {decided.reason}"
         columns = {} if method.blind else model.columns(method.columns)
+        if self.trial.method.strategy == AUTO and PREDICTION not in columns:
+            method = dataclasses.replace(method, class_weight="")  # as a new project of the task
         if TOD in method.columns:
             now = model.outputs()
             # Before the second cycle there is nothing to compare with: entropy decides.

@@ -35,9 +35,9 @@ def project(**values: Any) -> Project:
 
 @pytest.fixture
 def scores() -> TableScores:
-    """Ten places of two images of high loss each, and ten of eight images of low loss."""
+    """Ten places of four images of high loss each, and ten of six images of low loss."""
     random = np.random.default_rng(0)
-    high = np.arange(100) < 20
+    high = np.arange(100) < 40
     place = np.arange(100) % 10 + np.where(high, 0, 10)
     columns = {
         "loss": np.where(high, 5.0, 0.05).astype(np.float32) + random.random(100) / 100,
@@ -53,7 +53,7 @@ def test_auto_weights_by_a_loss_that_ranks_and_covers_where_none_does(scores: Ta
     unknown = pick_images(project(), 1, scores, (), Evidence(labeled=60))
     assert (unknown.choice.strategy, unknown.choice.by) == ("coverage", "")
     assert "not measured yet" in unknown.choice.reason
-    high = [sum(int(id) < 20 for id in one.selection.ids) for one in (trusted, unknown)]
+    high = [sum(int(id) < 40 for id in one.selection.ids) for one in (trusted, unknown)]
     assert high[0] > high[1] == 0
     assert np.isfinite(unknown.selection.scores).all()  # shown, though nothing is decided by them
 

@@ -11,7 +11,7 @@ import pytest
 
 from lloss.annotations.label_csv import read_labels
 from lloss.errors import LabelError, ProjectError, SettingsError
-from lloss.project.choice_settings import check_choice
+from lloss.project.choice_settings import check_choice, check_class_weight, usual_class_weight
 from lloss.project.create import create_project
 from lloss.project.project import Project, load_project
 
@@ -71,12 +71,34 @@ def test_only_classifiers_balance_by_what_they_predict() -> None:
         check_choice("pose", "herding", "auto", "predicted", "")
 
 
+@pytest.mark.parametrize(
+    ("task", "strategy", "balance", "weight"),
+    [
+        ("classification", "herding", "", "balanced"),
+        ("classification", "coverage", "camera", "balanced"),
+        ("classification", "herding", "predicted", ""),
+        ("classification", "top", "", ""),
+        ("pose", "herding", "", ""),
+    ],
+)
+def test_new_projects_weigh_classes_where_that_can_be_served(
+    task: str, strategy: str, balance: str, weight: str
+) -> None:
+    assert usual_class_weight(task, strategy, balance) == weight
+    check_class_weight(task, weight)
+
+
+def test_tasks_without_a_class_weigh_none() -> None:
+    with pytest.raises(SettingsError, match="'balanced': segmentation predicts no class of a"):
+        check_class_weight("segmentation", "balanced")
+
+
 def test_files_of_earlier_versions_choose_as_they_did(project: Project) -> None:
     text = (project.root / "lloss.toml").read_text()
     assert "strategy" not in text and "by =" not in text
     settings = project.selection(3)
     assert (settings.strategy, settings.by, settings.seed) == ("diverse", "loss", 3)
-    assert (project.by, project.monitored) == ("loss", 0)
+    assert (project.by, project.monitored, project.class_weight) == ("loss", 0, "")
 
 
 def test_a_share_of_k_is_monitored_but_never_all(project: Project) -> None:

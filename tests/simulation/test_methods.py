@@ -63,7 +63,10 @@ def test_near_duplicates_and_groups_are_changes_too() -> None:
     selection = changed.selection(10, 100, seed=3)
     assert (selection.min_distance, selection.balance) == (0.02, "predicted")
     assert changed.as_dict()["balance"] == "predicted"
-    assert not {"balance", "min_distance"} & plain.as_dict().keys()  # as experiments from before
+    weighing, soft = parse_methods("auto,coverage+class_weight=balanced")
+    assert (weighing.class_weight, soft.selection(1, 9, 0).class_weight) == ("balanced",) * 2
+    added = {"balance", "min_distance", "class_weight"}
+    assert not added & plain.as_dict().keys()  # as experiments from before
 
 
 @pytest.mark.parametrize(

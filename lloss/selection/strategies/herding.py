@@ -32,6 +32,7 @@ class Herding(Strategy):
     vectors = (EMBEDDING,)
     labeled = True
     weighted = True
+    class_weighted = True
 
     def limit(self, k: int) -> int | None:
         """Keep the sample, and one row more: its key says what the others stand for."""
@@ -39,11 +40,11 @@ class Herding(Strategy):
 
     def keys(self, ids: pa.Array, scores: NDArray[np.float64], seed: int) -> NDArray[Any]:
         """Draw a number for each id, and divide it by the weight."""
-        return draw_shares(ids, seed) / self._weights(scores)
+        return draw_shares(ids, seed) / scores
 
     def choose(self, candidates: Candidates, k: int) -> Picks:
         """Pick greedily what adds most."""
-        weights = self._weights(candidates.columns["weight" if self.weighted else "score"])
+        weights = candidates.columns["weight"]
         if (bound := candidates.bound) is not None:
             kept = np.flatnonzero(candidates.columns["key"] < bound)
             kept = kept if len(kept) >= k else np.arange(len(candidates))
@@ -56,9 +57,6 @@ class Herding(Strategy):
     def how(self, order: str, by: str) -> str:
         """Likeness, and the scores as weights."""
         return f"by coverage weighted {super().how(order, by)}"
-
-    def _weights(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        return weights
 
     def _reasons(
         self, candidates: Candidates, rows: NDArray[np.int64], gains: NDArray[np.float64]
@@ -76,14 +74,10 @@ class Coverage(Herding):
     name = "coverage"
     title = "K images that represent the pool beside the labeled ones"
     uses_scores = False
-    weighted = False
 
     def how(self, order: str, by: str) -> str:
         """Nothing but likeness."""
         return "by coverage"
-
-    def _weights(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.ones(len(weights))
 
     def _reasons(
         self, candidates: Candidates, rows: NDArray[np.int64], gains: NDArray[np.float64]

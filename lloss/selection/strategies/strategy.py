@@ -81,7 +81,9 @@ class Strategy(ABC):
             user names or, by default, ``pretrained_embedding`` where the scores have it.
         labeled: whether it reads the vectors of labeled images too.
         uses_scores: whether the column selected by decides anything.
-        weighted: whether it reads the scores as positive weights (:mod:`lloss.selection.weights`).
+        weighted: whether it reads positive weights made of the scores, if it uses any
+            (:mod:`lloss.selection.weights`).
+        class_weighted: whether rare predicted classes can weigh more.
     """
 
     name: str
@@ -91,6 +93,7 @@ class Strategy(ABC):
     labeled: bool = False
     uses_scores: bool = True
     weighted: bool = False
+    class_weighted: bool = False
 
     def limit(self, k: int) -> int | None:
         """How many rows the first pass keeps; None for all."""

@@ -102,6 +102,11 @@ class SelectBody(SmallBody):
         description="Spread the picks equally over the groups of a column of the scores; predicted "
         "stands for the classes predicted.",
     )
+    class_weight: Literal["", "balanced"] = Field(
+        "",
+        description="balanced lets images of rare predicted classes weigh more, with herding or "
+        "coverage.",
+    )
     exclude: list[Id] = Field(
         default_factory=list,
         max_length=MAX_IDS,

@@ -195,7 +195,11 @@ class Selections:
 def _fingerprint(settings: SelectionSettings, exclude: Sequence[str]) -> str:
     """Equal for equal requests, whatever the order of ``exclude``."""
     fields = {**vars(settings), "subset": float(settings.subset), "exclude": sorted(set(exclude))}
-    for added in ("min_distance", "balance"):  # requests from before these were fields stay equal
+    for added in (
+        "min_distance",
+        "balance",
+        "class_weight",
+    ):  # requests from before these were fields stay equal
         if not fields[added]:
             del fields[added]
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()

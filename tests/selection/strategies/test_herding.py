@@ -7,11 +7,12 @@ import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
+from lloss.errors import SettingsError
 from lloss.selection.hashing import draw_hash
 from lloss.selection.herding import herd, kernel_width
 from lloss.selection.strategies import herding
 from lloss.selection.unit_vectors import unit_integers
-from lloss.selection.weights import Weights
+from lloss.selection.weights import ClassWeights, ScoreWeights
 
 from ..score_tables import score_table, select_from
 
@@ -46,15 +47,50 @@ def test_herding_weighs_by_the_score_and_knows_the_labeled_images() -> None:
     exclude = [f"{row:04d}.jpg" for row in labeled]
     left = np.delete(scores, labeled)
     chosen = select_from(table, [*exclude, "elsewhere.jpg"], k=20, strategy="herding")
-    assert chosen.ids == _expected(vectors, Weights(left)(scores), 20, labeled)
+    assert chosen.ids == _expected(vectors, ScoreWeights(left)(scores), 20, labeled)
     assert (chosen.labeled, chosen.excluded, chosen.spread_by) == (43, 43, "embedding")
     plain = select_from(table, exclude, k=20, strategy="coverage")
     assert plain.ids == _expected(vectors, np.ones(300), 20, labeled)
     assert plain.ids != chosen.ids
     lowest = select_from(table, exclude, k=20, strategy="herding", order="lowest")
-    assert lowest.ids == _expected(vectors, Weights(-left)(-scores), 20, labeled)
+    assert lowest.ids == _expected(vectors, ScoreWeights(-left)(-scores), 20, labeled)
     alone = select_from(table, k=20, strategy="herding")
     assert alone.labeled == 0 and alone.ids != chosen.ids
+
+
+@pytest.mark.parametrize("strategy", ["herding", "coverage"])
+def test_images_of_rare_predicted_classes_weigh_more(strategy: str) -> None:
+    vectors, scores, table = _pool(300)
+    classes = np.where(np.arange(300) % 10 == 0, 4.0, 1.0).astype(np.float32)
+    table = table.append_column("prediction", pa.array(classes))
+    labeled = list(range(0, 300, 7))
+    exclude = [f"{row:04d}.jpg" for row in labeled]
+    chosen = select_from(table, exclude, k=20, strategy=strategy, class_weight="balanced")
+    left = np.delete(np.arange(300), labeled)
+    weights = ClassWeights(classes[left].astype(np.float64))(classes.astype(np.float64))
+    if strategy == "herding":
+        weights *= ScoreWeights(scores[left])(scores)
+    assert chosen.ids == _expected(vectors, weights, 20, labeled)
+    assert chosen.remarks() == ["rare predicted classes weigh more"]
+    plain = select_from(table, exclude, k=20, strategy=strategy)
+    rare = {f"{row:04d}.jpg" for row in range(0, 300, 10)}
+    assert len(rare & set(chosen.ids)) > len(rare & set(plain.ids))
+
+
+def test_weights_of_classes_that_nothing_predicts_are_refused() -> None:
+    table = _pool(50)[2]
+    with pytest.raises(SettingsError, match="the scores have no column 'prediction'; only class"):
+        select_from(table, k=2, strategy="herding", class_weight="balanced")
+    named = table.append_column("prediction", pa.array(["cat"] * 50))
+    with pytest.raises(SettingsError, match="class_weight: the column 'prediction' holds string"):
+        select_from(named, k=2, strategy="herding", class_weight="balanced")
+    with pytest.raises(SettingsError, match="top weighs no classes; choose herding or coverage"):
+        select_from(table, k=2, class_weight="balanced")
+    with pytest.raises(SettingsError, match="class_weight 'even': choose balanced"):
+        select_from(table, k=2, strategy="herding", class_weight="even")
+    with pytest.raises(SettingsError, match="equally many already; leave one of the two out"):
+        both = {"class_weight": "balanced", "balance": "predicted"}
+        select_from(table, k=2, strategy="herding", **both)
 
 
 def test_reasons_say_what_a_pick_adds() -> None:
@@ -74,7 +110,7 @@ def test_a_large_pool_is_sampled_without_bias(
     """The estimated total weight is that of the pool, in the mean over seeds."""
     monkeypatch.setattr(herding, "BLOCK", 150)
     _, scores, table = _pool(2000, 1)
-    weights = Weights(scores)(scores) if strategy == "herding" else np.ones(2000)
+    weights = ScoreWeights(scores)(scores) if strategy == "herding" else np.ones(2000)
     totals: list[float] = []
 
     def watch(units: object, kept: NDArray[np.float64], k: int, *_: object) -> object:

@@ -20,10 +20,10 @@ def test_exponentials_are_minus_log_of_a_share_drawn_by_the_id() -> None:
 
 
 def test_an_image_is_drawn_in_proportion_to_its_weight() -> None:
-    """Of two scores, the shares of lower ones are 1/3 and 2/3: the weights are 1 to 4."""
+    """Of two scores, the shares of lower ones are 1/3 and 2/3: the weights are 1 to 2."""
     table = score_table([1.0, 2.0], ["a", "b"])
     first = [select_from(table, k=1, strategy="power", seed=seed).ids[0] for seed in range(400)]
-    assert abs(first.count("b") / 400 - 4 / 5) < 4 * 0.4 / math.sqrt(400)
+    assert abs(first.count("b") / 400 - 2 / 3) < 4 * 0.48 / math.sqrt(400)
 
 
 def test_draws_neither_depend_on_batches_nor_repeat_with_another_seed() -> None:
