@@ -32,7 +32,7 @@ from lloss.files import sweep, write_json
 from lloss.manifest import read_manifest
 from lloss.pools import Pool, SubsetPool
 from lloss.project.changes import note_training
-from lloss.project.cycle_choice import CyclePicks, distance_note, pick_images, recent_lift
+from lloss.project.cycle_choice import CyclePicks, distance_note, lift_of_rounds, pick_images
 from lloss.project.cycle_model import EVALUATION, MODEL, CycleModel
 from lloss.project.cycle_output import REPORT, training_in_words, write_task_lists
 from lloss.project.cycle_start import START, note_changes_since, read_start, write_start
@@ -317,7 +317,7 @@ class _Cycle:
         at_most: bool,
     ) -> CyclePicks:
         figures = self._ranking(evaluation)
-        lift = recent_lift(self.done, payoff)
+        lift = lift_of_rounds(self.done, payoff)
         evidence = evidence_of(figures, len(self.labeled), self.task.has_entropy, **lift)
         # K comes from lloss.toml as it is now, so that a K that is too large can be corrected.
         # Exclude labels added since the start of the cycle as well.

@@ -12,11 +12,8 @@ from lloss.project.project import Project
 from lloss.project.summary import Summary
 from lloss.scores.score_source import ScoreSource
 from lloss.selection import Selection, SelectionSettings, select
-from lloss.selection.automatic import Choice, Evidence, choose
+from lloss.selection.automatic import Choice, Evidence, Round, choose, recent_lift
 from lloss.selection.metadata import joined
-
-ROUNDS = 2
-"""The last cycles whose picks say whether weights pay: after as many without, they are tried."""
 
 
 @dataclass(frozen=True)
@@ -114,22 +111,16 @@ def _with_groups(project: Project, settings: SelectionSettings, scores: ScoreSou
     return joined(scores, settings, table if settings.balance else None)
 
 
-def recent_lift(done: Sequence[Summary], payoff: Payoff | None) -> dict[str, float | int]:
+def lift_of_rounds(done: Sequence[Summary], payoff: Payoff | None) -> dict[str, float | int]:
     """Return ``lift`` and ``picks`` of :class:`.Evidence`: of the last picks that had weights.
 
     ``payoff`` is of the picks of the last of the cycles ``done``, measured now.
     """
-    measured: list[tuple[float, int] | None]
-    measured = [(payoff.lift, payoff.picks)] if payoff else [None]
+    measured: list[Round | None] = [(payoff.lift, payoff.picks)] if payoff else [None]
     for each in reversed(done[1:]):  # each summary has the payoff of the cycle before it
         found = each.trust.get("payoff")
         measured.append((found["lift"], found["picks"]) if found else None)
-    rounds = [
-        found
-        for found, cycle in list(zip(measured, reversed(done), strict=False))[:ROUNDS]
-        if found and (cycle.choice is None or cycle.choice["by"])
-    ]
-    picks = sum(count for _, count in rounds)
-    if not picks:
-        return {}
-    return {"lift": sum(lift * count for lift, count in rounds) / picks, "picks": picks}
+    return recent_lift(
+        found if cycle.choice is None or cycle.choice["by"] else None
+        for found, cycle in zip(measured, reversed(done), strict=False)
+    )

@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import NormalDist
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lloss.annotations import Problems
 from lloss.data.labeled_set import LabeledSet
@@ -18,15 +16,11 @@ from lloss.project.cycle_model import MODEL
 from lloss.project.picks_file import read_picks
 from lloss.project.summary import Summary
 from lloss.scores.scores_folder import ScoresFolder
-from lloss.statistics.confidence_intervals import CONFIDENCE, Interval, in_words
+from lloss.statistics.confidence_intervals import Interval, in_words
+from lloss.statistics.lift import LEAST, Z, lift_of, standard_error
 from lloss.training.cautions import interval_of
 from lloss.training.checkpoint import load_checkpoint
 from lloss.training.evaluation import Evaluation, evaluate_checkpoint
-
-LEAST = 10
-"""Images, at least, of which a mean loss is compared."""
-
-_Z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +105,7 @@ class _Reference:
 
     images: int
     loss: float
-    deviation: float  # of its mean
+    error: float  # standard error of it
     metric: float | None
     source: str
 
@@ -119,7 +113,11 @@ class _Reference:
     def of(cls, measured: Evaluation) -> _Reference:
         losses = measured.true_loss
         return cls(
-            len(losses), float(losses.mean()), _error(losses), measured.metric, "random images"
+            len(losses),
+            float(losses.mean()),
+            standard_error(losses),
+            measured.metric,
+            "random images",
         )
 
     @classmethod
@@ -128,9 +126,9 @@ class _Reference:
         if not figures or figures["images"] < LEAST or figures.get("mean_loss") is None:
             return None
         within = interval_of(figures, "mean_loss")
-        deviation = (within[1] - within[0]) / (2 * _Z) if within else math.nan
+        error = (within[1] - within[0]) / (2 * Z) if within else math.nan
         loss, metric = float(figures["mean_loss"]), before.metric.value
-        return cls(int(figures["images"]), loss, deviation, metric, "held-out images")
+        return cls(int(figures["images"]), loss, error, metric, "held-out images")
 
     @classmethod
     def of_pool(cls, folder: Path, labeled: set[str]) -> _Reference | None:
@@ -147,17 +145,14 @@ class _Reference:
         if len(losses) < LEAST:
             return None
         mean, source = float(losses.mean(dtype=np.float64)), "unlabeled images, as predicted,"
-        return cls(len(losses), mean, _error(losses), None, source)
+        return cls(len(losses), mean, standard_error(losses), None, source)
 
 
 def _compared(before: Summary, picks: Evaluation, random: _Reference) -> Payoff | None:
     losses = picks.true_loss
-    if len(losses) < LEAST or not random.loss > 0 or not losses.mean() > 0:
+    lift = lift_of(losses, random.loss, random.error)
+    if lift is None:
         return None
-    lift = float(losses.mean()) / random.loss
-    # Of the logarithm of a ratio of two means, by the delta method.
-    deviation = math.hypot(_error(losses) / float(losses.mean()), random.deviation / random.loss)
-    reach = math.exp(_Z * deviation) if math.isfinite(deviation) else math.nan
     return Payoff(
         cycle=before.cycle,
         picks=len(losses),
@@ -169,18 +164,11 @@ def _compared(before: Summary, picks: Evaluation, random: _Reference) -> Payoff 
         random_loss=random.loss,
         random_metric=random.metric,
         source=random.source,
-        lift=lift,
-        interval=(lift / reach, lift * reach) if math.isfinite(reach) else None,
+        lift=lift.value,
+        interval=lift.interval,
     )
 
 
 def _labeled(labeled: LabeledSet, ids: list[str]) -> LabeledSet:
     wanted = set(ids)
     return labeled.take(row for row, item in enumerate(labeled.items) if item.id in wanted)
-
-
-def _error(losses: NDArray[np.float32]) -> float:
-    """Standard error of a mean."""
-    if len(losses) < 2:
-        return math.nan
-    return float(losses.std(ddof=1, dtype=np.float64)) / math.sqrt(len(losses))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from lloss.selection.strategies import get_strategy
@@ -25,6 +27,12 @@ GATE = 0.9
 
 LEAST_PICKS = 20
 """Labeled picks, at least, of which the mean loss says anything."""
+
+ROUNDS = 2
+"""The last cycles whose picks say whether weights pay: after as many without, they are tried."""
+
+Round = tuple[float, int]
+"""The lift of a cycle's picks, and how many of them it is of."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +110,19 @@ class Evidence:
             entropy=None if entropy is None else _ranking(entropy, loss, folds),
             advantage=advantage,
         )
+
+
+def recent_lift(rounds: Iterable[Round | None]) -> dict[str, float | int]:
+    """Return ``lift`` and ``picks`` of :class:`Evidence`: of the last :data:`ROUNDS` cycles.
+
+    ``rounds`` are the cycles' picks, the last first; None where the picks had no weights, or their
+    lift is not known.
+    """
+    last = [each for each in itertools.islice(rounds, ROUNDS) if each is not None]
+    picks = sum(count for _, count in last)
+    if not picks:
+        return {}
+    return {"lift": sum(lift * count for lift, count in last) / picks, "picks": picks}
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,8 @@ from lloss.statistics.paired_trials import (
     median_reached,
 )
 
-COUNTED = ("rare",)
-"""Names in a row's ``picks`` that are counts; the others are shares."""
+COUNTED, RATIOS = ("rare",), ("lift",)
+"""Names in a row's ``picks`` that are counts, or ratios of two means; the others are shares."""
 
 
 @dataclass(frozen=True)

@@ -75,8 +75,7 @@ class FrozenLearner:
     def train(
         self, rows: NDArray[np.int64], labels: Sequence[Any], method: Method, seed: int
     ) -> FrozenModel:
-        numbers = {name: number for number, name in enumerate(self.names)}
-        targets = torch.tensor([numbers[label] for label in labels])
+        targets = self.targets(labels)
         features = self.pool[torch.from_numpy(rows)]
         folds = folds_of(len(rows), min(FOLDS, len(rows)), seed)
         inputs = self.layout.of_last_layer(features)
@@ -84,6 +83,11 @@ class FrozenLearner:
         return FrozenModel(
             self, fit, self._cache(features, targets, fit, method), folds, method, seed
         )
+
+    def targets(self, labels: Sequence[Any]) -> Tensor:
+        """Return the classes of labels, int64 [N]."""
+        numbers = {name: number for number, name in enumerate(self.names)}
+        return torch.tensor([numbers[label] for label in labels])
 
     def _cache(
         self, features: Tensor, targets: Tensor, fit: LinearFit, method: Method
@@ -193,3 +197,8 @@ class FrozenModel:
         )
         losses = self._fit.losses.numpy()
         return Evidence.measured(len(losses), losses, found.predicted, entropy, self._folds)
+
+    def losses(self, rows: NDArray[np.int64], labels: Sequence[Any]) -> NDArray[np.float32]:
+        learner = self._learner
+        outputs = self._outputs(learner.pool[torch.from_numpy(rows)])
+        return learner.objective.loss_per_image(outputs, learner.targets(labels)).numpy()

@@ -140,6 +140,16 @@ class FullModel:
         entropy = found["entropy"] if task.has_entropy else None
         return Evidence.measured(self._labeled, found["true"], found["predicted"], entropy)
 
+    def losses(self, rows: NDArray[np.int64], labels: Sequence[Any]) -> NDArray[np.float32]:
+        model, task = self._model, self._learner.data.task
+        data, found = self._learner.pool.take(rows), [np.empty(0, np.float32)]
+        for some, forward in predict(model, self._settings, data.images):
+            targets = task.collate(list(data.targets[some])).to(forward.embedding.device)
+            with torch.no_grad():
+                loss = model.objective.loss_per_image(forward.output, targets)
+            found.append(loss.float().cpu().numpy())
+        return np.concatenate(found)
+
     def _bald(self) -> NDArray[np.float32]:
         raise SettingsError(
             "method 'bald': full training has no dropout to draw by yet; choose --frozen, or leave "

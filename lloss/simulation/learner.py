@@ -51,6 +51,9 @@ class Model(Protocol):
     def evidence(self) -> Evidence:
         """Return how well predicted loss and entropy rank labeled images not trained on."""
 
+    def losses(self, rows: NDArray[np.int64], labels: Sequence[Any]) -> NDArray[np.float32]:
+        """Return the true losses on rows of the pool, int64 [N], of these labels: [N]."""
+
 
 class Learner(Protocol):
     """Trains on rows of the pool of a trial; all randomness comes from the seed."""

@@ -215,6 +215,13 @@ class MapsModel:
         entropy = self._entropy if self._learner.task.has_entropy else None
         return Evidence.measured(len(losses), losses, found.predicted, entropy, self._folds)
 
+    def losses(self, rows: NDArray[np.int64], labels: Sequence[Any]) -> NDArray[np.float32]:
+        learner, found = self._learner, [torch.empty(0)]
+        for some, output in learner.outputs(self._target, learner.pool[torch.from_numpy(rows)]):
+            targets = learner.task.collate([learner.targets[row] for row in rows[some]])
+            found.append(learner.objective.loss_per_image(output, targets))
+        return torch.cat(found).numpy()
+
 
 def _joined(parts: Sequence[dict[str, Tensor]]) -> Columns:
     return {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}

@@ -18,6 +18,7 @@ from typing import Any
 
 from lloss.errors import LlossError
 from lloss.files import write_error, write_json
+from lloss.selection.automatic import Round
 
 RESULTS = "results.jsonl"
 PICKS = "picks.jsonl"
@@ -55,8 +56,9 @@ class CycleRow:
         head: ``ranking_accuracy`` and ``spearman`` of the predicted loss with the true one on the
             test set; None without a head.
         entropy: the same of the network's entropy; None where the task has none.
-        picks: of the images picked behind this cycle: ``duplicates`` and ``junk`` (shares) and
-            ``rare`` (count); empty in the last cycle, which picks none.
+        picks: of the images picked behind this cycle: ``duplicates`` and ``junk`` (shares),
+            ``rare`` (count), and of ``auto`` the :class:`.Lift`; empty in the last cycle, which
+            picks none.
         choice: what decided; of ``auto`` also the reason, after ``": "``.
         seconds: by stage: ``train``, ``measure``, ``score``, ``select``.
     """
@@ -89,13 +91,18 @@ class CycleRow:
 
 @dataclass(frozen=True)
 class Picks:
-    """The ids picked behind a cycle, in the order picked."""
+    """The ids picked behind a cycle, in the order picked.
+
+    ``lift`` is of the picks of ``auto`` that had weights: the :data:`.Round` that its next choices
+    know.
+    """
 
     scenario: str
     method: str
     trial: int
     cycle: int
     ids: tuple[str, ...]
+    lift: Round | None = None
 
     @property
     def key(self) -> TrialKey:
@@ -104,7 +111,10 @@ class Picks:
 
     def line(self) -> str:
         """Return it as a line of JSON."""
-        return json.dumps(asdict(self), ensure_ascii=False) + "\n"
+        values = asdict(self)
+        if self.lift is None:
+            del values["lift"]
+        return json.dumps(values, ensure_ascii=False) + "\n"
 
 
 def _finite(values: dict[str, float]) -> dict[str, float]:
@@ -119,7 +129,11 @@ def read_rows(out: Path) -> list[CycleRow]:
 
 def read_picks(out: Path) -> list[Picks]:
     """Read ``picks.jsonl``, without a torn last line; SimulationError for a damaged one."""
-    rows = (Picks(**{**row, "ids": tuple(row["ids"])}) for row in _read(out / PICKS, Picks))
+    tuples = ("ids", "lift")
+    rows = (
+        Picks(**{name: tuple(x) if name in tuples else x for name, x in row.items()})
+        for row in _read(out / PICKS, Picks)
+    )
     return list({(row.key, row.cycle): row for row in rows}.values())
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lloss.simulation.comparison import (
     COUNTED,
+    RATIOS,
     Comparison,
     MethodResult,
     ScenarioResult,
@@ -158,7 +159,7 @@ def detail_table(comparison: Comparison, scenario: ScenarioResult) -> Table:
     for name in figures[:SHOWN_FIGURES]:
         columns[name] = _figure(name)
     for name in _names(result.picks for result in scenario.methods):
-        columns[f"{name} among picks"] = _picked(name)
+        columns[f"{name} {'of the' if name in RATIOS else 'among'} picks"] = _picked(name)
     columns["ranking accuracy, predicted loss"] = lambda result: _share(result.head)
     columns["ranking accuracy, entropy"] = lambda result: _share(result.entropy)
     columns["seconds a cycle"] = _seconds
@@ -182,7 +183,7 @@ def _figure(name: str) -> Callable[[MethodResult], Cell]:
 
 
 def _picked(name: str) -> Callable[[MethodResult], Cell]:
-    return lambda result: _one(result.picks.get(name), name in COUNTED)
+    return lambda result: _one(result.picks.get(name), name in (*COUNTED, *RATIOS))
 
 
 def _one(figure: Measured | None, counted: bool) -> Cell:

@@ -6,6 +6,7 @@ import dataclasses
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from lloss.scores.score_source import TableScores
 from lloss.scores.scores_folder import scores_table
 from lloss.selection import select
-from lloss.selection.automatic import automatic_choice
+from lloss.selection.automatic import Round, automatic_choice, recent_lift
 from lloss.selection.selection import PREDICTION
 from lloss.simulation.experiment import Experiment, Trial
 from lloss.simulation.learner import Learner, Model, shown_figures
@@ -22,8 +23,20 @@ from lloss.simulation.methods import AUTO, TOD
 from lloss.simulation.results import CycleRow, Picks
 from lloss.simulation.scenarios import TrialPool
 from lloss.statistics.disagreement import output_discrepancy
+from lloss.statistics.lift import lift_of, standard_error
 from lloss.tasks import get_task
 from lloss.training.training_data import seed_of
+
+MONITORED = 200
+"""Random images, at most, that the picks of ``auto`` are compared with."""
+
+
+@dataclass(frozen=True)
+class _Picked:
+    rows: list[int]  # of the pool, in the order picked
+    choice: str
+    lift: Round | None  # of auto
+    weighted: bool
 
 
 class TrialRun:
@@ -36,6 +49,7 @@ class TrialRun:
         self.seed = experiment.trial_seed(trial.number)
         self._rows = {id: row for row, id in enumerate(self.pool.ids)}
         self._before: NDArray[np.float32] | None = None
+        self._rounds: list[Round | None] = []  # what was measured of the picks of each cycle
 
     def cycles(self, done: Sequence[Picks]) -> Iterator[tuple[CycleRow, Picks | None]]:
         """Run the cycles that follow those whose picks are given; nothing is scored at the end."""
@@ -43,7 +57,7 @@ class TrialRun:
         for picks in done:
             if picks.cycle + 1 == len(done) and TOD in self.trial.method.columns:
                 self._before = self._train().outputs()  # of the model before the interruption
-            self.labeled += [self._rows[id] for id in picks.ids]
+            self._add(picks)
         for cycle in range(len(done), self.experiment.budget.cycles):
             yield self._cycle(cycle)
 
@@ -67,22 +81,31 @@ class TrialRun:
         )
         picks = None
         if cycle + 1 < self.experiment.budget.cycles:
-            rows, choice = self._pick(model, cycle, clock)
-            shares = self._described(rows)
-            row = dataclasses.replace(row, picks=shares, choice=choice)
-            picks = Picks(*self.trial.key, cycle, tuple(self.pool.ids[each] for each in rows))
-            self.labeled += rows
+            picked = self._pick(model, cycle, clock)
+            shares = self._described(picked.rows)
+            if picked.lift is not None:
+                shares["lift"] = picked.lift[0]
+            row = dataclasses.replace(row, picks=shares, choice=picked.choice)
+            ids = tuple(self.pool.ids[each] for each in picked.rows)
+            picks = Picks(*self.trial.key, cycle, ids, picked.lift if picked.weighted else None)
+            self._add(picks)
         return dataclasses.replace(row, seconds=clock.seconds), picks
+
+    def _add(self, picks: Picks) -> None:
+        self.labeled += [self._rows[id] for id in picks.ids]
+        self._rounds.append(picks.lift)
 
     def _train(self) -> Model:
         rows = np.array([row for row in self.labeled if not self.pool.junk[row]])
         labels = [self.pool.labels[row] for row in rows]
         return self.learner.train(rows, labels, self.trial.method, self.seed)
 
-    def _pick(self, model: Model, cycle: int, clock: _Clock) -> tuple[list[int], str]:
+    def _pick(self, model: Model, cycle: int, clock: _Clock) -> _Picked:
         method, choice = self.trial.method, self.trial.method.choice
-        if method.strategy == AUTO:
-            decided = automatic_choice(model.evidence())
+        automatic = method.strategy == AUTO
+        if automatic:
+            lift = recent_lift(reversed(self._rounds))
+            decided = automatic_choice(dataclasses.replace(model.evidence(), **lift))
             method = dataclasses.replace(method, strategy=decided.strategy, by=decided.by)
             choice = f"{method.choice}: {decided.reason}"
         columns = {} if method.blind else model.columns(method.columns)
@@ -98,9 +121,29 @@ class TrialRun:
         taken = {self.pool.ids[row] for row in self.labeled}
         unlabeled = len(self.pool.ids) - len(taken)
         how = method.selection(self.experiment.budget.k, unlabeled, seed_of(self.seed, cycle))
-        picked = select(table, how, taken).ids
+        rows = [self._rows[id] for id in select(table, how, taken).ids]
+        found = self._lift(model, rows, cycle) if automatic else None
         clock.stop("select")
-        return [self._rows[id] for id in picked], choice
+        return _Picked(rows, choice, found, weighted=bool(method.by))
+
+    def _lift(self, model: Model, picked: Sequence[int], cycle: int) -> Round | None:
+        """Compare picks with random unlabeled images, as a project that monitors does."""
+        random = np.random.default_rng([self.seed, 6, cycle])
+        unlabeled = np.setdiff1d(np.arange(len(self.pool.ids)), self.labeled)
+        losses = self._losses(model, picked)
+        beside = self._losses(model, random.permutation(unlabeled)[:MONITORED].tolist())
+        if not len(beside):
+            return None
+        found = lift_of(losses, float(beside.mean()), standard_error(beside))
+        return found and (found.value, len(losses))
+
+    def _losses(self, model: Model, rows: Sequence[int]) -> NDArray[np.float32]:
+        """Measure those of rows that have a label, of classes that the model knows."""
+        task, labels = get_task(self.experiment.settings.task), self.pool.labels
+        junk = self.pool.junk
+        classes = task.classes([labels[row] for row in self.labeled if not junk[row]])
+        some = [row for row in rows if not junk[row] and task.has_loss(labels[row], classes)]
+        return model.losses(np.array(some, np.int64), [labels[row] for row in some])
 
     def _described(self, picked: Sequence[int]) -> dict[str, float]:
         """Count what is wasted among the picks, and what is rare."""

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lloss.project import trust_figures
-from lloss.project.cycle_choice import recent_lift
+from lloss.project.cycle_choice import lift_of_rounds
 from lloss.project.pick_payoff import Payoff
 from lloss.project.summary import Summary
 from lloss.project.trust_figures import (
@@ -51,16 +51,16 @@ def weighted(lift: float | None, by: str = "loss", picks: int = 40) -> dict[str,
 
 def test_the_lift_is_of_the_last_two_rounds_that_had_weights() -> None:
     done = [summary(1, **weighted(None)), summary(2, **weighted(2.0, picks=10))]
-    found = recent_lift(done, replace(PAYOFF, lift=1.0, picks=30))
+    found = lift_of_rounds(done, replace(PAYOFF, lift=1.0, picks=30))
     assert found == {"lift": pytest.approx((2.0 * 10 + 1.0 * 30) / 40), "picks": 40}
-    assert recent_lift(done, None) == {"lift": 2.0, "picks": 10}
+    assert lift_of_rounds(done, None) == {"lift": 2.0, "picks": 10}
     covered = [summary(1, **weighted(None)), summary(2, **weighted(0.5, by=""))]
-    assert recent_lift(covered, PAYOFF) == {"lift": 0.5, "picks": 40}  # of cycle 1
+    assert lift_of_rounds(covered, PAYOFF) == {"lift": 0.5, "picks": 40}  # of cycle 1
     both = [*covered, summary(3, **weighted(3.0, by=""))]
-    assert recent_lift(both, PAYOFF) == {}  # two rounds of coverage: weights are tried again
-    assert recent_lift([], None) == {}
+    assert lift_of_rounds(both, PAYOFF) == {}  # two rounds of coverage: weights are tried again
+    assert lift_of_rounds([], None) == {}
     earlier = [replace(summary(1), choice=None)]
-    assert recent_lift(earlier, PAYOFF)["lift"] == 1.5  # which always had weights
+    assert lift_of_rounds(earlier, PAYOFF)["lift"] == 1.5  # which always had weights
 
 
 def test_the_gain_is_that_of_the_measured_cycles() -> None:

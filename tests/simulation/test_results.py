@@ -22,7 +22,7 @@ ROW = CycleRow(
     "rare:ä:1%", "herding", 2, 1, 40, {"macro accuracy": 0.5}, {"spearman": 0.1}, None,
     {"junk": 0.25}, "herding by loss", {"train": 0.5},
 )  # fmt: skip
-PICKED = Picks("rare:ä:1%", "herding", 2, 1, ("a", "b\udcff"))
+PICKED = Picks("rare:ä:1%", "herding", 2, 1, ("a", "b\udcff"), (1.25, 2))
 
 
 def test_rows_and_picks_are_read_as_they_were_written(tmp_path: Path) -> None:

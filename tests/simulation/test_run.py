@@ -12,10 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from lloss.cli.main import main
+from lloss.simulation.frozen_learner import FrozenModel
+from lloss.simulation.full_learner import FullModel
 from lloss.simulation.results import CycleRow, read_picks, read_rows, read_settings
 from lloss.tasks import get_task
 from lloss.tasks.train_settings import TrainSettings
@@ -239,6 +242,29 @@ def test_full_training_simulates_any_task(tmp_path: Path, photos: Path) -> None:
     assert {row.method: row.head is not None for row in rows} == {
         "random": False, "learning-loss": True, "herding": True, "tod": False, "auto": True,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("model", [FrozenModel, FullModel])
+def test_losses_of_picks_are_those_of_their_labels(
+    tmp_path: Path, photos: Path, weights: Path, model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses, counts = model.losses, list[int]()
+
+    def checked(self: Any, rows: Any, labels: Any) -> Any:
+        found, shares = losses(self, rows, labels), self.columns(["probabilities"])["probabilities"]
+        numbers = [["bright", "dark", "red"].index(label) for label in labels]
+        np.testing.assert_allclose(found, -np.log(shares[rows, numbers]), rtol=1e-3, atol=1e-5)
+        counts.append(len(rows))
+        return found
+
+    monkeypatch.setattr(model, "losses", checked)
+    learner = "--frozen" if model is FrozenModel else "--full"
+    options = ["--methods=auto", "--scenario=noise:50%", "--trials=1", "-k10", "--cycles=2"]
+    main(_options(photos, weights, tmp_path, *options, learner, "--epochs=1", "--amp=off"))
+    (picks,) = read_picks(tmp_path)
+    assert counts == [10, 28] and picks.lift is None  # coverage: the picks had no weights
+    first, last = read_rows(tmp_path)
+    assert first.picks["lift"] > 0 and "lift" not in last.picks
 
 
 def test_each_scenario_is_trained_on_its_own_labels(tmp_path: Path, photos: Path) -> None:
