@@ -21,11 +21,12 @@ from lloss.cli.options import (
 from lloss.pools.uri import is_fiftyone
 from lloss.project.labeling_tasks import FORMATS as TASK_FORMATS
 from lloss.project.labeling_tasks import LISTS, write_tasks
+from lloss.project.pick_predictions import find_model
 from lloss.scores.scores_folder import ScoresFolder
 from lloss.selection import Selection, SelectionSettings, select, strategy_names
 from lloss.selection.exclusions import find_excluded, read_excluded
 from lloss.selection.metadata import joined
-from lloss.selection.selection import BALANCED
+from lloss.selection.selection import BALANCED, PREDICTED
 from lloss.selection.selection_file import FIFTYONE, FORMATS, format_of, formatted, write_selection
 from lloss.selection.strategies import STRATEGIES, get_strategy
 from lloss.selection.ties import tie_note
@@ -173,10 +174,18 @@ def command(
     print_notes(
         *problems.lines(),
         _summary(selection) + (f": {out}" if out else ""),
-        *selection.remarks(),
+        *_named(selection, scores).remarks(),
         tie_note(source, selection),
         *notes,
     )
+
+
+def _named(selection: Selection, scores: Path | str) -> Selection:
+    """Name the classes that picks are spread over, if the model of the scores is where it was."""
+    if selection.settings.balance != PREDICTED:
+        return selection
+    model = find_model((), ScoresFolder(scores), predict=False)
+    return selection.with_class_names(model.classes)
 
 
 def _summary(selection: Selection) -> str:

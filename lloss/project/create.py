@@ -124,7 +124,8 @@ def _check_pool(project: Project, problems: Problems) -> None:
     pool, labels = project.open_pool(problems), project.path(project.labels)
     if next(iter(pool.ids()), None) is None:
         raise PoolError(f"{pool.uri}: has no image to label")
-    project.open_test(problems)
+    if project.open_test(problems) is None and project.monitor:
+        problems.note(project.holdout_note())
     what = "holds no label yet" if labels.exists() else "does not exist yet"
     problems.note(f"{os.path.normpath(labels)}: {what}; add what you label to it")
 

@@ -60,7 +60,6 @@ from lloss.project.trust_figures import (
 )
 from lloss.scores.scores_folder import ScoresFolder
 from lloss.selection import Selection
-from lloss.selection.near_duplicates import near_duplicate_distance
 from lloss.selection.selection_file import write_selection
 from lloss.selection.ties import tie_note
 from lloss.selection.vectors import usual_embedding
@@ -71,11 +70,7 @@ from lloss.tasks.train_settings import TrainSettings
 from lloss.training.cautions import cautions, how_picked, ranked
 from lloss.training.checkpoint import FILE as CHECKPOINT
 from lloss.training.checkpoint import Checkpoint
-from lloss.training.near_duplicate_views import (
-    chance_distance,
-    embed_views,
-    embedding_network,
-)
+from lloss.training.near_duplicate_views import automatic_distance, embedding_network
 from lloss.training.ranking_evidence import evidence_of, read_head_fit
 
 
@@ -299,11 +294,8 @@ class _Cycle:
         if not self.project.measures_distance:
             return 0.0
         network = embedding_network(checkpoint, usual_embedding(self.scores))
-        views = embed_views(network, checkpoint.settings, self.labeled.items)
-        if not len(views[0]):
-            return 0.0
-        by_chance = chance_distance(views[0], len(self.labeled) + self.project.k)
-        return max(min(near_duplicate_distance(*views), by_chance), 0.0)
+        taken = len(self.labeled) + self.project.k
+        return automatic_distance(network, checkpoint.settings, self.labeled.items, taken)
 
     def _ranking(self, evaluation: dict[str, Any] | None) -> dict[str, Any] | None:
         """The figures that say how scores rank."""

@@ -43,14 +43,13 @@ from lloss.scores.score_source import TableScores
 from lloss.scores.scores_folder import ScoresFolder, scores_table
 from lloss.selection import Selection
 from lloss.selection.hashing import draw_ids
-from lloss.selection.near_duplicates import near_duplicate_distance
 from lloss.selection.selection_file import write_selection
 from lloss.serve.scoring.batch.scoring_run import PART
 from lloss.tasks.train_settings import TrainSettings
 from lloss.text.progress import progress
 from lloss.training.cautions import how_picked
 from lloss.training.decisions import SAMPLE
-from lloss.training.near_duplicate_views import chance_distance, embed_views
+from lloss.training.near_duplicate_views import automatic_distance
 from lloss.training.pretrained_backbone import (
     Embedded,
     PretrainedBackbone,
@@ -152,11 +151,8 @@ class _FirstPicks:
         """Measure how near images are to changed copies of themselves, if asked for."""
         if not self.project.measures_distance:
             return 0.0
-        views = embed_views(backbone.network.cpu(), backbone.settings, sample)
-        if not len(views[0]):
-            return 0.0
-        by_chance = chance_distance(views[0], self.project.k)
-        return max(min(near_duplicate_distance(*views), by_chance), 0.0)
+        network, settings = backbone.network.cpu(), backbone.settings
+        return automatic_distance(network, settings, sample, self.project.k)
 
     def _embed(self, backbone: PretrainedBackbone, pool: Pool) -> ScoresFolder:
         """Write the embeddings of the pool, from the first missing part on."""

@@ -299,6 +299,15 @@ class Project:
                 problems.note(line)
         return training, held_out
 
+    def holdout_note(self) -> str:
+        """Say that a hold-out that is asked for gives way to monitored images; "" without one."""
+        if self.holdout == AUTOMATIC_SHARE:
+            return ""
+        return (
+            f"holdout = {self.holdout:g}: not drawn, since the images that are drawn at random to "
+            "monitor are held out instead; holdout = -1 says so"
+        )
+
     def _hold_out(
         self, labeled: LabeledSet, problems: Problems
     ) -> tuple[LabeledSet, LabeledSet | None]:
@@ -307,6 +316,7 @@ class Project:
             not path.exists()
             and (bound := monitoring_bound(self.cycles, self.monitoring_seed)) >= 0
         ):
+            problems.note(self.holdout_note())
             return self._monitored(labeled, bound)
         if not self.holdout:
             return labeled, None

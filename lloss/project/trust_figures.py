@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from lloss.project.summary import Summary
 from lloss.scores.scores_folder import ScoresFolder
 from lloss.selection import Selection
 from lloss.selection.hashing import draw_hash
-from lloss.selection.selection import PREDICTED
 from lloss.statistics.agreement import cohen_kappa
 from lloss.statistics.learning_curve import CurvePoint, ExpectedGain, expected_gain
 
@@ -143,14 +142,7 @@ def remarks_on(selection: Selection, classes: Sequence[str] = ()) -> list[str]:
 
     ``classes`` are the model's: groups of predictions are numbers in scores.
     """
-    if selection.settings.balance == PREDICTED and classes:
-        shares = selection.groups.items()
-        named = {
-            class_name(classes, int(group)) if group.isdigit() else group: each
-            for group, each in shares
-        }
-        selection = replace(selection, groups=named)
-    remarks = selection.remarks()
+    remarks = selection.with_class_names(classes).remarks()
     return [f"{len(selection)} images selected, {', '.join(remarks)}"] if remarks else []
 
 

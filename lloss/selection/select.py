@@ -87,7 +87,7 @@ def _selection(
         picks += zip(
             [candidates.ids[row] for row in chosen.tolist()],
             candidates.columns["score"][chosen].tolist(),
-            [proposals.picks.reasons[place] for place in places.tolist()],
+            [_reason(settings, proposals.picks.reasons[place]) for place in places.tolist()],
         )
     picks = [picks[place] for place in interleaved(groups)]
     if len({id for id, _, _ in picks}) < len(picks):
@@ -111,6 +111,12 @@ def _selection(
         if settings.balance
         else {},
     )
+
+
+def _reason(settings: SelectionSettings, reason: str) -> str:
+    """Say that a strategy compared images within each group: shares are of the group."""
+    within = settings.balance and get_strategy(settings.strategy).vectors
+    return f"in its group: {reason}" if within else reason
 
 
 def _check_classes(source: ScoreSource, settings: SelectionSettings) -> None:

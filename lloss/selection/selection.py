@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from lloss.errors import SettingsError
+from lloss.manifest import class_name
 from lloss.selection.strategies import get_strategy, strategy_names
 from lloss.selection.strategies.strategy import EMBEDDING
 
@@ -193,6 +194,16 @@ class Selection:
         if not compared or self.candidates + self.unspread >= self.eligible:
             return ""
         return f"comparing {self.candidates:,} of them"
+
+    def with_class_names(self, classes: Sequence[str]) -> Selection:
+        """Name the groups of classes predicted, which scores hold as numbers of ``classes``."""
+        if self.settings.balance != PREDICTED or not classes:
+            return self
+        named = {
+            class_name(classes, int(group)) if group.isdigit() else group: shares
+            for group, shares in self.groups.items()
+        }
+        return replace(self, groups=named)
 
     def remarks(self) -> list[str]:
         """Say in words how near-duplicates and groups were dealt with."""

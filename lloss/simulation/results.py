@@ -129,11 +129,10 @@ def read_rows(out: Path) -> list[CycleRow]:
 
 def read_picks(out: Path) -> list[Picks]:
     """Read ``picks.jsonl``, without a torn last line; SimulationError for a damaged one."""
-    tuples = ("ids", "lift")
-    rows = (
-        Picks(**{name: tuple(x) if name in tuples else x for name, x in row.items()})
-        for row in _read(out / PICKS, Picks)
-    )
+    rows = list[Picks]()
+    for values in _read(out / PICKS, Picks):
+        values |= {name: tuple(values[name]) for name in ("ids", "lift") if name in values}
+        rows.append(Picks(**values))
     return list({(row.key, row.cycle): row for row in rows}.values())
 
 

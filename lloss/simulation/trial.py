@@ -104,7 +104,7 @@ class TrialRun:
         method, choice = self.trial.method, self.trial.method.choice
         automatic = method.strategy == AUTO
         if automatic:
-            lift = recent_lift(reversed(self._rounds))
+            lift: dict[str, Any] = recent_lift(reversed(self._rounds))
             decided = automatic_choice(dataclasses.replace(model.evidence(), **lift))
             method = dataclasses.replace(method, strategy=decided.strategy, by=decided.by)
             choice = f"{method.choice}: {decided.reason}"
@@ -135,7 +135,7 @@ class TrialRun:
         if not len(beside):
             return None
         found = lift_of(losses, float(beside.mean()), standard_error(beside))
-        return found and (found.value, len(losses))
+        return (found.value, len(losses)) if found else None
 
     def _losses(self, model: Model, rows: Sequence[int]) -> NDArray[np.float32]:
         """Measure those of rows that have a label, of classes that the model knows."""
@@ -143,6 +143,8 @@ class TrialRun:
         junk = self.pool.junk
         classes = task.classes([labels[row] for row in self.labeled if not junk[row]])
         some = [row for row in rows if not junk[row] and task.has_loss(labels[row], classes)]
+        if not some:
+            return np.empty(0, np.float32)
         return model.losses(np.array(some, np.int64), [labels[row] for row in some])
 
     def _described(self, picked: Sequence[int]) -> dict[str, float]:

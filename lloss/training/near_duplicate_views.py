@@ -15,6 +15,7 @@ from lloss.errors import ImageError
 from lloss.manifest import PRETRAINED_EMBEDDING
 from lloss.modeling.network import Normalize, TappedNetwork
 from lloss.pools import Item
+from lloss.selection.near_duplicates import near_duplicate_distance
 from lloss.tasks.train_settings import TrainSettings
 from lloss.training.checkpoint import Checkpoint
 
@@ -24,6 +25,21 @@ SHIFT = 1 / 16
 """The most that a copy is shifted, up or down and to a side, as a share of its size."""
 
 BRIGHTNESS = 0.1  # It is so much brighter or darker at most, as a share
+
+
+def automatic_distance(
+    network: TappedNetwork, settings: TrainSettings, items: Sequence[Item], taken: int
+) -> float:
+    """Measure the cosine distance below which two images are near-duplicates; 0 for none.
+
+    It is that of images to copies of themselves, but none so large that ``taken`` images would have
+    near-duplicates by chance; see :func:`embed_views` for the other arguments.
+    """
+    views = embed_views(network, settings, items)
+    if not len(views[0]):
+        return 0.0
+    by_chance = chance_distance(views[0], taken)
+    return max(min(near_duplicate_distance(*views), by_chance), 0.0)
 
 
 def embed_views(

@@ -132,6 +132,10 @@ def test_select_passes_over_near_duplicates_and_balances(
     assert useless.code == 2 and "metadata with no column to balance by" in useless.err
     predicted = call(capsys, "select", scores, "-k", 4, "--balance", "predicted")
     assert predicted.code == 0 and "balanced by predicted: " in predicted.err
+    assert all(f" {name}" in predicted.err for name in ("bright", "dark", "red"))
+    spread = [*balanced, "--metadata", table, "--strategy", "herding", "--format", "csv"]
+    reasons = [row.split(",")[3] for row in call(capsys, *spread).out.splitlines()[1:]]
+    assert all(reason.startswith("in its group: adds ") for reason in reasons)
     apart = call(capsys, "select", scores, "-k", 3, "--min-distance", "1e-9").err
     assert "no near-duplicates passed over (closer than 1e-09 in embedding)" in apart
     far = call(capsys, "select", scores, "-k", 60, "--min-distance", "1.9")

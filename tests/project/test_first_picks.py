@@ -143,6 +143,16 @@ def test_some_first_images_may_be_drawn_to_monitor(
         assert RANDOM in (project.cycles / "000/selected.csv").read_text()
 
 
+@pytest.mark.parametrize(("share", "said"), [(0.2, True), (0, True), (-1, False)])
+def test_a_hold_out_that_monitoring_replaces_is_said(
+    pool: Path, tmp_path: Path, share: float, said: bool
+) -> None:
+    problems, values = Problems(), {"pool": str(pool), "monitor": 0.2, "holdout": share, "k": 6}
+    create_project(tmp_path / "project", values, {"model": "resnet10-cifar-narrow"}, problems)
+    lines = [line for line in problems.lines() if "held out instead" in line]
+    assert len(lines) == said and all(line.startswith(f"holdout = {share:g}") for line in lines)
+
+
 def test_test_images_are_not_among_the_first(pool: Path, weights: Path, tmp_path: Path) -> None:
     names = sorted(path.name for path in pool.iterdir() if path.name != "broken.png")
     tested = tmp_path / "test.csv"

@@ -276,6 +276,12 @@ def test_labels_that_are_a_random_sample_are_held_out_if_there_is_no_test_set(
     assert held_out is not None and {item.id for item in held_out.items} == set(order[:7])
     assert {item.id for item in training.items} == set(order[7:])
     assert not (project.root / "holdout.csv").exists()
+    for share in (0.2, 0):
+        asked, problems = change(monitoring, "holdout = -1", f"holdout = {share}"), Problems()
+        assert asked.split(labeled, problems)[1] is not None
+        (line,) = (line for line in problems.lines() if line.startswith("holdout"))
+        assert line.startswith(f"holdout = {share:g}: not drawn, since the images that are drawn")
+        monitoring = change(asked, f"holdout = {share}", "holdout = -1")
     tested = change(monitoring, "monitor = 0.5", f'test_labels = "{monitoring.labels}"')
     with pytest.raises(LabelError, match="are in"):  # the test set decides, if there is one
         tested.split(labeled)

@@ -9,9 +9,11 @@ import torch
 from lloss.annotations import Problems
 from lloss.data.class_labels import open_labeled
 from lloss.manifest import EMBEDDING
+from lloss.selection.near_duplicates import near_duplicate_distance
 from lloss.training import near_duplicate_views
 from lloss.training.checkpoint import load_checkpoint
 from lloss.training.near_duplicate_views import (
+    automatic_distance,
     chance_distance,
     embed_views,
     embedding_network,
@@ -61,6 +63,20 @@ def test_without_an_image_there_is_no_embedding(trained: Path) -> None:
     checkpoint = load_checkpoint(trained)
     plain, copies = embed_views(checkpoint.network(), checkpoint.settings, [])
     assert plain.shape == copies.shape and len(plain) == 0 and plain.shape[1] > 0
+
+
+def test_the_distance_is_that_of_copies_but_none_that_images_are_within_by_chance(
+    trained: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint, labeled = load_checkpoint(trained), open_labeled(str(photos))
+    network, settings = embedding_network(checkpoint, EMBEDDING), checkpoint.settings
+    views = embed_views(network, settings, labeled.items)
+    of_copies, by_chance = near_duplicate_distance(*views), chance_distance(views[0], 5000)
+    assert 0 < by_chance < of_copies
+    assert automatic_distance(network, settings, labeled.items, 5000) == by_chance
+    monkeypatch.setattr(near_duplicate_views, "chance_distance", lambda *_: np.inf)
+    assert automatic_distance(network, settings, labeled.items, 5000) == of_copies
+    assert automatic_distance(network, settings, [], 5) == 0
 
 
 def test_so_many_images_have_half_of_a_pool_within_the_distance_by_chance() -> None:
