@@ -175,9 +175,16 @@ def ultralytics_network(name: str) -> nn.Module:
 
 
 def torchvision_detector(name: str) -> nn.Module:
-    return getattr(torchvision.models.detection, name)(
-        weights=None, weights_backbone=None, num_classes=len(CELLS) + 1
-    )
+    build = getattr(torchvision.models.detection, name)
+    return settle(build(weights=None, weights_backbone=None, num_classes=len(CELLS) + 1))
+
+
+def settle(network: nn.Module) -> nn.Module:
+    """Raise batch norm's momentum, in place: of MobileNetV3, .01 or .03, it is for long runs."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 0.1
+    return network
 
 
 DETECTORS: dict[str, Callable[[], nn.Module]] = {
@@ -214,9 +221,7 @@ def classifiers(folder: Path) -> Subject:
     def steps(model: lloss.AttachedModel) -> Steps:
         generator.manual_seed(0)
         normalize = Normalize(model.preparation.mean, model.preparation.std)
-        for module in model.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.momentum = 0.1  # torchvision's .01 for MobileNetV3 is for longer trainings
+        settle(model)
 
         def epoch() -> Iterator[tuple[Tensor, Any]]:
             for rows in torch.randperm(TRAIN, generator=generator).split(BATCH)[: TRAIN // BATCH]:

@@ -60,8 +60,9 @@ class CroppedShare:
             return f"{objects} are outside of what the network sees of the {images}; that {effect}"
         also = f" and {objects}" if total else ""
         fits = "pad or stretch" if self.spec.fit == "crop" else "stretch"
+        less = f" at share {self.spec.share:.3g}" if self.spec.share < 1 else ""
         return (
-            f"fit {self.spec.fit} cuts off {share:.0%} of the pixels{also} of the {images}; "
+            f"fit {self.spec.fit}{less} cuts off {share:.0%} of the pixels{also} of the {images}; "
             f"what is cut off {effect} (--fit {fits} keeps all of an image)"
         )
 

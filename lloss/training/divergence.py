@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 from torch import nn
@@ -10,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from lloss.tasks.train_settings import TrainSettings
 
-FEW_STEPS = 100  # With a momentum of 0.1 statistics of the first steps are forgotten by then
+FORGOTTEN = 10  # Steps × momentum after which running statistics have left their start behind
 ROSE = 1.25  # Training failed where the last epoch's loss is this many times the first one's
 
 
@@ -25,11 +26,15 @@ def remedy(settings: TrainSettings) -> str:
 
 def few_steps_note(model: nn.Module, steps: int) -> str:
     """Say that a network with batch norm gets few steps; "" where that is not so."""
-    if steps >= FEW_STEPS or not any(isinstance(m, _BatchNorm) for m in model.modules()):
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    momentum = min((norm.momentum for norm in norms if norm.momentum), default=0.1)
+    enough = math.ceil(round(FORGOTTEN / momentum, 3))
+    if not norms or steps >= enough:
         return ""
+    larger = f", or raise their momentum (it is {momentum:g})" if momentum < 0.1 else ""
     return (
         f"few steps ({steps}) for a network with batch norm: its running statistics follow "
-        f"slowly; more epochs, or a smaller batch, for {FEW_STEPS} or more"
+        f"slowly; more epochs, or a smaller batch, for {enough:,} or more{larger}"
     )
 
 

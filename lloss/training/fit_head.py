@@ -26,6 +26,7 @@ from lloss.training.feature_cache import FeatureCache, run_network
 from lloss.training.head_training import (
     folds_of,
     held_out_predictions,
+    is_constant,
     level_of,
     train_head,
 )
@@ -136,7 +137,8 @@ def fit_head(
         seed: of the hold-out, the head's weights and the order of images.
 
     Raises:
-        LabelError: fewer than 20 images, losses that are all equal, or labels that do not fit.
+        LabelError: fewer than 20 images, losses or feature maps that are all equal, or labels that
+            do not fit.
         SettingsError: a loss per image of another shape, or below 0 with ``soft-pairs``.
     """
     compare = HEAD_LOSSES.get(loss) if isinstance(loss, str) else loss
@@ -211,6 +213,13 @@ def _check(cache: FeatureCache, compare: HeadLoss) -> None:
         raise LabelError(
             f"the network has the same loss, {float(losses[0]):.3g}, on all {cache.images} images: "
             "that orders nothing; check the labels"
+        )
+    if all(map(is_constant, cache.inputs)):
+        raise LabelError(
+            f"the network gives the same feature maps for all {cache.images} images, so that a "
+            "head has nothing to rank them by: check its weights. After few steps of training its "
+            "batch norm may be the cause, whose running statistics, used in eval mode, are still "
+            "near their start: train longer, or with a momentum of 0.1"
         )
     if compare is HEAD_LOSSES["soft-pairs"] and losses.min() < 0:
         raise SettingsError(

@@ -28,7 +28,8 @@ FLAT = 0.01
 
 STEADY = 1e-3
 """Nor are channels that vary less than this share of the map's own size: float32 computes it to
-some 1e-6, and another engine would disagree about what is scaled up further."""
+some 1e-6, and another engine would disagree about what is scaled up further. Those that vary less
+than this share of their own size are left out."""
 
 
 @dataclass(frozen=True)
@@ -141,10 +142,20 @@ def _fresh(head: LossPredictionHead, seed: int) -> LossPredictionHead:
 
 
 def scale_of(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of each channel; one that hardly varies gets the smallest that counts."""
-    std = values.std(0, correction=0)
-    floor = max(float(std.mean()) * FLAT, float(values.square().mean().sqrt()) * STEADY)
-    return values.mean(0), std.clamp(min=floor or 1.0)
+    """Mean and deviation of each channel of values [N, C].
+
+    One that hardly varies gets the smallest deviation that counts. That of a constant channel is
+    infinite: its weight becomes 0, which leaves nothing of its rounding errors.
+    """
+    std, squares = values.std(0, correction=0), values.square().mean(0)
+    floor = max(float(std.mean()) * FLAT, float(squares.mean().sqrt()) * STEADY)
+    constant = std <= STEADY * squares.sqrt()
+    return values.mean(0), std.clamp(min=floor).masked_fill(constant, torch.inf)
+
+
+def is_constant(values: Tensor) -> bool:
+    """Whether no channel of a map, [N, C], varies by more than :data:`STEADY` of its size."""
+    return bool(values.std(0, correction=0).max() <= STEADY * values.square().mean().sqrt())
 
 
 def unscale(layer: nn.Linear, mean: Tensor, std: Tensor) -> None:

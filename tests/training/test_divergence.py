@@ -105,6 +105,10 @@ def test_few_steps_are_noted_for_networks_with_batch_norm(
     normed = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3))
     assert few_steps_note(normed, 99).startswith("few steps (99) for a network with batch norm")
     assert few_steps_note(normed, 100) == few_steps_note(nn.Linear(1, 1), 1) == ""
+    slow = nn.BatchNorm2d(3, momentum=0.03)  # of torchvision's SSDLite
+    note = few_steps_note(nn.Sequential(normed, slow), 333)
+    assert note.endswith("for 334 or more, or raise their momentum (it is 0.03)")
+    assert few_steps_note(nn.Sequential(normed, slow), 334) == ""
     said, problems = list[str](), Problems()
     labeled = open_labeled(str(photos))
     train(labeled, tiny, tmp_path / "run", problems=problems, say=said.append)

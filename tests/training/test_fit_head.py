@@ -277,11 +277,56 @@ def test_images_that_look_as_before_normalization_are_noted(shift: float, noted:
 
 
 def test_noise_of_float32_in_a_map_is_not_scaled_up() -> None:
-    values = torch.full((100, 8), 0.14) + 2e-6 * torch.randn(100, 8)  # of a network gone dead
+    random = torch.Generator().manual_seed(0)
+    noise = torch.randn(100, 8, generator=random)
+    values = 0.14 + 2e-6 * noise  # of a network gone dead
     mean, std = scale_of(values)
-    assert float(((values - mean) / std).abs().max()) < 0.1
-    mean, std = scale_of(0.14 + 0.01 * torch.randn(100, 8))
+    assert torch.equal((values - mean) / std, torch.zeros(100, 8))
+    mean, std = scale_of(0.14 + 0.01 * noise)
     assert float(std.max()) < 0.02
+    small = torch.cat([torch.ones(100, 1), 1e-5 * noise], 1)  # by their own size they vary
+    mean, std = scale_of(small)
+    assert std.isinf().tolist() == [True] + 8 * [False]
+    assert float(((small - mean) / std).abs().max()) < 0.2
+
+
+class _Unsettled(nn.Module):
+    """Detects nothing in eval mode: its batch norm divides by variances of long before."""
+
+    def __init__(self, variance: float, blocks: int = 4) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.ReLU()) for _ in range(blocks)
+        )
+        for conv, norm, _ in self.blocks:
+            nn.init.normal_(conv.weight, std=0.03)
+            nn.init.normal_(norm.bias)
+            norm.running_var.fill_(variance)
+        self.last = nn.Linear(3, 2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        for block in self.blocks:
+            images = block(images)
+        return self.last(images.mean((2, 3)))
+
+
+def test_a_network_that_sees_no_difference_between_images_is_refused() -> None:
+    torch.manual_seed(0)
+    images, labels = _images(), torch.arange(80) % 2
+    dead = lloss.attach(_Unsettled(1.0), size=8, classes=["a", "b"], taps=["blocks.3"])
+    with pytest.raises(LabelError, match="the same feature maps for all 80 images.*momentum"):
+        lloss.fit_head(dead, images, labels)
+    live = lloss.attach(_Unsettled(1e-3), size=8, classes=["a", "b"], taps=["blocks.3"])
+    lloss.fit_head(live, images, labels)
+
+
+def test_a_map_that_is_the_same_for_all_images_adds_nothing_to_the_prediction() -> None:
+    torch.manual_seed(0)
+    network = _Unsettled(1.0)
+    model = lloss.attach(network, size=8, classes=["a", "b"], taps=["blocks.0", "blocks.3"])
+    lloss.fit_head(model, _images(), torch.arange(80) % 2)
+    first, second, _ = (layer.weight for layer in model.head.inputs)
+    assert first.abs().max() > 0 and not second.any()
 
 
 @pytest.mark.parametrize("count", [80, 260])
