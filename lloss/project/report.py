@@ -9,11 +9,9 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from numpy.typing import NDArray
 
@@ -22,6 +20,7 @@ from lloss.project.summary import Summary
 from lloss.statistics.charts import LossHistogram, figure, histogram, lines
 from lloss.statistics.confidence_intervals import decimals, in_percent, range_in_percent
 from lloss.statistics.loss_unit import IN_NO_UNIT, LossUnit
+from lloss.statistics.report_page import render_page
 from lloss.text.markup import loss, text
 
 SHOWN_PICKS = 200  # More would make the page heavy; `selected.csv` lists all
@@ -62,25 +61,20 @@ class Report:
 
 def write_report(report: Report, path: Path) -> None:
     """Write the page atomically; the same data give the same bytes."""
-    template = resources.files(__package__).joinpath("report.html").read_text("utf-8")
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
     filters: dict[str, Callable[..., str]] = {
         "count": "{:,}".format,
         "data_uri": _data_uri,
         "interval": lambda measured: range_in_percent(measured.interval),
         "loss": loss,
         "percent": lambda measured: in_percent(measured.value, measured.interval),
-        "sentence": lambda line: Markup(text(f"{_capitalized(line)}.")),
-        "shown": lambda value: Markup(text(value)),
     }
-    environment.filters |= filters
     now, *earlier = reversed(report.cycles)
     classes = sorted(now.classes.items(), key=lambda item: item[1])
     shown = classes[:SHOWN_CLASSES]
-    page = environment.from_string(template).render(
-        vars(report),
+    page = render_page(
+        __package__,
+        filters,
+        **vars(report),
         now=now,
         before=earlier[0] if earlier else None,
         change=_change(now, earlier[0]) if earlier else "",
@@ -100,12 +94,6 @@ def write_report(report: Report, path: Path) -> None:
         shown_classes=SHOWN_CLASSES,
     )
     write_text(path, page)
-
-
-def _capitalized(line: str) -> str:
-    """Begin a sentence, but leave a path that it begins with as it is."""
-    first = line.partition(" ")[0]
-    return line[:1].upper() + line[1:] if not {*"/.\\_"} & {*first} else line
 
 
 def _data_uri(image: bytes) -> str:

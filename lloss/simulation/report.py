@@ -7,10 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from lloss.files import atomic_write, write_text
@@ -33,10 +31,11 @@ from lloss.simulation.tables import Table, gain_table, lead_table, scenario_tabl
 from lloss.simulation.verdict import Verdict, verdict
 from lloss.statistics.canvas import Canvas
 from lloss.statistics.charts import figure
+from lloss.statistics.report_page import REPORT, render_page
 from lloss.text.csv_table import csv_text
 from lloss.text.markup import text
 
-REPORT, CURVES, TABLE = "report.html", "curves.png", "results.csv"
+CURVES, TABLE = "curves.png", "results.csv"
 
 
 @dataclass(frozen=True)
@@ -69,21 +68,16 @@ def write_report(out: Path, comparison: Comparison | None = None) -> Path:
 
 def page(comparison: Comparison, said: Verdict) -> str:
     """Return the page."""
-    template = resources.files(__package__).joinpath(REPORT).read_text("utf-8")
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
     plan, gains, leads = comparison.plan, gain_table(comparison), lead_table(comparison)
     reach = reach_of([table for table in (gains, leads) if table])
     filters: dict[str, Callable[..., str]] = {
         "points": lambda share: f"{100 * share:.0f} point" + "s" * (share > 0.01),
-        "sentence": lambda line: Markup(text(f"{line[:1].upper()}{line[1:]}.")),
-        "shown": lambda value: Markup(text(value)),
         "strip": lambda cell: Markup(strip(cell, reach)),
     }
-    environment.filters |= filters
     facts = plan.facts()
-    return environment.from_string(template).render(
+    return render_page(
+        __package__,
+        filters,
         said=said,
         plan=plan,
         how=_how(plan) + ".",
