@@ -18,7 +18,7 @@ from pathlib import Path
 
 import click
 import torch
-from pretrained import NETWORK, imagenet_weights, write_split
+from pretrained import NETWORK, RESIZED, imagenet_weights, write_split
 
 from lloss.files import atomic_write
 from lloss.simulation.report import write_report
@@ -65,6 +65,7 @@ def main(
             torch.save(imagenet_weights(), aside)
     data = [train, "--test", test, "--features", out / "features"]
     network = ["--model", f"timm:{NETWORK}", "--weights", weights, "--size", 96, "--frozen"]
+    network += RESIZED
     budget = ["--initial", 100, "-k", 100, "--cycles", 6]
     for part in only or PARTS:
         methods, usual = PARTS[part]

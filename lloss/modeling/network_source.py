@@ -51,6 +51,8 @@ class NetworkInput:
     least: int  # the smallest side that it takes; `size` where it takes no other
     mean: tuple[float, ...]  # of the channels in 0..1
     std: tuple[float, ...]
+    share: float = 1.0  # of the middle, and the filter, as ImageSpec has them
+    resample: Resample = "bilinear"
     assumed: tuple[str, ...] = ()  # fields that the network does not say
 
 
@@ -153,19 +155,6 @@ def described_input(network: nn.Module) -> dict[str, Any]:
     return found
 
 
-def described_resizing(network: nn.Module) -> dict[str, Any]:
-    """Return what timm's record says of ``share`` and ``resample`` of :class:`lloss.ImageSpec`."""
-    record = getattr(network, "pretrained_cfg", None)
-    if not isinstance(record, Mapping):
-        return {}
-    found: dict[str, Any] = {}
-    if record.get("interpolation") in get_args(Resample):
-        found["resample"] = record["interpolation"]
-    if record.get("crop_mode", "center") == "center" and 0 < (record.get("crop_pct") or 0) < 1:
-        found["share"] = float(record["crop_pct"])
-    return found
-
-
 def named_classes(network: nn.Module) -> tuple[str, ...]:
     """Return the classes that a network of Hugging Face names, in the order of its outputs.
 
@@ -190,6 +179,10 @@ def _of_record(record: Mapping[str, Any]) -> dict[str, Any]:
         largest = max(sides)
         least = largest if record.get("fixed_input_size") else min(least, largest)
         found |= {"size": sides, "least": least}
+    if record.get("interpolation") in get_args(Resample):
+        found["resample"] = record["interpolation"]
+    if record.get("crop_mode", "center") == "center" and 0 < (record.get("crop_pct") or 0) < 1:
+        found["share"] = float(record["crop_pct"])
     return found
 
 

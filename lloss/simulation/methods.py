@@ -34,7 +34,7 @@ UNREAD_OF_FROZEN = (
 )  # fmt: skip
 """Training settings of whole networks, which heads on a frozen one do not read."""
 
-_SHARED = ("task", "size", "fit", "white", "seed")
+_SHARED = ("task", "size", "fit", "share", "resample", "white", "seed")
 """Training settings that decide a trial's images and seeds, which its methods share."""
 
 _BASELINE: Mapping[str, object] = {"head": False}

@@ -29,7 +29,7 @@ from lloss.simulation.results import (
     read_picks,
     read_rows,
 )
-from lloss.tasks.train_settings import TrainSettings
+from lloss.tasks.train_settings import PLAIN, TrainSettings
 from lloss.text.first_names import first_names
 from lloss.text.progress import progress
 from lloss.training.decisions import decide
@@ -43,17 +43,17 @@ FROZEN, FULL = "frozen", "full"
 def decided_settings(
     data: SimulatedData, settings: TrainSettings, frozen: bool | None, say: Say
 ) -> tuple[TrainSettings, str]:
-    """Decide first weights, input size and learner: the same for all trials.
+    """Decide first weights, input and learner: the same for all trials.
 
     ``frozen`` None takes a frozen network where there are trained weights.
     Raises ``SettingsError`` where a frozen network cannot be simulated with.
     """
-    open_to_decision = [name for name in ("weights", "size") if name in settings.undecided]
+    names = [name for name in ("weights", "size", *PLAIN) if name in settings.undecided]
     decided = decide(data.task, settings, data.data)
     for line in decided.lines:
-        if any(line.startswith(f"automatic: {name}") for name in open_to_decision):
+        if any(line.startswith(f"automatic: {name}") for name in names):
             say(line)
-    settings = replace(settings, weights=decided.settings.weights, size=decided.settings.size)
+    settings = replace(settings, **{name: getattr(decided.settings, name) for name in names})
     if frozen:
         refuse_frozen(settings)
     elif frozen is None:

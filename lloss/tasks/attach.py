@@ -20,7 +20,6 @@ from lloss.modeling.network_checks import check_alone, check_logits, check_weigh
 from lloss.modeling.network_source import (
     build_network,
     described_input,
-    described_resizing,
     named_classes,
 )
 from lloss.modeling.objective import Objective
@@ -160,7 +159,8 @@ def _usual_input(network: nn.Module) -> Input:
     """The preparation of images that the network names itself; else ImageNet's."""
     found = described_input(network)
     mean, std = found.get("mean", IMAGENET_MEAN), found.get("std", IMAGENET_STD)
-    return Input(found.get("size", 0), "crop", mean, std, **described_resizing(network))
+    resizing = {name: found[name] for name in ("share", "resample") if name in found}
+    return Input(found.get("size", 0), "crop", mean, std, **resizing)
 
 
 def _image_spec(

@@ -45,6 +45,10 @@ class Networks(ABC):
         """
         return 32, 224
 
+    def resizing(self, settings: TrainSettings) -> dict[str, Any]:
+        """Return ``share`` and ``resample`` that trained weights ask for; {} for the usual ones."""
+        return {}
+
     def assumed(self, settings: TrainSettings) -> str:
         """Return a line on what nobody knows of the network's input; "" where all is known."""
         return ""

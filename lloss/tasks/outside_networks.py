@@ -26,7 +26,7 @@ from lloss.modeling.taps import blank_images, evaluating
 from lloss.tasks.adapters import detector_of
 from lloss.tasks.networks import Networks
 from lloss.tasks.recipes import recipe_of
-from lloss.tasks.train_settings import TrainSettings
+from lloss.tasks.train_settings import PLAIN, TrainSettings
 
 if TYPE_CHECKING:
     from lloss.tasks.task import Task
@@ -62,6 +62,13 @@ class OutsideNetworks(Networks):
     def input_sizes(self, settings: TrainSettings) -> tuple[int, int]:
         found = network_input(self.model, self.args)
         return found.least, found.size
+
+    def resizing(self, settings: TrainSettings) -> dict[str, Any]:
+        found = network_input(self.model, self.args)
+        asked = {"share": found.share, "resample": found.resample}
+        if settings.weights == "none" or asked == PLAIN:
+            return {}
+        return asked if settings.fit == "crop" else {"resample": found.resample}
 
     def assumed(self, settings: TrainSettings) -> str:
         return assumptions(self.model, self.args, vars(settings))

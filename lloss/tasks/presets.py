@@ -6,7 +6,7 @@ from typing import Any
 
 from lloss.errors import SettingsError
 from lloss.tasks import get_task
-from lloss.tasks.train_settings import TrainSettings
+from lloss.tasks.train_settings import PLAIN, TrainSettings
 
 _PAPER = {
     "head_loss": "margin",
@@ -16,6 +16,7 @@ _PAPER = {
     "schedule": "step",
     "clip": 0.0,
     "fresh_lr": 1.0,
+    **PLAIN,
 }
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from lloss.errors import SettingsError
 from lloss.images.decode import Fit, ImageSpec
+from lloss.images.input_spec import Resample
 from lloss.modeling import IMAGENET_MEAN, IMAGENET_STD
 from lloss.tasks import task_names
 
@@ -19,6 +20,7 @@ LossNorm = Literal["positives", "none"]
 Schedule = Literal["onecycle", "step"]
 Amp = Literal["auto", "off", "bf16"]
 Embedding = Literal["trained", "pretrained"]
+Filter = Literal["auto", "bilinear", "bicubic"]
 
 STATE_DICT = "the path of a state dict"
 NAMED_WEIGHTS = ("none", "imagenet", "coco")
@@ -26,6 +28,8 @@ NAMED_WEIGHTS = ("none", "imagenet", "coco")
 AUTOMATIC: dict[str, Any] = {
     "weights": "auto",
     "size": 0,
+    "share": 0.0,
+    "resample": "auto",
     "epochs": 0,
     "batch_size": 0,
     "optimizer": "auto",
@@ -35,6 +39,9 @@ AUTOMATIC: dict[str, Any] = {
     "fresh_lr": 0.0,
 }
 """Values that leave a setting to :func:`lloss.training.decisions.decide`."""
+
+PLAIN: dict[str, Any] = {"share": 1.0, "resample": "bilinear"}
+"""How images are resized where no record asks for more; of earlier versions always."""
 
 ENDED = [("flip_test", False)]  # Of files of earlier versions: without effect
 
@@ -58,6 +65,8 @@ class TrainSettings:
     weights: str = _setting("auto", "First weights: none, imagenet, coco, or a state dict's path.")
     size: int = _setting(0, "Side of the square input in pixels; 0: automatic.")
     fit: Fit = _setting("crop", "Resize mode.")
+    share: float = _setting(0.0, "Share of the middle's sides that fit crop shows; 0: automatic.")
+    resample: Filter = _setting("auto", "Filter that resizes.")
     white: int = _setting(0, "White level of images of over 8 bits, as 4095; 0: 65535 of 16 bits.")
     keep_embedding: Embedding = _setting(
         "trained", "pretrained: also export features of the first weights, to select by diversity."
@@ -112,6 +121,10 @@ class TrainSettings:
             raise SettingsError(f"milestones = {self.milestones}: epochs are counted from 0")
         if self.batch_size == 1:
             raise SettingsError("batch_size = 1: must be 2 or more, or 0 for automatic")
+        if not 0 <= self.share <= 1:
+            raise SettingsError(f"share = {self.share}: must be above 0 to 1, or 0 for automatic")
+        if 0 < self.share < 1 and self.fit != "crop":
+            raise SettingsError(f"share = {self.share}: is for fit crop; leave it out")
         for name in ("weight_decay", "clip"):
             value = getattr(self, name)
             if not (value == -1 or 0 <= value < math.inf):
@@ -136,7 +149,10 @@ class TrainSettings:
 
     def image_spec(self, side: int = 0, fit: Fit | None = None) -> ImageSpec:
         """Return how an image becomes a square of ``side`` pixels, by default the input."""
-        return ImageSpec(side or self.size, side or self.size, fit or self.fit, self.white)
+        side, fit = side or self.size, fit or self.fit
+        share = (self.share if fit == "crop" else 0) or PLAIN["share"]
+        resample: Resample = "bilinear" if self.resample == "auto" else self.resample
+        return ImageSpec(side, side, fit, self.white, share=share, resample=resample)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as JSON, TOML and checkpoints can hold them (tuples as lists)."""

@@ -20,7 +20,7 @@ from lloss.modeling.network import TappedNetwork
 from lloss.modeling.network_source import TIMM, is_outside
 from lloss.statistics.loss_unit import LossUnit
 from lloss.tasks import get_task
-from lloss.tasks.train_settings import TrainSettings
+from lloss.tasks.train_settings import PLAIN, TrainSettings
 from lloss.training.probe import Probe, probe, same
 
 FORMAT = 1
@@ -168,7 +168,7 @@ def load_checkpoint(run: Path) -> Checkpoint:
 def _settings(values: dict[str, Any], state: dict[str, Any], path: Path) -> TrainSettings:
     """Read settings; those of earlier versions may leave the normalisation to the network."""
     values.pop("flip_test", None)
-    before = {"clip": 0.0, "fresh_lr": 1.0}  # how earlier versions trained
+    before = {"clip": 0.0, "fresh_lr": 1.0, **PLAIN}  # how earlier versions trained
     settings = TrainSettings.from_dict({**before, **values}, str(path))
     if not state.pop("transform_input", False):
         return settings

@@ -16,7 +16,7 @@ from lloss.images.decode import size_of
 from lloss.pools import Item
 from lloss.tasks.networks import Networks
 from lloss.tasks.task import Task
-from lloss.tasks.train_settings import TrainSettings
+from lloss.tasks.train_settings import PLAIN, TrainSettings
 from lloss.training.training_data import PAIRS, steps_of
 
 SAMPLE = 64  # Images whose size is looked at, spread over the labeled ones
@@ -66,7 +66,9 @@ def decide(
     decided = Decided(settings, [])
     if start:
         why = "as in the run to start from"
-        decided = decided.filled(why, weights=start.weights, size=start.size)
+        spec = start.image_spec(fit=settings.fit)
+        own = {"share": spec.share, "resample": spec.resample}
+        decided = decided.filled(why, weights=start.weights, size=start.size, **own)
     decided = _input_decided(task, made, decided, labeled.items)
     settings = decided.settings
     recipe = dict(made.recipe(settings, settings.weights != "none"))
@@ -99,6 +101,10 @@ def _input_decided(task: Task, made: Networks, decided: Decided, items: Sequence
     if "size" in decided.settings.undecided:
         size, why = _size(made, decided.settings, items)
         decided = decided.filled(why, size=size)
+    asked = made.resizing(decided.settings)
+    decided = decided.filled(f"as the weights of {decided.settings.model} were trained", **asked)
+    plain = {name: value for name, value in PLAIN.items() if name in decided.settings.undecided}
+    decided = Decided(dataclasses.replace(decided.settings, **plain), decided.lines)
     if note := made.assumed(decided.settings):
         decided.lines.append(f"note: {note}")
     return decided

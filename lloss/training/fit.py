@@ -43,8 +43,9 @@ from lloss.training.trainer import Trainer
 OWN = ":"
 """Stands for a network of one's own in :mod:`lloss.tasks.recipes`."""
 
-OF_MODEL = ("task", "model", "model_args", "weights", "size", "fit", "mean", "std", "taps", "head",
-            "hidden", "head_summary", "white", "freeze", "keep_embedding", "loss_norm")  # fmt: skip
+OF_MODEL = ("task", "model", "model_args", "weights", "size", "fit", "share", "resample",
+            "mean", "std", "taps", "head", "hidden", "head_summary", "white", "freeze",
+            "keep_embedding", "loss_norm")  # fmt: skip
 """Settings that ``attach`` has decided."""
 
 SQUARE = ("detection", "pose")
@@ -179,7 +180,8 @@ def _settings(model: AttachedModel, given: dict[str, Any]) -> TrainSettings:
     values = {
         "augment": "none", **defaults, **given, "weights": "none",
         "task": model.task, "size": min(spec.height, spec.width), "fit": spec.fit,
-        "white": spec.white, "taps": [tap.module for tap in model.taps],
+        "white": spec.white, "share": spec.share, "resample": spec.resample,
+        "taps": [tap.module for tap in model.taps],
         "mean": list(model.preparation.mean), "std": list(model.preparation.std),
     }  # fmt: skip
     settings = TrainSettings.from_dict(values, "fit")

@@ -15,11 +15,12 @@ from PIL import Image
 
 from lloss.data.labeled_set import LabeledSet
 from lloss.errors import CheckpointError, ImageError, LabelError
+from lloss.images.decode import ImageSpec
 from lloss.pools import Item
 from lloss.tasks import TASKS, get_task
 from lloss.tasks.presets import PRESETS, resolve_settings
 from lloss.tasks.task import Task
-from lloss.tasks.train_settings import AUTOMATIC, TrainSettings
+from lloss.tasks.train_settings import AUTOMATIC, PLAIN, TrainSettings
 from lloss.training import decisions
 from lloss.training.checkpoint import load_checkpoint
 from lloss.training.decisions import decide
@@ -53,8 +54,9 @@ def test_everything_is_decided_and_said_once_with_its_name(task: str) -> None:
     found = decide(get_task(settings.task), settings, images(54))
     assert settings.undecided == tuple(AUTOMATIC) and not found.settings.undecided
     text = "\n".join(found.lines)
-    for name in AUTOMATIC:
+    for name in AUTOMATIC.keys() - PLAIN:
         assert text.count(f"{name} = {getattr(found.settings, name)}") == 1
+    assert (found.settings.share, found.settings.resample) == (1, "bilinear")  # not worth a line
     others = replace(found.settings, **{name: getattr(settings, name) for name in AUTOMATIC})
     assert others == settings
 
@@ -86,6 +88,31 @@ def test_a_rate_of_another_optimizer_is_noted() -> None:
         lines = decide(get_task("classification"), settings, images(54)).lines
         found = any("the rate 0.1 is 100 times what suits convnext" in line for line in lines)
         assert found is noted
+
+
+def test_images_are_resized_as_the_record_of_trained_weights_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("timm")
+    model = "timm:tf_efficientnet_lite0"  # of bicubic, and 0.875 of the middle
+    settings = resolve_settings("default", model=model, weights="imagenet", size=96)
+    found = decide(get_task("classification"), settings, images(54))
+    assert found.settings.image_spec() == ImageSpec(96, 96, share=0.875, resample="bicubic")
+    assert found.lines[0].startswith("automatic: share = 0.875, resample = bicubic (as the weights")
+    for given, spec in (
+        ({"weights": "none"}, ImageSpec(96, 96)),
+        ({"fit": "pad"}, ImageSpec(96, 96, "pad", resample="bicubic")),
+        ({"share": 0.5}, ImageSpec(96, 96, share=0.5, resample="bicubic")),
+        ({"share": 1.0, "resample": "bilinear"}, ImageSpec(96, 96)),
+        ({"model": "resnet18"}, ImageSpec(96, 96)),
+    ):
+        chosen = replace(settings, **given)
+        assert decide(get_task("classification"), chosen, images(54)).settings.image_spec() == spec
+    start = replace(settings, share=1.0, resample="bilinear")
+    again = decide(get_task("classification"), settings, images(54), start)
+    assert again.settings.image_spec() == ImageSpec(96, 96)  # as the run to start from
+    padded = decide(get_task("classification"), replace(settings, fit="pad"), images(9), settings)
+    assert padded.settings.image_spec().fit == "pad"
 
 
 @pytest.mark.parametrize(("count", "batch"), [(2, 2), (3, 3), (54, 54), (64, 64), (65, 64)])
