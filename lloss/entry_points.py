@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import Any, TypeVar
 
 from lloss.errors import SettingsError
+
+T = TypeVar("T")
 
 MODELS = "lloss.models"
 """The group of factories of networks, see :mod:`lloss.modeling.network_factory`."""
@@ -44,6 +46,40 @@ def load(group: str, name: str) -> Any:
             f"{name!r}: the entry point {point.value} of the package {package_of(point)} cannot be "
             f"imported: {reason(error)}; repair or uninstall the package"
         ) from error
+
+
+def names_with(group: str, own: Iterable[str]) -> tuple[str, ...]:
+    """Return lloss's own names, then those of installed packages."""
+    return tuple(dict.fromkeys((*own, *registered(group))))
+
+
+def load_object(
+    group: str, name: str, kind: type[T], known: Sequence[str], has: Sequence[str]
+) -> T:
+    """Import the object of a kind, such as ``Task``, that is registered under its own name.
+
+    Raises ``SettingsError`` for a name that is not ``known``, another object, or one that lacks an
+    attribute of ``has``.
+    """
+    what = f"{kind.__name__.lower()} {name!r}"
+    if name not in known:
+        raise SettingsError(f"{what}: choose one of {', '.join(known)}")
+    try:
+        found = load(group, name)
+    except SettingsError as error:
+        raise SettingsError(f"{kind.__name__.lower()} {error}") from error
+    if not isinstance(found, kind):
+        other = "a class; register an object of it" if isinstance(found, type) else repr(found)
+        raise SettingsError(
+            f"{what}: its entry point is to name a {kind.__name__} object of {kind.__module__}, it "
+            f"names {other}"
+        )
+    if missing := [each for each in has if not hasattr(found, each)]:
+        raise SettingsError(f"{what}: {type(found).__name__} has no {missing[0]}; write it")
+    own = getattr(found, "name")  # noqa: B009  # of any kind
+    if own != name:
+        raise SettingsError(f"{what}: its object has the name {own!r}; register it under that")
+    return found
 
 
 def package_of(point: EntryPoint) -> str:

@@ -45,9 +45,7 @@ class FrozenMaker:
     def learner(self) -> FrozenLearner:
         """Open the features."""
         store = FeatureStore(self.folder)
-        task = get_task(self.settings.task)
-        made = task.networks(self.settings.model, self.settings.model_args)
-        objective = task.objective(made.objective_settings(self.settings), self.names)
+        objective = get_task(self.settings.task).network_objective(self.settings, self.names)
 
         def read(rows: NDArray[np.int64], variants: NDArray[np.int64]) -> NDArray[np.float32]:
             return store.rows([view_key(self.digests[r], v) for r, v in zip(rows, variants)])

@@ -41,8 +41,7 @@ class MapsMaker:
     def learner(self) -> MapsLearner:
         """Open the features."""
         store, task = FeatureStore(self.folder), get_task(self.settings.task)
-        made = task.networks(self.settings.model, self.settings.model_args)
-        objective = task.objective(made.objective_settings(self.settings), self.names)
+        objective = task.network_objective(self.settings, self.names)
 
         def read(
             rows: NDArray[np.int64], variants: NDArray[np.int64]

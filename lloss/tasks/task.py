@@ -154,6 +154,11 @@ class Task(Networks):
     def objective(self, settings: TrainSettings, classes: Sequence[str]) -> Objective:
         """Make the model side for a network of these classes."""
 
+    def network_objective(self, settings: TrainSettings, classes: Sequence[str]) -> Objective:
+        """Make the model side of the settings' network, also of one from outside."""
+        made = self.networks(settings.model, settings.model_args)
+        return self.objective(made.objective_settings(settings), classes)
+
     def network(self, settings: TrainSettings, classes: Sequence[str]) -> TappedNetwork:
         """Build a fresh network with head, for settings whose ``size`` is not 0.
 
@@ -169,7 +174,7 @@ class Task(Networks):
         """Build it for settings that may be those of an earlier version."""
         made = self.networks(settings.model, settings.model_args)
         network = made.build(settings, classes)
-        objective = self.objective(made.objective_settings(settings), classes)
+        objective = self.network_objective(settings, classes)
         start = made.start(network, settings, classes)
         keeps = settings.keep_embedding == "pretrained"
         pretrained = copy.deepcopy(network) if keeps else None

@@ -52,7 +52,7 @@ def test_an_installed_package_adds_a_strategy(
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("number", "to name a Strategy object of lloss.selection.strategies, it names 5"),
+        ("number", "to name a Strategy object of lloss.selection.strategies.strategy, it names 5"),
         ("Last", "it names a class; register an object of it"),
         ("nameless", "Nameless has no name; write it"),
         ("last", "its object has the name 'last'; register it under that"),
