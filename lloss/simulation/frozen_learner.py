@@ -120,7 +120,7 @@ class FrozenModel:
         self._head = None
         if method.head:
             every = torch.arange(len(cache.losses))
-            self._head = train_head(self._fresh(), cache, every, self._compare, seed, quick=True)
+            self._head = train_head(self._fresh(), cache, every, self._compare, seed)
 
     @property
     def _compare(self) -> Callable[..., Tensor]:
@@ -193,7 +193,7 @@ class FrozenModel:
     def evidence(self) -> Evidence:
         entropy = self._learner.objective.outputs(self._fit.outputs)["entropy"].numpy()
         found = held_out_predictions(
-            self._fresh(), self._cache, self._compare, self._seed, self._folds, quick=True
+            self._fresh(), self._cache, self._compare, self._seed, self._folds
         )
         losses = self._fit.losses.numpy()
         return Evidence.measured(len(losses), losses, found.predicted, entropy, self._folds)

@@ -132,9 +132,7 @@ class MapsModel:
         if method.head:
             self._cache = self._learned(rows)
             every = torch.arange(len(rows))
-            self._head = train_head(
-                self._fresh(), self._cache, every, self._compare, seed, quick=True
-            )
+            self._head = train_head(self._fresh(), self._cache, every, self._compare, seed)
 
     def _learned(self, rows: NDArray[np.int64]) -> FeatureCache:
         """What the loss head learns of: of the paper's way, losses of images trained on."""
@@ -209,7 +207,7 @@ class MapsModel:
 
     def evidence(self) -> Evidence:
         found = held_out_predictions(
-            self._fresh(), self._cache, self._compare, self._seed, self._folds, quick=True
+            self._fresh(), self._cache, self._compare, self._seed, self._folds
         )
         losses = self._cache.image_losses
         entropy = self._entropy if self._learner.task.has_entropy else None

@@ -12,6 +12,8 @@ import torch
 
 from lloss.modeling.head import LossPredictionHead
 from lloss.modeling.head_losses import soft_pairs
+from lloss.simulation.feature_store import FeatureStore
+from lloss.simulation.image_variants import content_digest
 from lloss.training import head_training
 from lloss.training.feature_cache import FeatureCache
 
@@ -26,7 +28,7 @@ def bench() -> ModuleType:
 def test_heads_of_all_trials_are_those_of_each(
     bench: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(head_training, "STEPS", (30, 30))
+    monkeypatch.setattr(head_training, "STEPS", 30)
     sizes, head, seeds = (3, 5), LossPredictionHead([3, 5], hidden=8), (4, 7)
     generator = torch.Generator().manual_seed(0)
     inputs = [torch.randn(2, 100, size, generator=generator) for size in sizes]
@@ -55,6 +57,25 @@ def test_heads_of_all_trials_are_those_of_each(
         np.testing.assert_allclose(apart, wanted - wanted.mean(), atol=1e-4)
 
 
+def test_features_of_a_simulation_are_read_by_the_images(bench: ModuleType, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (5, 4, 4, 3), dtype=np.uint8)
+    vectors = random.normal(size=(5, 9)).astype(np.float32)
+    keys = [content_digest(image)[:32] for image in images]
+    FeatureStore(tmp_path).fill(keys, lambda places: iter([vectors[list(places)]]), lambda _: None)
+    np.savez(tmp_path / "some.npz", images=images[[3, 1]], labels=np.array([7, 2]))
+    found = bench.read_simulated(tmp_path, tmp_path / "some.npz", [2, 3])
+    wanted = torch.from_numpy(vectors[[3, 1]])
+    assert torch.equal(torch.cat(found.pooled, 1), wanted[:, :5]) and len(found.pooled) == 2
+    assert torch.equal(found.last, wanted[:, 5:]) and found.targets.tolist() == [7, 2]
+
+
+def test_steps_grow_with_the_labels_where_a_recipe_asks_for_it(bench: ModuleType) -> None:
+    recipe = bench.Recipe(steps=600, per_batch=60)
+    assert [recipe.steps_of(count) for count in (100, 640, 641, 9999)] == [600, 600, 660, 3000]
+    assert bench.Recipe().steps_of(9999) == head_training.STEPS
+
+
 def test_each_variant_predicts_and_the_report_is_printed(
     bench: ModuleType,
     monkeypatch: pytest.MonkeyPatch,
@@ -67,7 +88,8 @@ def test_each_variant_predicts_and_the_report_is_printed(
     def split(*_: object) -> object:
         targets = random.integers(0, 10, 120)
         pooled = (centers[targets] + random.normal(size=(120, 6))).astype(np.float32)
-        return bench.Split([torch.from_numpy(pooled)] * 2, torch.from_numpy(targets))
+        inputs = torch.from_numpy(pooled)
+        return bench.Split([inputs] * 2, inputs, torch.from_numpy(targets))
 
     monkeypatch.setattr(bench, "read_features", split)
     short = bench.Recipe(steps=5, hidden=4)

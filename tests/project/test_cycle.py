@@ -61,7 +61,7 @@ def test_images_that_could_not_be_selected_are_counted_in_the_summary(
 def test_a_frozen_network_stays_and_each_cycle_trains_the_head_again(
     done: Project, labels: Path, pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(head_training, "STEPS", (100, 100))
+    monkeypatch.setattr(head_training, "STEPS", 100)
     network = load_checkpoint(done.cycles / "001").network().network
     torch.save(network.state_dict(), tmp_path / "network.pt")
     train = {**TRAIN, "freeze": True, "weights": str(tmp_path / "network.pt")}

@@ -24,7 +24,7 @@ SIDE, COUNT = 32, 24
 @pytest.fixture(autouse=True)
 def few_steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Train for a moment."""
-    monkeypatch.setattr(head_training, "QUICK_STEPS", 5)
+    monkeypatch.setattr(head_training, "STEPS", 5)
     monkeypatch.setattr(maps_learner, "STEPS", 5)
     yield
 

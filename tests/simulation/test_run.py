@@ -32,7 +32,7 @@ BUDGET = ["--initial=12", "-k4", "--cycles=3", "--trials=2", "--pool-size=40", "
 def few_steps() -> Iterator[None]:
     """Train heads for a moment: nothing here depends on how well they do."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(head_training, "QUICK_STEPS", 5)
+        patched.setattr(head_training, "STEPS", 5)
         yield
 
 

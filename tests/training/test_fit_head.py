@@ -30,7 +30,7 @@ from ..outside_networks import DepthLoss, DepthNet, TwoStages
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Train heads in fewer steps."""
-    monkeypatch.setattr(head_training, "STEPS", (150, 150))
+    monkeypatch.setattr(head_training, "STEPS", 150)
 
 
 class _Bright(nn.Module):

@@ -39,7 +39,7 @@ LAST = "network.classifier."
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Train heads in fewer steps."""
-    monkeypatch.setattr(head_training, "STEPS", (100, 100))
+    monkeypatch.setattr(head_training, "STEPS", 100)
 
 
 @pytest.fixture
