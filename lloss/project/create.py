@@ -13,10 +13,10 @@ from typing import Any
 from lloss.annotations import Problems
 from lloss.data.label_source import relative_source
 from lloss.errors import LabelError, PoolError, ProjectError
-from lloss.files import write_text
+from lloss.files import sweep, write_error, write_text
 from lloss.pools.uri import PoolUri
 from lloss.project.choice_settings import usual_class_weight
-from lloss.project.project import FILE, HOLDOUT, Project, load_project
+from lloss.project.project import FILE, HOLDOUT, Project, load_project, parse_project
 from lloss.selection.metadata import check_table
 from lloss.tasks import get_task
 from lloss.tasks.presets import resolve_settings
@@ -65,14 +65,22 @@ def create_project(
         written |= {"class_weight": weight} if weight else {}
     chosen = written.get("k")  # 0 is refused
     with _restored_on_failure(root):
-        write_text(root / FILE, _toml({**written, "k": 1 if chosen is None else chosen}, train))
-        project = load_project(root)
+        _make(root)
+        written["k"] = 1 if chosen is None else chosen
+        project = parse_project(root, _toml(written, train))
         labels = _check(project, problems)
         if chosen is None:
-            k = _k(project, labels, problems)
-            write_text(root / FILE, _toml({**written, "k": k}, train))
-            project = load_project(root)
-    return project
+            written["k"] = _k(project, labels, problems)
+        write_text(root / FILE, _toml(written, train))  # last: a killed init leaves no project
+        return load_project(root)
+
+
+def _make(root: Path) -> None:
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_error(error, root / FILE) from error
+    sweep(root)
 
 
 def _labels_file(name: str) -> str:

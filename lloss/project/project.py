@@ -379,12 +379,22 @@ def load_project(root: Path) -> Project:
     """
     path = root / FILE
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ProjectError(
             f"{root}: contains no {FILE}; start with lloss init {root} --pool POOL --labels CSV"
         ) from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError) as error:
+        raise ProjectError(f"{path}: cannot be read: {error}") from error
+    return parse_project(root, text)
+
+
+def parse_project(root: Path, text: str) -> Project:
+    """Read what ``lloss.toml`` holds, or will hold; raises as :func:`load_project` does."""
+    path = root / FILE
+    try:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
         raise ProjectError(f"{path}: cannot be read: {error}") from error
     names = {key.name for key in fields(Project)} - {"root"}
     if unknown := [name for name in content if name not in names]:

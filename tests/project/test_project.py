@@ -13,6 +13,8 @@ from PIL import Image
 
 from lloss.annotations import Problems
 from lloss.errors import LabelError, LlossError, ProjectError, SettingsError
+from lloss.files import write_text
+from lloss.project import create
 from lloss.project.create import create_project
 from lloss.project.picks_file import RANDOM
 from lloss.project.project import Project, load_project
@@ -256,6 +258,26 @@ def test_k_has_an_upper_end(
     labels = write_labels(tmp_path / "labels.csv", names[:20])
     given = {"pool": str(tmp_path / "many"), "labels": str(labels)}
     assert create_project(tmp_path / "project", given, {}).k == 2
+
+
+def test_a_killed_init_leaves_no_project_of_settings_that_nobody_gave(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = images(tmp_path / "many", [f"{number:03d}.png" for number in range(40)])
+    labels = write_labels(tmp_path / "labels.csv", names[:20])
+    root, written = tmp_path / "project", list[str]()
+    root.mkdir()
+    (root / ".lloss.toml.0123abcd.part").write_text("k = 1")
+    (root / ".mine.part").touch()
+
+    def write(path: Path, text: str) -> None:
+        written.append(path.name)
+        write_text(path, text)
+
+    monkeypatch.setattr(create, "write_text", write)
+    project = create_project(root, {"pool": str(tmp_path / "many"), "labels": str(labels)}, {})
+    assert written == ["lloss.toml"] and project.k == 10
+    assert sorted(path.name for path in root.iterdir()) == [".mine.part", "lloss.toml"]
 
 
 def test_labels_that_are_a_random_sample_are_held_out_if_there_is_no_test_set(
