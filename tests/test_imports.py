@@ -147,7 +147,7 @@ def test_a_wheel_puts_one_name_into_site_packages(tmp_path: Path) -> None:
     tops = {name.partition("/")[0] for name in names if ".dist-info/" not in name}
     assert tops == {"lloss"}
     data = [
-        *(ROOT / "serve/deploy").iterdir(),
+        *(p for p in (ROOT / "serve/deploy").rglob("*") if p.is_file()),
         *(ROOT / "serve/daemon/ui").rglob("*.*"),
         *ROOT.glob("lloss/**/*.html"),
         ROOT / "lloss/py.typed",

@@ -85,7 +85,7 @@ def test_the_dashboard_asks_the_chosen_source_for_the_chosen_instances() -> None
 
 
 def test_no_token_is_on_a_command_line_and_packages_are_pinned() -> None:
-    for path in DEPLOY.iterdir():
+    for path in filter(Path.is_file, DEPLOY.rglob("*")):
         text = path.read_text(encoding="utf-8")
         assert "--token " not in text and "LLOSS_TOKEN=" not in text, path.name
         for command in re.findall(r"pip install .*", text):
