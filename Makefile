@@ -1,6 +1,7 @@
 # make demo    the whole job on scikit-learn's digits
 # make test    lint, types and tests
 # make lint    ruff, import contracts, mypy, and a list of words to avoid
+# make test-distributed  scoring on Ray, with killed drivers, actors and nodes (installs it; some minutes)
 # make coverage  the tests, and the lines that no test runs
 # make bench   how fast a pool is scored, read, and selected from (an hour; an idle machine)
 # make bench-serve  the daemon under load, against LitServe and MLServer (half an hour; idle)
@@ -16,7 +17,7 @@ READY := $(VENV)/.ready
 # mypy and import-linter read packages from folders: the three as the one package they install as.
 TYPES := .build/types
 
-.PHONY: demo test lint coverage bench bench-serve soak bench-choice label-studio clean
+.PHONY: demo test test-distributed lint coverage bench bench-serve soak bench-choice label-studio clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v >= (3, 11) else f"lloss needs Python 3.11, this is {v.major}.{v.minor}: make PYTHON=python3.11")'
@@ -40,6 +41,11 @@ lint: $(READY)
 # One process per core.
 test: lint
 	$(BIN)/python -m pytest -n auto --dist loadfile
+
+# In one process after the other: each starts Ray.
+test-distributed: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt 'ray[data]'
+	$(BIN)/python -m pytest -v -m distributed
 
 coverage: $(READY)
 	mkdir -p .build/coverage

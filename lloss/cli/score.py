@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import signal
 from collections.abc import Iterable
@@ -22,19 +21,19 @@ from lloss.cli.options import (
     print_notes,
     provider_option,
 )
-from lloss.data.label_joining import labeled_pool
-from lloss.errors import SettingsError
+from lloss.data.label_joining import labeled_pool, mask_folders
+from lloss.errors import MissingExtraError, SettingsError
 from lloss.pools import Item, Pool, SubsetPool
 from lloss.pools.uri import PoolUri
 from lloss.runtime import tf32
 from lloss.runtime.onnx_runtime import import_onnxruntime
-from lloss.scores.scores_folder import SKIPPED, ScoresFolder
+from lloss.scores.scores_folder import SKIPPED, ScoresFolder, part_name
 from lloss.scores.shard_spec import Shard
 from lloss.selection.exclusions import find_excluded, read_excluded
 from lloss.serve.scoring.batch.pipeline import READERS
 from lloss.serve.scoring.batch.profiler import Profiler
 from lloss.serve.scoring.batch.score_pool import score_pool
-from lloss.serve.scoring.batch.scoring_run import PART, ScoreReport
+from lloss.serve.scoring.batch.scoring_run import PART, EngineFacts, ScoreReport, engine_facts
 from lloss.serve.scoring.scorer import Scorer
 from lloss.serve.scoring.telemetry import serve_metrics
 
@@ -70,9 +69,30 @@ from lloss.serve.scoring.telemetry import serve_metrics
     default=READERS,
     help="Threads that fetch images from remote storage.",
 )
-@click.option("--shard", metavar="i/n", default="1/1", help="Score the i-th of n shards of POOL.")
+@click.option(
+    "--shard",
+    metavar="[i/n|from-env]",
+    default="1/1",
+    help="Score the i-th of n shards of POOL; from-env: as Kubernetes, Slurm or AWS Batch number "
+    "the tasks of an array.",
+)
 @click.option(
     "--metrics-port", type=click.IntRange(1, 65535), help="Serve Prometheus metrics on 127.0.0.1."
+)
+@click.option(
+    "--on",
+    type=click.Choice(["this-machine", "ray"]),
+    default="this-machine",
+    help="Where to score; ray: by Ray Data, on a cluster or on this machine.",
+)
+@click.option(
+    "--ray-address",
+    default="",
+    show_default="RAY_ADDRESS, or a new Ray on this machine",
+    help="Cluster of --on ray: its address, or auto.",
+)
+@automatic_option(
+    "--ray-actors", "one per GPU, or else per --threads cores", "Scorers of --on ray."
 )
 @click.option("--profile", is_flag=True, help="Report the slowest stage and how to speed it up.")
 def command(
@@ -86,6 +106,9 @@ def command(
     shard: str,
     metrics_port: int | None,
     profile: bool,
+    on: str,
+    ray_address: str,
+    ray_actors: int,
     **scoring: Any,
 ) -> None:
     """Score every image of POOL with the exported MODEL.
@@ -102,30 +125,64 @@ def command(
     images, excluded = _open(pool, exclude, empty, folder)
     remark = images.remark()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # stop as on Ctrl-C
-    last_written = folder.files.modified(folder.parts() if folder.run() else ())
-    with Scorer(model, provider, **scoring) as scorer:
-        print_notes(_announcement(scorer, images.uri, model, part))
-        profiler = Profiler(scorer)
-        with serve_metrics(scorer.telemetry, metrics_port):
-            report = score_pool(
-                scorer,
-                images,
-                out,
-                exclude=excluded,
-                part_size=part_size,
-                shard=part,
-            )
-            stages = profiler.text(images.remote)  # before the metrics server shuts down
-        if profile:
-            print_notes(stages)
+    done = folder.part_numbers() if folder.run() else []
+    last_written = folder.files.modified([part_name(number) for number in done])
+    run: dict[str, Any] = {"out": out, "part_size": part_size, "shard": part}
+    if on == "ray":
+        if profile or metrics_port:
+            raise SettingsError("--profile and --metrics-port: are of one process; not of --on ray")
+        cluster = {"address": ray_address, "actors": ray_actors, "provider": provider, **scoring}
+        source = (pool, [*mask_folders(exclude), *([folder.local] if folder.local else [])])
+        report = _score_on_ray(model, images, source, excluded, cluster, run)
+    else:
+        if ray_address or ray_actors:
+            raise SettingsError("--ray-address and --ray-actors: give --on ray with them")
+        with Scorer(model, provider, **scoring) as scorer:
+            facts = engine_facts(scorer)
+            print_notes(_announcement(facts, images.uri, model, part))
+            profiler = Profiler(scorer)
+            with serve_metrics(scorer.telemetry, metrics_port):
+                report = score_pool(scorer, images, exclude=excluded, **run)
+                stages = profiler.text(images.remote)  # before the metrics server shuts down
+            if profile:
+                print_notes(stages)
     if images.remark() != remark:  # a remote pool has one only after it was read
         print_notes(images.remark())
     print_notes(_summary(report, folder))
     if part.count > 1:
         return  # one shard is not a readable scores folder; merge checks all of them
-    if report.resumed:
+    if report.resumed and not images.remote:
         pending = SubsetPool(images, excluded) if excluded else images
-        print_notes(_newer_files(itertools.islice(pending, report.resumed), last_written))
+        before = (item for at, item in enumerate(pending) if at // part_size in set(done))
+        print_notes(_newer_files(before, last_written))
+
+
+def _score_on_ray(
+    model: Path,
+    images: Pool,
+    source: tuple[str, list[Path]],
+    excluded: set[str],
+    cluster: dict[str, Any],
+    run: dict[str, Any],
+) -> ScoreReport:
+    try:
+        from lloss.serve.scoring.batch.ray_actor import PoolSource
+        from lloss.serve.scoring.batch.ray_run import RayOptions, score_on_ray
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("--on ray", "ray", error.name or "ray") from error
+    uri = PoolUri.parse(source[0], Path.cwd()).text
+    leave_out = [folder.absolute() for folder in source[1]]
+    pool = PoolSource(uri, leave_out, frozenset(excluded))
+
+    def announce(facts: EngineFacts, actors: int) -> None:
+        where = f"{actors} actors of Ray"
+        print_notes(_announcement(facts, images.uri, model, run["shard"], where))
+        if images.streamed:
+            print_notes(f"{images.uri}: every actor reads all of it; see docs/distributed.md")
+
+    return score_on_ray(
+        model, pool, images, options=RayOptions(**cluster), announce=announce, **run
+    )
 
 
 def _check_outside(folder: ScoresFolder, pool: str) -> None:
@@ -147,12 +204,11 @@ def _open(
     return pool, excluded
 
 
-def _announcement(scorer: Scorer, pool: str, model: Path, shard: Shard) -> str:
-    engine = scorer.engine
+def _announcement(facts: EngineFacts, pool: str, model: Path, shard: Shard, by: str = "") -> str:
     what = f"shard {shard} of {pool}" if shard.count > 1 else pool
-    how = f"batches of {engine.batch_size}, {scorer.manifest.precision}"
-    note = f" ({engine.note})" if engine.note else ""
-    return f"score {what} with {model} on {engine.device}: {how}{note}"
+    how = f"batches of {facts.batch_size}, {facts.engine.precision}"
+    note = f" ({facts.note})" if facts.note else ""
+    return f"score {what} with {model} on {by and by + ', '}{facts.device}: {how}{note}"
 
 
 def _newer_files(scored: Iterable[Item], written: int) -> str:

@@ -28,7 +28,7 @@ def labeled_pool(
     Images in a folder of annotation files stay: the annotations are of them. Folders that
     lloss itself has ``written``, or will write, are left out too.
     """
-    folders = [path for path in labels if path.is_dir() and not holds_annotations(path)]
+    folders = mask_folders(labels)
     pool = open_pool(uri, leave_out=[*folders, *written])
     if problems is None:
         return pool
@@ -38,6 +38,11 @@ def labeled_pool(
         if inside := [str(path) for path in folders if root in path.resolve().parents]:
             problems.note(f"{pool.uri}: left out the folder of labels {' and '.join(inside)}")
     return pool
+
+
+def mask_folders(labels: Sequence[Path]) -> list[Path]:
+    """Those labels that are folders of masks."""
+    return [path for path in labels if path.is_dir() and not holds_annotations(path)]
 
 
 def image_names(key: str, label: Any) -> tuple[str, ...]:

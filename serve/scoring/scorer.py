@@ -18,7 +18,7 @@ from lloss.serve.scoring.telemetry import Telemetry
 from lloss.errors import EngineError, PoolError, SettingsError
 from lloss.images.decode import MAX_PIXELS
 from lloss.manifest import Manifest
-from lloss.pools import Pool, open_pool
+from lloss.pools import Chunk, Pool, open_pool
 from lloss.pools.in_memory_pool import Images, pool_of
 from lloss.runtime.cpu_count import usable_cores
 
@@ -183,7 +183,11 @@ class Scorer:
             ranges: ascending and disjoint, none longer than ``batch_size``; they may go beyond the
                 end of the pool.
         """
-        yield from self._started().run(pool.chunks(ranges), pool.remote)
+        yield from self.chunks(pool.chunks(ranges), pool.remote)
+
+    def chunks(self, chunks: Iterable[Chunk], remote: bool = False) -> Iterator[Scores]:
+        """Score chunks of at most ``batch_size`` images; with ``remote``, fetch them ahead."""
+        return self._started().run(chunks, remote)
 
     def when_free(self, take: Take, max_pixels: int = MAX_PIXELS) -> Future[Scores]:
         """Score a batch that is formed when the engine is free; see :meth:`.Pipeline.when_free`.

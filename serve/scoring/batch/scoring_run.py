@@ -11,11 +11,12 @@ import importlib.metadata
 import itertools
 import json
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from lloss.serve.scoring.engine.engine import Engine
+from lloss.serve.scoring.scorer import Scorer
 
 from lloss.errors import InterruptedRunError, OtherRunError, ScoresError
 from lloss.pools import Pool, refuse_duplicates
@@ -52,6 +53,22 @@ class RunEngine:
         return cls(model, engine.sha256, identity, engine.manifest.precision, _versions())
 
 
+@dataclass(frozen=True)
+class EngineFacts:
+    """An engine as a user is informed of it; of a cluster, that of its workers."""
+
+    engine: RunEngine
+    batch_size: int
+    device: str
+    note: str
+
+
+def engine_facts(scorer: Scorer) -> EngineFacts:
+    """Describe the engine of a scorer of this process."""
+    engine = scorer.engine
+    return EngineFacts(RunEngine.of(engine), engine.batch_size, engine.device, engine.note)
+
+
 def part_ranges(number: int, part_size: int, batch_size: int) -> Iterator[range]:
     """Batches that end at the end of a part, so that a part has the same bytes in any run."""
     start = number * part_size
@@ -73,6 +90,14 @@ def _versions() -> dict[str, str]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name.removesuffix("-gpu")] = importlib.metadata.version(name)
     return versions
+
+
+def ids_digest(ids: Iterable[str]) -> str:
+    """A digest of ids in their order."""
+    digest = hashlib.sha256()
+    for id in ids:
+        digest.update(repr(id).encode("utf-8", "backslashreplace") + b"\n")
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -122,7 +147,7 @@ class ScoringRun:
         if passed and passed.as_dict():
             counts["passed_over"] = passed.as_dict()
         if self.shard.count > 1 and not settings["pool_fingerprint"]:
-            counts[POOL_IDS] = self._ids_digest()
+            counts[POOL_IDS] = ids_digest(self.pool.ids())  # the same in every shard
         self.folder.write_run({"state": "complete", **settings, **counts})
         return self._checked(report)
 
@@ -159,13 +184,6 @@ class ScoringRun:
                     f"{self.folder}: was begun with {name} = {old!r}, now it is "
                     f"{value!r}; score into another folder, or go back to the old value"
                 )
-
-    def _ids_digest(self) -> str:
-        """A digest of the pool's ids in their order, the same in every shard of the pool."""
-        digest = hashlib.sha256()
-        for id in self.pool.ids():
-            digest.update(repr(id).encode("utf-8", "backslashreplace") + b"\n")
-        return digest.hexdigest()
 
     def _checked(self, report: ScoreReport) -> ScoreReport:
         """Return the report, unless no image at all could be read."""
