@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,9 @@ from lloss.errors import EngineError, LlossError, PoolError
 from lloss.pools import Pool, SubsetPool, open_pool
 from lloss.runtime import tf32
 from lloss.scores.scores_folder import ScoresFolder
+
+ATTEMPTS = 4
+"""Times that a part is begun before the run ends."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,10 @@ class ScorerSpec:
 
 @dataclass(frozen=True)
 class PartWork:
-    """All that an actor needs; ``source`` and ``spec.content`` are in Ray's object store."""
+    """All that an actor needs.
+
+    ``source`` and ``spec.content`` are in Ray's object store, ``attempts`` is an actor.
+    """
 
     spec: ScorerSpec
     source: Any
@@ -83,6 +90,19 @@ class PartWork:
     batch_size: int
     engine: RunEngine
     fingerprint: str
+    attempts: Any
+
+
+class Attempts:
+    """Counts how often each part was begun; an actor of its own holds it."""
+
+    def __init__(self) -> None:
+        self._begun: Counter[int] = Counter()
+
+    def begin(self, part: int) -> int:
+        """Count one more attempt, and return the number."""
+        self._begun[part] += 1
+        return self._begun[part]
 
 
 class PartActor:
@@ -93,7 +113,7 @@ class PartActor:
     """
 
     def __init__(self, work: PartWork) -> None:
-        self.folder, self._failure = ScoresFolder(work.out), ""
+        self.folder, self._attempts, self._failure = ScoresFolder(work.out), work.attempts, ""
         try:
             self.parts = self._parts(work)
         except LlossError as error:
@@ -118,6 +138,7 @@ class PartActor:
         number, scored, skipped, digest, failure = int(batch["part"][0]), 0, 0, "", self._failure
         if not failure:
             try:
+                self._begin(number)
                 part = self.parts.score(number)
                 scores, digest = part.scores, part.ids_sha256
                 scored, skipped = len(scores), len(scores.skipped)
@@ -127,3 +148,12 @@ class PartActor:
         row = {"part": number, "scored": scored, "skipped": skipped}
         texts = {"ids": digest, "error": failure}
         return {name: np.array([value]) for name, value in {**row, **texts}.items()}
+
+    def _begin(self, part: int) -> None:
+        """Raise an EngineError for a part whose actors died each time."""
+        attempt = ray.get(self._attempts.begin.remote(part))
+        if attempt > ATTEMPTS:
+            raise EngineError(
+                f"part {part} was begun {ATTEMPTS} times, and each time the actor died: is there "
+                "enough memory? Ray's logs say why; fewer --ray-actors need less"
+            )

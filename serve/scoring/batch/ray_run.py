@@ -23,7 +23,13 @@ from typing import Any
 
 import ray
 import ray.data
-from lloss.serve.scoring.batch.ray_actor import PartActor, PartWork, PoolSource, ScorerSpec
+from lloss.serve.scoring.batch.ray_actor import (
+    Attempts,
+    PartActor,
+    PartWork,
+    PoolSource,
+    ScorerSpec,
+)
 from lloss.serve.scoring.batch.scoring_run import (
     PART,
     EngineFacts,
@@ -32,6 +38,7 @@ from lloss.serve.scoring.batch.scoring_run import (
     ids_digest,
 )
 from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from lloss.errors import EngineError, LlossError, ScoresError, SettingsError
 from lloss.pools import Pool
@@ -40,9 +47,6 @@ from lloss.runtime.providers import parse_provider
 from lloss.scores.scores_folder import ScoresFolder
 from lloss.scores.shard_spec import Shard
 from lloss.text.progress import progress
-
-_RETRIES = {"max_restarts": -1, "max_task_retries": 3}
-"""An actor comes back on another machine; a part that ended several of them ends the run."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +123,7 @@ def score_on_ray(
         where = out if isinstance(out, str) else str(out.absolute())
         work = PartWork(
             spec, ray.put(source), where, part_size, facts.batch_size, facts.engine,
-            images.fingerprint(),
+            images.fingerprint(), _attempts(),
         )  # fmt: skip
         busy = ScoresError(f"{out}: another lloss score is at work in this folder; wait for it")
         with folder.files.locked(busy):
@@ -201,6 +205,16 @@ def _asked(spec: ScorerSpec, workers: _Workers) -> EngineFacts:
     return facts
 
 
+def _attempts() -> Any:
+    """Start the actor that counts attempts, on the machine whose end ends the run anyway.
+
+    Ray itself repeats a part without end: a limit of its retries would be used up in the seconds
+    that a machine is dead and not yet known to be.
+    """
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(Attempts).options(num_cpus=0, scheduling_strategy=here).remote()
+
+
 @dataclass(frozen=True)
 class _RayParts:
     """Scores a run's missing parts on a cluster."""
@@ -246,7 +260,6 @@ class _RayParts:
             fn_constructor_args=(self.work,),
             batch_size=1,
             compute=pool,
-            ray_remote_args_fn=lambda: _RETRIES,
             **self.workers.resources,
         )
         try:

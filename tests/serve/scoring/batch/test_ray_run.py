@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from lloss.serve.scoring.batch.score_pool import score_pool
 from lloss import Scorer
 from lloss.cli.main import main
 from lloss.errors import LlossError, ScoresError, SettingsError
-from lloss.pools import open_pool
+from lloss.pools import Chunk, Item, Pool, open_pool
 from lloss.scores.scores_folder import ScoresFolder
 from lloss.scores.shard_spec import Shard
 
@@ -224,6 +224,44 @@ def test_a_killed_actor_costs_a_part(
     on_ray(onnx_file, array, tmp_path / "s", part_size=100)
     thread.join()
     assert killed and contents(tmp_path / "s") == contents(tmp_path / "whole")
+
+
+class DeadlyPool(Pool):
+    """A pool whose fifth part ends the process that reads it."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool, self.uri = pool, pool.uri
+
+    def __iter__(self) -> Iterator[Item]:
+        return iter(self.pool)
+
+    def fingerprint(self) -> str:
+        return self.pool.fingerprint()
+
+    def chunks(self, ranges: Iterable[range]) -> Iterator[Chunk]:
+        for chunk in self.pool.chunks(ranges):
+            if chunk.start == 400:
+                os._exit(1)
+            yield chunk
+
+
+class DeadlySource(PoolSource):
+    """Opens such a pool."""
+
+    def open(self) -> Pool:
+        return DeadlyPool(super().open())
+
+
+def test_a_part_that_ends_each_actor_ends_the_run(
+    cluster: None, onnx_file: Path, tmp_path: Path
+) -> None:
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    np.save(tmp_path / "a.npy", pictures(800))
+    source, pool = DeadlySource(str(tmp_path / "a.npy")), open_pool(tmp_path / "a.npy")
+    with pytest.raises(LlossError, match="part 4 was begun 4 times, and each time the actor died"):
+        score_on_ray(onnx_file, source, pool, tmp_path / "s", options=CPU, part_size=100)
+    done = ScoresFolder(tmp_path / "s").part_numbers()
+    assert set(done) >= {0, 1, 2, 3} and 4 not in done
 
 
 def test_a_killed_driver_leaves_whole_parts(
