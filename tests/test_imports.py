@@ -23,7 +23,8 @@ FILES = [path for folder in PACKAGES for path in sorted((ROOT / folder).rglob("*
 SERVING = ", ".join(
     "lloss." + ".".join(path.relative_to(ROOT).with_suffix("").parts)
     for path in FILES
-    if path.is_relative_to(ROOT / "serve") and path.stem != "__init__"
+    if path.is_relative_to(ROOT / "serve")
+    and path.stem not in ("__init__", "ray_run", "ray_actor")  # of an extra of their own
 )
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PROJECT = PYPROJECT["project"]
@@ -72,6 +73,7 @@ def test_scoring_and_selecting_work_without_torch(onnx_file: Path, photos: Path)
         ("torch", "train", ["export", "run", "-o", "m.onnx"]),
         ("torch", "train", ["next", "project"]),
         ("onnxruntime", "cpu", ["score", "m.onnx", "pool", "-o", "scores"]),
+        ("ray", "ray", ["score", "m.onnx", "pool", "-o", "scores", "--on", "ray"]),
         ("onnxruntime", "cpu", ["serve", "m.onnx", "--data-dir", "data"]),
         ("uvicorn", "serve", ["serve", "m.onnx", "--data-dir", "data"]),
         ("sklearn", "demo", ["demo", "new"]),

@@ -38,6 +38,7 @@ EXTRAS = {
     "torchvision": "train",
     "onnxscript": "train",
     "sklearn": "demo",
+    "ray": "ray",
     "fastapi": "serve",
     "starlette": "serve",
     "uvicorn": "serve",

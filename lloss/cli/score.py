@@ -22,7 +22,7 @@ from lloss.cli.options import (
     provider_option,
 )
 from lloss.data.label_joining import labeled_pool, mask_folders
-from lloss.errors import MissingExtraError, SettingsError
+from lloss.errors import SettingsError
 from lloss.pools import Item, Pool, SubsetPool
 from lloss.pools.uri import PoolUri
 from lloss.runtime import tf32
@@ -120,6 +120,8 @@ def command(
     """
     tf32.forbid()
     import_onnxruntime()  # if it is missing, fail before the pool is read
+    if on == "ray":
+        import ray  # noqa: F401  likewise
     part, folder = Shard.parse(shard), ScoresFolder(out)
     _check_outside(folder, pool)
     images, excluded = _open(pool, exclude, empty, folder)
@@ -165,11 +167,9 @@ def _score_on_ray(
     cluster: dict[str, Any],
     run: dict[str, Any],
 ) -> ScoreReport:
-    try:
-        from lloss.serve.scoring.batch.ray_actor import PoolSource
-        from lloss.serve.scoring.batch.ray_run import RayOptions, score_on_ray
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("--on ray", "ray", error.name or "ray") from error
+    from lloss.serve.scoring.batch.ray_actor import PoolSource
+    from lloss.serve.scoring.batch.ray_run import RayOptions, score_on_ray
+
     uri = PoolUri.parse(source[0], Path.cwd()).text
     leave_out = [folder.absolute() for folder in source[1]]
     pool = PoolSource(uri, leave_out, frozenset(excluded))
