@@ -256,8 +256,9 @@ class _Cycle:
     def _settings_of(self, before: Path) -> dict[str, Any]:
         """The settings of the cycle before; of earlier versions those of its start."""
         with contextlib.suppress(ProjectError):
-            start = read_start(before, self.project)
-            return self.done[-1].training or start.project.train.as_dict()
+            given = read_start(before, self.project).project.train
+            known = {k: v for k, v in given.as_dict().items() if k not in given.undecided}
+            return self.done[-1].training or known  # how it decided the others is not known
         return {}
 
     def _score(self, pool: Pool, excluded: set[str]) -> dict[str, Any]:

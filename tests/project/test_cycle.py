@@ -246,3 +246,19 @@ def test_each_cycle_decides_for_its_own_labels_and_shows_it(done: Project, label
     assert start["train"]["batch_size"] == 0  # still open, as in lloss.toml
     page = (second.folder / "report.html").read_text()
     assert "2 epochs of batches of 29, sgd at 0.05, 8 pixels, first weights none, seed 0" in page
+
+
+def test_automatic_settings_of_a_cycle_that_did_not_record_them_are_not_compared(
+    done: Project, labels: Path
+) -> None:
+    """As the summaries of earlier versions, this one lacks what was decided."""
+    path = done.cycles / "001" / "summary.json"
+    summary = json.loads(path.read_text())
+    assert summary.pop("training")["optimizer"] == "sgd"
+    path.write_text(json.dumps(summary))
+    changed = change(done, "lr = 0.05", "lr = 0.04")
+    add(labels, selected(done.cycles / "001"))
+    said: list[str] = []
+    next_cycle(changed, said.append)
+    (line,) = (line for line in said if line.startswith("the cycle before was trained with"))
+    assert "lr = 0.05 (now 0.04)" in line and "auto" not in line
