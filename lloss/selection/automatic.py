@@ -75,6 +75,7 @@ class Evidence:
         lift: mean true loss of the last rounds' picks over that of random images, both under the
             models that picked; None if it is not known.
         picks: that ``lift`` is of.
+        least: labeled images below which weights are not trusted, whatever was measured.
     """
 
     labeled: int
@@ -84,6 +85,7 @@ class Evidence:
     advantage: tuple[float, Interval] | None = None
     lift: float | None = None
     picks: int = 0
+    least: int = 0
 
     @classmethod
     def measured(
@@ -155,7 +157,7 @@ def choose(strategy: str, by: str, evidence: Evidence) -> Choice:
 def automatic_choice(evidence: Evidence, strategy: str = "herding") -> Choice:
     """Choose the column that weights images, or coverage where no weight is to be trusted.
 
-    Coverage is chosen where nothing was measured, where neither score is shown to order pairs
+    Coverage is chosen below the least number of labels, where nothing was measured, where neither score is shown to order pairs
     better than chance (lower end of the 90 % interval at most one half), and where the picks of the
     last rounds had no more loss than random images. Otherwise the predicted loss decides, unless it
     is not shown to rank and entropy is, or entropy ranks clearly better (the paired interval of the
@@ -166,6 +168,8 @@ def automatic_choice(evidence: Evidence, strategy: str = "herding") -> Choice:
         strategy: the weighted one to use where weights can be trusted.
     """
     head, entropy = evidence.head, evidence.entropy
+    if evidence.labeled < evidence.least:
+        return Choice(COVERAGE, "", _too_few(evidence))
     if head is None and entropy is None:
         return Choice(COVERAGE, "", _unmeasured(evidence))
     if evidence.lift is not None and evidence.picks >= LEAST_PICKS and evidence.lift <= 1:
@@ -208,6 +212,13 @@ def _ranking(score: Floats, loss: Floats, folds: Floats | None) -> Ranking | Non
         return None
     low, _ = accuracy_interval(score, loss, folds, GATE)
     return Ranking(accuracy=accuracy, interval=accuracy_interval(score, loss, folds), low=low)
+
+
+def _too_few(evidence: Evidence) -> str:
+    return (
+        f"with fewer than {evidence.least:,} labels images of high loss have taught this task less "
+        f"than random ones (there are {evidence.labeled}); by = \"loss\" weighs them all the same"
+    )
 
 
 def _unmeasured(evidence: Evidence) -> str:

@@ -105,7 +105,9 @@ class TrialRun:
         automatic = method.strategy == AUTO
         if automatic:
             lift: dict[str, Any] = recent_lift(reversed(self._rounds))
-            decided = automatic_choice(dataclasses.replace(model.evidence(), **lift))
+            least = get_task(self.experiment.settings.task).weighs_from
+            evidence = dataclasses.replace(model.evidence(), least=least, **lift)
+            decided = automatic_choice(evidence)
             method = dataclasses.replace(method, strategy=decided.strategy, by=decided.by)
             choice = f"{method.choice}: {decided.reason}"
         columns = {} if method.blind else model.columns(method.columns)
