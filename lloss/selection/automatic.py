@@ -157,11 +157,11 @@ def choose(strategy: str, by: str, evidence: Evidence) -> Choice:
 def automatic_choice(evidence: Evidence, strategy: str = "herding") -> Choice:
     """Choose the column that weights images, or coverage where no weight is to be trusted.
 
-    Coverage is chosen below the least number of labels, where nothing was measured, where neither score is shown to order pairs
-    better than chance (lower end of the 90 % interval at most one half), and where the picks of the
-    last rounds had no more loss than random images. Otherwise the predicted loss decides, unless it
-    is not shown to rank and entropy is, or entropy ranks clearly better (the paired interval of the
-    difference above zero).
+    Coverage is chosen below the least number of labels, where nothing was measured, where neither
+    score is shown to order pairs better than chance (lower end of the 90 % interval at most one
+    half), and where the picks of the last rounds had no more loss than random images. Otherwise the
+    predicted loss decides, unless it is not shown to rank and entropy is, or entropy ranks clearly
+    better (the paired interval of the difference above zero).
 
     Args:
         evidence: on images that were not trained on.
@@ -217,7 +217,7 @@ def _ranking(score: Floats, loss: Floats, folds: Floats | None) -> Ranking | Non
 def _too_few(evidence: Evidence) -> str:
     return (
         f"with fewer than {evidence.least:,} labels images of high loss have taught this task less "
-        f"than random ones (there are {evidence.labeled}); by = \"loss\" weighs them all the same"
+        f'than random ones (there are {evidence.labeled}); by = "loss" weighs them all the same'
     )
 
 
