@@ -11,7 +11,7 @@ from lloss.cli.options import PATH, print_notes
 from lloss.project.cycle import next_cycle
 from lloss.project.cycle_output import REPORT
 from lloss.project.picks_file import SELECTED
-from lloss.project.project import load_project
+from lloss.project.project_file import load_project
 
 
 @click.command("next")

@@ -16,7 +16,8 @@ from lloss.errors import LabelError, PoolError, ProjectError
 from lloss.files import sweep, write_error, write_text
 from lloss.pools.uri import PoolUri
 from lloss.project.choice_settings import usual_class_weight
-from lloss.project.project import FILE, HOLDOUT, Project, load_project, parse_project
+from lloss.project.project import FILE, HOLDOUT, Project
+from lloss.project.project_file import load_project, parse_project
 from lloss.selection.metadata import check_table
 from lloss.tasks import get_task
 from lloss.tasks.presets import resolve_settings

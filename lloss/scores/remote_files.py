@@ -121,7 +121,9 @@ class RemoteFiles(FolderFiles):
         if not names:
             return 0
         with self.errors(names[-1]):  # one request, not one for each
-            return int(self.fs.modified(self._object(names[-1])).timestamp() * 1e9)
+            last = self.fs.modified(self._object(names[-1]))
+            # S3 rounds down to whole seconds: the part may be as young as the second's end.
+            return int((last.timestamp() + (last.microsecond == 0)) * 1e9)
 
     def take(self, source: FolderFiles, name: str) -> None:
         if isinstance(source, RemoteFiles) and source.fs is self.fs:

@@ -9,7 +9,8 @@ import pytest
 
 from lloss.project.create import create_project
 from lloss.project.cycle import next_cycle
-from lloss.project.project import Project, load_project
+from lloss.project.project import Project
+from lloss.project.project_file import load_project
 
 from .cycle_steps import TRAIN, add
 

@@ -7,7 +7,8 @@ import shutil
 from pathlib import Path
 
 from lloss.annotations.label_csv import read_labels
-from lloss.project.project import Project, load_project
+from lloss.project.project import Project
+from lloss.project.project_file import load_project
 
 TRAIN = {
     "model": "resnet10-cifar-narrow",

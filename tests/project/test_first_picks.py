@@ -17,7 +17,8 @@ from lloss.project import first_picks
 from lloss.project.create import create_project
 from lloss.project.cycle import next_cycle
 from lloss.project.picks_file import RANDOM, read_picks
-from lloss.project.project import Project, load_project
+from lloss.project.project import Project
+from lloss.project.project_file import load_project
 from lloss.scores.scores_folder import ScoresFolder
 from lloss.selection.hashing import draw_ids
 from lloss.tasks import get_task

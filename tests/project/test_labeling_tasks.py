@@ -17,7 +17,8 @@ from lloss.errors import LlossError, PoolError, ScoresError, SettingsError
 from lloss.images.decode import decode_whole
 from lloss.pools import open_pool
 from lloss.project.cycle import next_cycle
-from lloss.project.project import Project, load_project
+from lloss.project.project import Project
+from lloss.project.project_file import load_project
 from lloss.selection import Selection, SelectionSettings
 from tests.command_line import call
 

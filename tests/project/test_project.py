@@ -17,7 +17,8 @@ from lloss.files import write_text
 from lloss.project import create
 from lloss.project.create import create_project
 from lloss.project.picks_file import RANDOM
-from lloss.project.project import Project, load_project
+from lloss.project.project import Project
+from lloss.project.project_file import load_project
 from lloss.selection.hashing import draw_ids
 
 from .cycle_steps import change

@@ -13,7 +13,8 @@ from lloss.annotations.label_csv import read_labels
 from lloss.errors import LabelError, ProjectError, SettingsError
 from lloss.project.choice_settings import check_choice, check_class_weight, usual_class_weight
 from lloss.project.create import create_project
-from lloss.project.project import Project, load_project
+from lloss.project.project import Project
+from lloss.project.project_file import load_project
 
 from .cycle_steps import TRAIN, add, change
 
