@@ -155,7 +155,8 @@ def command(
         return  # one shard is not a readable scores folder; merge checks all of them
     if report.resumed and not images.remote:
         pending = SubsetPool(images, excluded) if excluded else images
-        before = (item for at, item in enumerate(pending) if at // part_size in set(done))
+        finished = set(done)
+        before = (item for at, item in enumerate(pending) if at // part_size in finished)
         print_notes(_newer_files(before, last_written))
 
 

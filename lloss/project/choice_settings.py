@@ -60,5 +60,6 @@ def check_class_weight(task: str, class_weight: str) -> None:
 
 def usual_class_weight(task: str, strategy: str, balance: str) -> str:
     """Return the ``class_weight`` of a new project: ``balanced`` where that can be served."""
-    weighs = get_strategy(strategy).class_weighted and task not in WITHOUT_CLASS
+    # Whether a task of another package predicts a class is not known before its first scores.
+    weighs = get_strategy(strategy).class_weighted and task == "classification"
     return BALANCED if weighs and balance != PREDICTED else ""

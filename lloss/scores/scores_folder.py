@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -138,10 +138,10 @@ class ScoresFolder:
                 )
         return [part_name(number) for number in numbers]
 
-    def missing_parts(self) -> Iterator[int]:
-        """The numbers in the whole pool of the parts to score, without end."""
-        done = set(self.part_numbers())
-        return (number for number in self.shard().parts() if number not in done)
+    def missing_parts(self, done: Iterable[int]) -> Iterator[int]:
+        """The numbers in the whole pool of the parts to score besides these, without end."""
+        finished = set(done)
+        return (number for number in self.shard().parts() if number not in finished)
 
     def write_part(self, number: int, table: pa.Table, skipped: Skipped) -> None:
         """Write a part and, in its metadata, the images it would have held."""

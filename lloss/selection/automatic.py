@@ -217,7 +217,7 @@ def _ranking(score: Floats, loss: Floats, folds: Floats | None) -> Ranking | Non
 def _too_few(evidence: Evidence) -> str:
     return (
         f"with fewer than {evidence.least:,} labels images of high loss have taught this task less "
-        f'than random ones (there are {evidence.labeled}); by = "loss" weighs them all the same'
+        f"than random ones (there are {evidence.labeled}); to weigh them anyway, set by = 'loss'"
     )
 
 

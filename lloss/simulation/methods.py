@@ -200,13 +200,18 @@ def _parsed(text: str) -> Method:
             f"method {text!r}: there is no strategy {method.strategy!r}; choose one of "
             f"{', '.join(strategy_names())}"
         )
+    automatic = method.strategy == AUTO
     if method.balance not in ("", PREDICTED):
         raise SettingsError(f"method {text!r}: balance {method.balance!r}: choose {PREDICTED}")
-    if method.strategy != AUTO:
-        method.selection(1, 1, 0)  # refuses what a selection would
-    by_scores = method.strategy != AUTO and get_strategy(method.strategy).uses_scores
+    if method.class_weight and not any(each.startswith("class_weight=") for each in changes):
+        able = automatic or get_strategy(method.strategy).class_weighted
+        if method.balance or not able:
+            method = dataclasses.replace(method, class_weight="")  # a default gives way
+    by_weights = dataclasses.replace(method, strategy="herding") if automatic else method
+    by_weights.selection(1, 1, 0)  # refuses what a selection would
+    by_scores = not automatic and get_strategy(method.strategy).uses_scores
     if not by_scores and any(change.startswith(("by=", "order=")) for change in changes):
-        why = "decides by itself" if method.strategy == AUTO else "picks by no scores"
+        why = "decides by itself" if automatic else "picks by no scores"
         raise SettingsError(f"method {text!r}: {method.strategy} {why}; leave by and order out")
     if method.by == "loss" and not method.head:
         raise SettingsError(f"method {text!r}: reads the predicted loss without a head")

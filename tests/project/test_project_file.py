@@ -80,6 +80,7 @@ def test_only_classifiers_balance_by_what_they_predict() -> None:
         ("classification", "herding", "predicted", ""),
         ("classification", "top", "", ""),
         ("pose", "herding", "", ""),
+        ("tags", "herding", "", ""),
     ],
 )
 def test_new_projects_weigh_classes_where_that_can_be_served(

@@ -122,6 +122,22 @@ def test_missing_parts_alone_are_scored(scorer: Scorer, pool: Path, url: str) ->
     assert contents(url) == whole
 
 
+def test_a_part_that_another_run_writes_is_counted_once(
+    scorer: Scorer, pool: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing locks a folder in a store: a part may appear when the others were counted."""
+    score_pool(scorer, open_pool(pool), url, part_size=10)
+    whole, folder = contents(url), ScoresFolder(url)
+    run = folder.run() or {}
+    folder.write_run({**{k: v for k, v in run.items() if k != "scored"}, "state": "running"})
+    listed = ScoresFolder.part_numbers
+    first = iter([listed(folder)[:-2]])  # the last two are not there yet
+    monkeypatch.setattr(ScoresFolder, "part_numbers", lambda self: next(first, listed(self)))
+    report = score_pool(scorer, open_pool(pool), url, part_size=10)
+    assert (report.scored, report.skipped) == (59, 2)
+    assert contents(url) == whole and (folder.run() or {})["scored"] == 59
+
+
 def test_shards_merge_wherever_they_and_the_result_are(
     scorer: Scorer, pool: Path, url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

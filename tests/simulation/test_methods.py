@@ -65,6 +65,8 @@ def test_near_duplicates_and_groups_are_changes_too() -> None:
     assert changed.as_dict()["balance"] == "predicted"
     weighing, soft = parse_methods("auto,coverage+class_weight=balanced")
     assert (weighing.class_weight, soft.selection(1, 9, 0).class_weight) == ("balanced",) * 2
+    hard, top = parse_methods("auto+balance=predicted,auto+strategy=top")
+    assert not (hard.class_weight or top.class_weight)  # a default gives way
     added = {"balance", "min_distance", "class_weight"}
     assert not added & plain.as_dict().keys()  # as experiments from before
 

@@ -66,9 +66,10 @@ class ScorerSpec:
     def start(self) -> Scorer:
         """Load the model in this process; ModelFileError or EngineError where that fails."""
         tf32.forbid()
-        path = Path(tempfile.mkdtemp(prefix="lloss-")) / "model.onnx"
-        path.write_bytes(ray.get(self.content))
-        return Scorer(path, self.provider, self.batch_size, self.threads, self.readers)
+        with tempfile.TemporaryDirectory(prefix="lloss-") as folder:
+            path = Path(folder) / "model.onnx"
+            path.write_bytes(ray.get(self.content))
+            return Scorer(path, self.provider, self.batch_size, self.threads, self.readers)
 
     def facts(self, scorer: Scorer) -> EngineFacts:
         """What the scorer computes with, by the driver's name of the model."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import re
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -145,9 +146,10 @@ def _connected(address: str) -> Iterator[None]:
         where = {"address": "local", "num_cpus": usable_cores(), "include_dashboard": False}
     try:
         ray.init(**where, logging_level="warning", log_to_driver=False)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except Exception as error:  # Ray raises the bare class where its own node does not start
         reason = " ".join(str(error).split())
-        raise SettingsError(f"--ray-address {address or 'none'}: {reason}") from error
+        asked = address or os.environ.get("RAY_ADDRESS") or "none"
+        raise SettingsError(f"--ray-address {asked}: {reason}") from error
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray replaced it
     try:
@@ -173,7 +175,9 @@ class _Workers:
         if provider != "cpu" and with_gpu:
             shares = [int(node.get("CPU", 0) // node["GPU"]) for node in with_gpu]
             threads, gpus = options.threads or max(1, min(shares)), {"num_gpus": 1.0}
-            slots = sum(int(node["GPU"]) for node in with_gpu)
+            slots = sum(
+                min(int(node["GPU"]), int(node.get("CPU", 0) // threads)) for node in with_gpu
+            )
         else:
             threads, gpus = options.threads or 1, {}
             slots = sum(int(node.get("CPU", 0) // threads) for node in nodes)
@@ -223,9 +227,9 @@ class _RayParts:
     work: PartWork
     workers: _Workers
 
-    def score(self, before: ScoreReport) -> ScoreReport:
+    def score(self, before: ScoreReport, missing: Iterator[int]) -> ScoreReport:
         """Score the missing parts; check each that comes back."""
-        planned = self._planned()
+        planned = self._planned(missing)
         scored, skipped = before.scored, before.skipped
         total = before.resumed + sum(count for count, _ in planned.values())
         if not planned:
@@ -237,11 +241,11 @@ class _RayParts:
                 bar.update(row["scored"] + row["skipped"])
         return ScoreReport(scored, skipped, before.resumed)
 
-    def _planned(self) -> dict[int, tuple[int, str]]:
+    def _planned(self, missing: Iterator[int]) -> dict[int, tuple[int, str]]:
         """The missing parts: how many images each has, and a digest of their ids."""
         planned: dict[int, tuple[int, str]] = {}
         ids, at = self.run.pool.ids(), 0
-        for number in self.run.folder.missing_parts():
+        for number in missing:
             start = number * self.run.part_size
             part = list(itertools.islice(ids, start - at, start - at + self.run.part_size))
             at = start + self.run.part_size
@@ -289,6 +293,10 @@ class _RayParts:
             raise ScoresError(f"{folder}: part {number} was overwritten; choose another -o")
 
 
+_COLOR = re.compile(r"\x1b\[[0-9;]*m")
+
+
 def _gave_up(error: RayError) -> EngineError:
-    reason = " ".join(str(error).split())
+    lines = _COLOR.sub("", str(getattr(error, "cause", None) or error)).split("\n")
+    reason = next((line.strip() for line in reversed(lines) if line.strip()), repr(error))
     return EngineError(f"Ray gave up: {reason[:300]}; run the same command again to go on")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Collection, Generator
+from collections.abc import Callable, Collection, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,13 +94,13 @@ class _LocalParts:
     run: ScoringRun
     progress: Progress | None
 
-    def score(self, before: ScoreReport) -> ScoreReport:
+    def score(self, before: ScoreReport, missing: Iterator[int]) -> ScoreReport:
         """Score; one part is written while the next one is scored."""
         scored, skipped = before.scored, before.skipped
         writing: Future[None] | None = None
         with (
             ThreadPoolExecutor(1, "lloss-write") as writer,
-            contextlib.closing(self._batches(before)) as batches,
+            contextlib.closing(self._batches(before, missing)) as batches,
         ):
             by_part = itertools.groupby(batches, lambda batch: batch.start // self.run.part_size)
             for number, group in by_part:
@@ -114,12 +114,12 @@ class _LocalParts:
                 writing.result()
         return ScoreReport(scored, skipped, before.resumed)
 
-    def _batches(self, before: ScoreReport) -> Generator[Scores]:
+    def _batches(self, before: ScoreReport, missing: Iterator[int]) -> Generator[Scores]:
         """Score the missing parts, and report the progress, by default as a bar in a terminal."""
         total = None if self.progress else self.run.total()
         if self.progress:
             self.progress.begin(before, self.run.total)
-        run, missing = self.run, self.run.folder.missing_parts()
+        run = self.run
         ranges = (
             each for part in missing for each in part_ranges(part, run.part_size, run.batch_size)
         )

@@ -11,7 +11,7 @@ import importlib.metadata
 import itertools
 import json
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,18 +112,21 @@ class ScoringRun:
     batch_size: int
     shard: Shard
 
-    def score(self, missing_parts: Callable[[ScoreReport], ScoreReport]) -> ScoreReport:
+    def score(
+        self, missing_parts: Callable[[ScoreReport, Iterator[int]], ScoreReport]
+    ) -> ScoreReport:
         """Fill the folder, or finish or verify its contents.
 
-        ``missing_parts`` writes the folder's missing parts, is given the counts of those that are
-        there, and returns all counts.
+        ``missing_parts`` is given the counts of the parts that are there and the numbers of the
+        others, without end; it writes these and returns all counts. A part that another run writes
+        later, into a folder that cannot be locked, is written again, and so counted once.
         """
         settings = self._settings()
         before = self.folder.run()
         if before is not None:
             self._check_same(before, settings)
             if before["state"] == "complete":
-                return self._checked(self._verified(complete=True))
+                return self._checked(self._verified(self.folder.part_numbers(), complete=True))
         folder = self.folder
         folder.files.clean()
         if before is None and folder.files.names():
@@ -133,7 +136,8 @@ class ScoringRun:
         settings["model"] = self.engine.model
         folder.write_run({"state": "running", **settings}, new=before is None)
         try:
-            report = missing_parts(self._verified())
+            done = folder.part_numbers()
+            report = missing_parts(self._verified(done), folder.missing_parts(done))
         except KeyboardInterrupt:
             raise InterruptedRunError(
                 f"{folder}: interrupted, {len(folder.part_numbers())} parts are done; "
@@ -195,14 +199,13 @@ class ScoringRun:
             )
         return report
 
-    def _verified(self, complete: bool = False) -> ScoreReport:
-        """Count the images of the finished parts, and check that the pool still has them.
+    def _verified(self, numbers: Sequence[int], complete: bool = False) -> ScoreReport:
+        """Count the images of finished parts, and check that the pool still has them.
 
         A ``complete`` run's pool must have no further image.
         """
         scored = skipped = position = 0
         ids = self.pool.ids()
-        numbers = self.folder.part_numbers()
         for number in numbers:
             start = number * self.part_size
             chunk = set(itertools.islice(ids, start - position, start - position + self.part_size))

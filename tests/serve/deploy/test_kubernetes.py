@@ -137,9 +137,8 @@ def test_the_jobs_agree_on_the_number_of_shards() -> None:
     spec = SCORE["spec"]
     shards = {environment(SCORE)["LLOSS_SHARDS"], environment(MERGE)["LLOSS_SHARDS"]}
     assert shards == {str(spec["completions"])} and spec["completionMode"] == "Indexed"
-    codes = [rule["onExitCodes"] for rule in spec["podFailurePolicy"]["rules"]
-             if "onExitCodes" in rule]  # fmt: skip
-    assert codes == [{"containerName": container(SCORE)["name"], "operator": "In", "values": [2]}]
+    # A store that does not answer ends lloss with the same exit code as a wrong option.
+    assert all("onExitCodes" not in rule for rule in spec["podFailurePolicy"]["rules"])
     assert pod(SCORE)["restartPolicy"] == "Never"  # a failure policy asks for it
 
 
