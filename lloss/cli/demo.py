@@ -61,7 +61,7 @@ def command(folder: Path) -> None:
     _print_cycles(project)
     click.echo(f"\nIs that better than random selection? {TRIALS} paired trials:")
     _run("simulate", folder / "pool", "--labels", folder / "truth.csv", "--test", folder / "test",
-         "--methods", "random,herding", "--initial", INITIAL, "-k", K, "--cycles", CYCLES + 1,
+         "--methods", "random,auto", "--initial", INITIAL, "-k", K, "--cycles", CYCLES + 1,
          "--trials", TRIALS, "-o", folder / "trials", *options)  # fmt: skip
     click.echo(f"\nReport of the project: {(_cycle(project, CYCLES) / 'report.html').resolve()}")
 
