@@ -94,7 +94,11 @@ class TimmWeights(Published):
         """Return the state dict of a network that timm makes."""
         import timm
 
-        with _unavailable(), _offline_without_answer(), torch.random.fork_rng(devices=[]):
+        source = timm.get_pretrained_cfg(self.model)
+        repository = source.hf_hub_id if source else None
+        if source and isinstance(source.url, str) and not repository:
+            cached(source.url)  # where timm finds it, which would wait for an answer without end
+        with _unavailable(), _offline_without_answer(repository), torch.random.fork_rng(devices=[]):
             donor = timm.create_model(self.model, pretrained=True, **self.arguments)
         return dict(donor.state_dict())
 
@@ -108,16 +112,20 @@ def _unavailable() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _offline_without_answer() -> Iterator[None]:
-    """Let the hub's client use its cache alone where the hub does not answer.
+def _offline_without_answer(repository: str | None) -> Iterator[None]:
+    """Let the hub's client use its cache alone where the repository's file does not answer.
 
-    By itself it would try for minutes.
+    By itself it would try for minutes. Files may be on another host than the hub, which redirects.
     """
-    from huggingface_hub import constants
+    from huggingface_hub import constants, hf_hub_url
 
     before = constants.HF_HUB_OFFLINE
     try:
-        answers(constants.ENDPOINT)
+        answers(
+            hf_hub_url(repository, constants.SAFETENSORS_SINGLE_FILE)
+            if repository
+            else constants.ENDPOINT
+        )
     except OSError:
         constants.HF_HUB_OFFLINE = True
     try:
