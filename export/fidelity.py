@@ -43,6 +43,7 @@ class Fidelity:
     top_decile_overlap: float  # see top_overlap
     max_abs_difference: float  # of a predicted loss
     images: int
+    mean_loss: float = np.nan  # predicted by the fp32 graph: what a difference is of
     broken: int = 0  # images for which an output is NaN or infinite
 
     def as_dict(self) -> dict[str, Any]:
@@ -54,7 +55,8 @@ class Fidelity:
         broken = f", {self.broken} images with NaN or infinite outputs" if self.broken else ""
         return (
             f"Spearman {self.spearman:.5f}, top-10% overlap {self.top_decile_overlap:.3f}, "
-            f"largest difference {self.max_abs_difference:.2g}{broken}"
+            f"largest difference {self.max_abs_difference:.2g} (mean loss {self.mean_loss:.2g})"
+            f"{broken}"
         )
 
 
@@ -112,6 +114,7 @@ def compare(reference: Predicted, other: Predicted) -> Fidelity:
         top_decile_overlap=top_overlap(a, b, reference.ids) if finite else np.nan,
         max_abs_difference=float(np.abs(a - b).max(initial=0.0)) if finite else np.nan,
         images=len(a),
+        mean_loss=float(a.mean(dtype=np.float64)) if finite else np.nan,
         broken=max(reference.broken, other.broken),
     )
 

@@ -89,9 +89,11 @@ def fidelity_text(manifest: Manifest) -> str:
     measured = manifest.fidelity.get("fp32")
     if not measured:
         return torch
+    mean = measured.get("mean_loss")  # older files lack it
+    of = "" if mean is None else f" (mean loss {mean:.2g})"
     return (
         f"against fp32 on {measured['images']} images of {measured['pool']}, computed on "
         f"{measured.get('provider', 'cpu')}: Spearman {measured['spearman']:.5f}, "
         f"top-10% overlap {measured['top_decile_overlap']:.3f}, "
-        f"largest difference {measured['max_abs_difference']:.2g}; fp32's {torch}"
+        f"largest difference {measured['max_abs_difference']:.2g}{of}; fp32's {torch}"
     )

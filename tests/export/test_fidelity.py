@@ -34,7 +34,8 @@ def test_figures_are_those_of_the_formulas() -> None:
     found = compare(predicted(a), predicted(b))
     assert found.spearman == pytest.approx(scipy.stats.spearmanr(a, b).statistic)
     assert found.max_abs_difference == pytest.approx(max(abs(x - y) for x, y in zip(a, b)))
-    assert found.images == 300
+    assert found.images == 300 and found.mean_loss == pytest.approx(a.mean(), abs=1e-6)
+    assert f"(mean loss {a.mean():.2g})" in str(found)
 
     def tenth(scores: np.ndarray) -> set[int]:
         return {row for _, row in sorted((-s, row) for row, s in enumerate(scores.tolist()))[:30]}

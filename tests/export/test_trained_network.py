@@ -163,7 +163,11 @@ def test_an_attached_model_is_exported_in_a_reduced_precision(
     assert all(torch.equal(value, before[key]) for key, value in fitted.state_dict().items())
     with lloss.Scorer(path, provider="cpu") as scorer, torch.no_grad():
         _, predicted = fitted.eval()(_normalized(fitted, pool[:50]))
-        assert spearman(scorer.score(pool[:50]).loss, predicted.numpy()) > 0.9
+        loss = scorer.score(pool[:50]).loss
+        assert spearman(loss, predicted.numpy()) > 0.9
+    assert manifest.unit == fitted.unit and fitted.unit.name == "nats"
+    np.testing.assert_allclose(loss, fitted.unit.losses(predicted.numpy()), rtol=0.1)
+    assert measured["mean_loss"] == pytest.approx(loss.mean(), rel=0.1)
 
 
 def test_to_onnx_chooses_the_precision_and_says_why(
