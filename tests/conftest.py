@@ -75,7 +75,7 @@ def make_data() -> Callable[..., Any]:
 TINY: dict[str, Any] = {
     "model": "resnet10-cifar-narrow", "size": 8, "hidden": 8, "epochs": 2, "batch_size": 8,
     "weights": "none", "optimizer": "sgd", "lr": 0.05, "weight_decay": 5e-4, "amp": "off",
-    "clip": 0.0, "fresh_lr": 1.0, "share": 1.0, "resample": "bilinear",
+    "clip": 0.0, "fresh_lr": 1.0, "share": 1.0, "resample": "bilinear", "folds": 0,
 }  # fmt: skip
 """Settings that train in a moment."""
 

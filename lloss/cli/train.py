@@ -57,7 +57,8 @@ def command(
     a pool with --labels (a folder of PNG masks). For each task: a pool with --labels of Label
     Studio (export.json). For classification and detection: fiftyone:NAME. All formats are in
     docs/labels.md.
-    The run's folder receives checkpoint.pt and metrics.jsonl.
+    The run's folder receives checkpoint.pt and metrics.jsonl, and cross_validation.json of few
+    labels (--folds).
     """
     settings = resolve_settings(preset, **train)
     if show:

@@ -6,6 +6,7 @@
       cycle.json, labels.*         settings and labels at the start of the cycle
       checkpoint.pt, metrics.jsonl
       evaluation.json              if there are held-out images
+      cross_validation.json        of a frozen network, or if few images are held out
       model.onnx, scores/
       selected.csv, report.html
       selected.*                   task lists with predictions, of the setting ``formats``
@@ -71,7 +72,7 @@ from lloss.training.cautions import cautions, how_picked, ranked
 from lloss.training.checkpoint import FILE as CHECKPOINT
 from lloss.training.checkpoint import Checkpoint
 from lloss.training.near_duplicate_views import automatic_distance, embedding_network
-from lloss.training.ranking_evidence import evidence_of, read_head_fit
+from lloss.training.ranking_evidence import evidence_of, read_cross_validation
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,7 @@ class _Cycle:
     def run(self, at_most: bool) -> Summary:
         """Run the steps that are not done yet."""
         model = CycleModel(self.project, self.folder, self.problems, self.say)
-        checkpoint = model.train(self.training, self.held_back, self.before)
+        checkpoint = model.train(self.training, self.held_out, self.held_back, self.before)
         if self.before:
             settings = self._settings_of(self.before)
             note_training(settings, checkpoint.settings.as_dict(), self.problems)
@@ -220,7 +221,7 @@ class _Cycle:
             classes=self.task.summarize(self.training.labels),
             labels_sha256=self.labeled.sha256,
             evaluation=evaluation,
-            cross_validation=read_head_fit(self.folder),
+            cross_validation=read_cross_validation(self.folder),
             metric_name=self.task.metric,
             left_out=self.start.left_out + len(self.problems.broken),
             held_back=self.held_back,
@@ -300,7 +301,7 @@ class _Cycle:
 
     def _ranking(self, evaluation: dict[str, Any] | None) -> dict[str, Any] | None:
         """The figures that say how scores rank."""
-        return ranking_of(evaluation, read_head_fit(self.folder))
+        return ranking_of(evaluation, read_cross_validation(self.folder))
 
     def _pick(
         self,
@@ -330,9 +331,9 @@ class _Cycle:
         self, evaluation: dict[str, Any] | None, selection: Selection, tied: str
     ) -> list[str]:
         warnings = []
-        if evaluation:
-            others = self._ranking(evaluation) is not evaluation
-            shown = {**evaluation, "head": None} if others else evaluation
+        if figures := evaluation or read_cross_validation(self.folder):
+            others = self._ranking(evaluation) != figures
+            shown = {**figures, "head": None} if others else figures
             warnings = cautions(shown, self.task.metric)
         if tied:
             warnings.append(tied)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,7 +22,8 @@ from lloss.project.project import FILE, Project
 from lloss.training.cautions import measured
 from lloss.training.checkpoint import Checkpoint
 from lloss.training.evaluation import evaluate_checkpoint
-from lloss.training.ranking_evidence import read_head_fit
+from lloss.training.holdout import MEASURABLE
+from lloss.training.ranking_evidence import read_cross_validation
 from lloss.training.run import train
 
 EVALUATION, MODEL = "evaluation.json", "model.onnx"
@@ -46,12 +48,21 @@ class CycleModel:
     problems: Problems
     say: Callable[[str], None]
 
-    def train(self, training: LabeledSet, held_back: int, before: Path | None) -> Checkpoint:
-        """Train on labeled images, or finish that; ``held_back`` others are kept to measure on.
+    def train(
+        self,
+        training: LabeledSet,
+        held_out: LabeledSet | None,
+        held_back: int,
+        before: Path | None,
+    ) -> Checkpoint:
+        """Train on labeled images, or finish that, and cross-validate where too few are held out.
 
-        ``before`` is the folder of the cycle before, whose weights a warm start begins with.
+        ``held_back`` of the labels are kept to measure on; ``before`` is the folder of the cycle
+        before, whose weights a warm start begins with.
         """
         settings, classes = self.project.train, self.project.task.classes(training.labels)
+        if settings.folds < 0 and held_out is not None and len(held_out) >= MEASURABLE:
+            settings = dataclasses.replace(settings, folds=0)
         labels = len(training) + held_back
         of = f" ({held_back} of {labels} are held out)" if held_back else ""
         self.say(
@@ -74,10 +85,9 @@ class CycleModel:
     ) -> dict[str, Any] | None:
         """Measure on the held-out images: figures as of :meth:`.Evaluation.as_dict`."""
         if held_out is None:
-            what = "neither the model nor its ranking is measured"
-            if read_head_fit(self.folder):
-                what = "the model is not measured, its ranking by cross-validation alone"
-            self.say(f"no held-out images: {what} (see test)")
+            if not read_cross_validation(self.folder):
+                what = "neither the model nor its ranking is measured"
+                self.say(f"no held-out images: {what} (see test)")
             return None
         path = self.folder / EVALUATION
         if not path.exists():

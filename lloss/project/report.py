@@ -104,8 +104,8 @@ def _data_uri(image: bytes) -> str:
 def _change(now: Summary, before: Summary) -> str:
     """Describe the change of the metric, and whether it is within the interval."""
     (value, interval), earlier = now.metric, before.metric.value
-    if value is None or earlier is None:
-        return ""
+    if value is None or earlier is None or not (now.evaluation and before.evaluation):
+        return ""  # a cross-validation is of the labels of its cycle
     places = max(decimals(interval) - 2, 0) if interval else 1
     points = f"{100 * (value - earlier):+z.{places}f}".replace("-", "−")
     change = f"{points} points since cycle {before.cycle}"
@@ -114,7 +114,8 @@ def _change(now: Summary, before: Summary) -> str:
 
 
 def _curves(cycles: Sequence[Summary], title: str) -> str:
-    metric = [(cycle.labeled, cycle.metric) for cycle in cycles]
+    alike = [c for c in cycles if bool(c.evaluation) == bool(cycles[-1].evaluation)]
+    metric = [(cycle.labeled, cycle.metric) for cycle in alike]
     head, entropy = (
         [(cycle.cycle, cycle.ranking_accuracy(score)) for cycle in cycles]
         for score in ("head", "entropy")

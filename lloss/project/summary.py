@@ -42,7 +42,8 @@ class Summary:
     training: dict[str, Any] = field(default_factory=dict)
     # Whether the predicted loss ranks images better than chance; None if not measured
     ranked: bool | None = None
-    # How the head of a frozen network ranks, by cross-validation: `HeadFit.as_dict`
+    # What training measured on the labeled images: as `Evaluation.as_dict`; of a frozen network
+    # `FrozenFit.figures`
     cross_validation: dict[str, Any] | None = None
     # What the images were chosen by, as `Choice`; None of versions that had no choice
     choice: dict[str, str] | None = None
@@ -57,9 +58,17 @@ class Summary:
         return int(self.evaluation["images"]) if self.evaluation else 0
 
     @property
+    def measured_on(self) -> int:
+        """Images that the metric is of, held out or by cross-validation; 0 if it is of none."""
+        if self.metric.value is None:
+            return self.held_out
+        figures = self.evaluation or self.cross_validation or {}
+        return int(figures.get("metric_images", figures["images"]))
+
+    @property
     def metric(self) -> Measured:
-        """The task's metric."""
-        figures = self.evaluation or {}
+        """The task's metric: on held-out images, or without any by cross-validation."""
+        figures = self.evaluation or self.cross_validation or {}
         return Measured(figures.get(self.metric_name), interval_of(figures, self.metric_name))
 
     @property

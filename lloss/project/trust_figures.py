@@ -120,9 +120,12 @@ def gain_of(cycles: Sequence[Summary], k: int) -> ExpectedGain | None:
     points = [
         CurvePoint(each.labeled, each.metric.value, each.metric.interval)
         for each in cycles
-        if each.metric.value is not None and each.metric_name == cycles[-1].metric_name
+        if each.evaluation
+        and each.metric.value is not None
+        and each.metric_name == cycles[-1].metric_name
     ]
-    if not points or cycles[-1].metric.value is None:
+    # A cross-validation is of the labels of its cycle, which no other cycle is measured on
+    if not points or not cycles[-1].evaluation or cycles[-1].metric.value is None:
         return None
     found = expected_gain(points, k)
     return found if found and found.interval[1] - found.interval[0] <= VAGUE else None

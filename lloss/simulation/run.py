@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from lloss.data.image_overlap import traces
-from lloss.errors import InterruptedRunError
+from lloss.errors import InterruptedRunError, SettingsError
 from lloss.files import locked
 from lloss.simulation.experiment import Experiment
 from lloss.simulation.frozen_features import FOLDER, prepare_features
@@ -46,8 +46,10 @@ def decided_settings(
     """Decide first weights, input and learner: the same for all trials.
 
     ``frozen`` None takes a frozen network where there are trained weights.
-    Raises ``SettingsError`` where a frozen network cannot be simulated with.
+    Raises ``SettingsError`` where a frozen network cannot be simulated with, and for folds.
     """
+    if settings.folds >= 0:
+        raise SettingsError("folds: a simulation measures on its test images; leave it out")
     names = [name for name in ("weights", "size", *PLAIN) if name in settings.undecided]
     decided = decide(data.task, settings, data.data)
     for line in decided.lines:

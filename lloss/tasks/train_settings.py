@@ -103,6 +103,9 @@ class TrainSettings:
     freeze: bool = _setting(
         False, "Leave the network as --weights has it; train the head, and a last layer if fresh."
     )
+    folds: int = _setting(
+        -1, "Cross-validation: more trainings that measure on the labels; 0: none, -1: automatic."
+    )
     compile: bool = _setting(False, "Run the network through torch.compile.")
 
     def __post_init__(self) -> None:
@@ -111,7 +114,7 @@ class TrainSettings:
             check_kind(field.name, getattr(self, field.name), hints[field.name])
         at_least = {
             "epochs": 0, "batch_size": 0, "hidden": 1, "size": 0, "seed": 0,
-            "gradient_stop": -1, "crop_padding": -1, "white": 0,
+            "gradient_stop": -1, "crop_padding": -1, "white": 0, "folds": -1,
             "momentum": 0, "lr": 0, "head_weight": 0, "xi": 0, "fresh_lr": 0,
         }  # fmt: skip
         for name, low in at_least.items():
@@ -121,6 +124,8 @@ class TrainSettings:
             raise SettingsError(f"milestones = {self.milestones}: epochs are counted from 0")
         if self.batch_size == 1:
             raise SettingsError("batch_size = 1: must be 2 or more, or 0 for automatic")
+        if self.folds == 1:
+            raise SettingsError("folds = 1: must be 2 or more, 0 for none, or -1 for automatic")
         if not 0 <= self.share <= 1:
             raise SettingsError(f"share = {self.share}: must be above 0 to 1, or 0 for automatic")
         if 0 < self.share < 1 and self.fit != "crop":

@@ -40,9 +40,12 @@ def cautions(figures: Mapping[str, Any], metric: str) -> list[str]:
     lines, images, interval = [], figures["images"], interval_of(figures, metric)
     if images < FEW or (interval and interval[1] - interval[0] > WIDE):
         within = f": {metric} may be anything from {range_in_percent(interval)}" if interval else ""
+        kind, remedy = "held-out", f"hold out {ENOUGH} or more"
+        if figures.get("folds", 1) > 1:
+            kind, remedy = "labeled", f"measure on {ENOUGH} or more"
         lines.append(
-            f"{images} held-out images are too few to measure on{within}; "
-            f"hold out {ENOUGH} or more (more labels, a larger holdout, or a test set)"
+            f"{images} {kind} images are too few to measure on{within}; {remedy} (more labels, a "
+            "larger holdout, or a test set)"
         )
     head = figures.get("head")
     if not head:
@@ -80,17 +83,24 @@ def ranked(figures: Mapping[str, Any] | None) -> bool | None:
 
 def measured(figures: Mapping[str, Any], metric: str) -> str:
     """Return the metric, and how the head ranks, as a line for the terminal."""
-    unseen = f" ({figures['unseen']} of unknown classes)" if figures["unseen"] else ""
-    value = in_words(figures[metric], interval_of(figures, metric), figures["images"])
-    shares, within = {}, {}
+    unseen = f" ({figures['unseen']} of unknown classes)" if figures.get("unseen") else ""
+    parts, found = [], {}
+    if figures.get(metric) is not None:
+        count = figures.get("metric_images", figures["images"])
+        value = in_words(figures[metric], interval_of(figures, metric), count)
+        parts.append(f"{metric} {value}{unseen}")
     for name in ("head", "entropy"):
-        interval = interval_of(figures, name, "ranking_accuracy")
-        shares[name] = in_percent(figures[name]["ranking_accuracy"], interval)
-        within[name] = range_in_percent(interval)
-    return (
-        f"{metric} {value}{unseen}; the head orders {shares['head']} of pairs right, 95 % interval "
-        f"{within['head']} (entropy {shares['entropy']}, {within['entropy']}; chance 50%)"
-    )
+        accuracy = (figures.get(name) or {}).get("ranking_accuracy")
+        if accuracy is not None:
+            interval = interval_of(figures, name, "ranking_accuracy")
+            found[name] = in_percent(accuracy, interval), range_in_percent(interval)
+    if "head" in found:
+        entropy = "entropy {}, {}; ".format(*found["entropy"]) if "entropy" in found else ""
+        share, within = found["head"]
+        parts.append(
+            f"the head orders {share} of pairs right, 95 % interval {within} ({entropy}chance 50%)"
+        )
+    return "; ".join(parts)
 
 
 def how_picked(selection: Selection, tied: str, better: bool | None) -> str:

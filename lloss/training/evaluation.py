@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from lloss.annotations import Problems
 from lloss.data.image_overlap import trained_on, trained_on_note
 from lloss.data.labeled_set import LabeledSet
+from lloss.modeling.meter import Meter
 from lloss.modeling.network import TappedNetwork
-from lloss.statistics.confidence_intervals import CONFIDENCE, bootstrap
+from lloss.statistics.confidence_intervals import CONFIDENCE, Floats, bootstrap
 from lloss.statistics.loss_unit import LossUnit, fit_unit
 from lloss.statistics.ranking_metrics import RankingFigures, ranking_figures, ranking_intervals
 from lloss.tasks import get_task
@@ -55,11 +56,13 @@ class Evaluation:
     # How what the head gives becomes a loss, fitted on the images that were not trained on
     unit: LossUnit | None = None
     checkpoint_sha256: str = ""  # of the file that was measured; "" if it was not of a file
+    folds: int = 1  # of a cross-validation, whose images were each held out from a model of its own
 
     def as_dict(self) -> dict[str, Any]:
         """Return the figures without the arrays, for JSON, with warnings."""
         figures = {
             "images": self.images,
+            **({"folds": self.folds} if self.folds > 1 else {}),
             "unseen": self.unseen,
             **finite({self.metric_name: self.metric}),
             **({"figures": finite(self.figures)} if self.figures else {}),
@@ -90,56 +93,112 @@ def measure(
 
     ``seen`` [N] are images that were trained on after all: the loss's unit is fitted without them.
     """
-    task, meter = get_task(settings.task), model.objective.meter(labels)
-    columns: dict[str, list[NDArray[np.float32]]] = {"loss": [], "entropy": [], "predicted": []}
-    for rows, forward in predict(model, settings, data.images):
-        targets = list(data.targets[rows])
-        meter.update(forward.output, targets)
-        with torch.no_grad():
-            collated = task.collate(targets).to(forward.embedding.device)
-            found = {
-                "loss": model.objective.loss_per_image(forward.output, collated),
-                "entropy": model.objective.outputs(forward.output)["entropy"],
-                "predicted": forward.loss,
-            }
-        for name, value in found.items():
-            if value is not None:
-                columns[name].append(value.float().cpu().numpy())
-    ranked_rows = [task.has_loss(label, data.classes) for label in labels]
-    ranked_rows = ranked_rows or [True] * len(data.images)
-    true_loss, entropy = (np.concatenate(columns[n])[ranked_rows] for n in ("loss", "entropy"))
-    predicted = None
-    if columns["predicted"]:
-        predicted = np.concatenate(columns["predicted"])[ranked_rows]
-    unit = None
-    if predicted is not None:
-        new = np.ones(len(predicted), bool) if seen is None else ~seen[ranked_rows]
-        unit = fit_unit(predicted[new], true_loss[new], model.objective.loss_unit)
-    figures = meter.figures()
-    cut = data.cut.line("held-out", task.cut_effect) if data.cut else ""
-    return Evaluation(
-        images=len(data.images),
-        unseen=ranked_rows.count(False),
-        metric_name=task.metric,
-        metric=figures.pop(task.metric),
-        figures=figures,
-        notes=meter.notes(),
-        mean_loss=float(true_loss.mean()),
-        head=None if predicted is None else ranking_figures(predicted, true_loss),
-        entropy=ranking_figures(entropy, true_loss),
-        true_loss=true_loss,
-        predicted_loss=predicted,
-        intervals={
-            **meter.intervals(),
-            **bootstrap(len(true_loss), lambda w: {"mean_loss": w @ true_loss / len(true_loss)}),
-            **({} if predicted is None else {"head": ranking_intervals(predicted, true_loss)}),
-            "entropy": ranking_intervals(entropy, true_loss),
-        },
-        comparison=comparison(true_loss, predicted, entropy),
-        missed=[*filter(None, [cut]), *_unknown(task.classes(labels), data.classes)],
-        cut_off=data.cut.as_dict() if data.cut else {},
-        unit=unit,
-    )
+    found = Measurement(settings, data, labels)
+    found.add(model, np.arange(len(data)))
+    return found.evaluation(seen)
+
+
+class Measurement:
+    """What networks make of labeled images that they were not trained on."""
+
+    def __init__(
+        self, settings: TrainSettings, data: TrainingData, labels: Sequence[Any] = ()
+    ) -> None:
+        """``labels`` are those of the N images of ``data``; without any, see :func:`measure`."""
+        self.settings, self.data, self.labels = settings, data, labels
+        self.task = get_task(settings.task)
+        self._meter: Meter | None = None
+        self._columns: dict[str, NDArray[np.float32]] = {}
+        self._unit = ""
+
+    def add(self, model: TappedNetwork, rows: NDArray[np.int64]) -> None:
+        """Run a network on the images of these rows."""
+        data, objective = self.data, model.objective
+        self._meter, self._unit = self._meter or objective.meter(self.labels), objective.loss_unit
+        images = data.images if len(rows) == len(data) else data.images[rows]
+        for part, forward in predict(model, self.settings, images):
+            targets = [data.targets[row] for row in rows[part]]
+            self._meter.update(forward.output, targets)
+            with torch.no_grad():
+                collated = self.task.collate(targets).to(forward.embedding.device)
+                found = {
+                    "loss": objective.loss_per_image(forward.output, collated),
+                    "entropy": objective.outputs(forward.output)["entropy"],
+                    "predicted": forward.loss,
+                }
+            for name, value in found.items():
+                if value is not None:
+                    column = self._columns.setdefault(name, np.zeros(len(data), np.float32))
+                    column[rows[part]] = value.float().cpu().numpy()
+
+    def evaluation(
+        self,
+        seen: NDArray[np.bool_] | None = None,
+        folds: NDArray[np.int64] | None = None,
+        levels: Floats | None = None,
+    ) -> Evaluation:
+        """Return the figures of all images; each must have been added.
+
+        Args:
+            seen: see :func:`measure`.
+            folds: of a cross-validation [N], see :func:`.ranking_figures`.
+            levels: what a prediction is above that of the model which the unit is for [N].
+        """
+        assert self._meter is not None, "no image was added"
+        task, data, meter = self.task, self.data, self._meter
+        ranked_rows = [task.has_loss(label, data.classes) for label in self.labels]
+        rows = np.flatnonzero(ranked_rows) if ranked_rows else np.arange(len(data))
+        columns = {name: values[rows] for name, values in self._columns.items()}
+        true_loss, entropy, predicted = (
+            columns.get(name) for name in ("loss", "entropy", "predicted")
+        )
+        assert true_loss is not None and entropy is not None
+        folds = None if folds is None else folds[rows]
+        unit = None
+        if predicted is not None:
+            new = np.ones(len(rows), bool) if seen is None else ~seen[rows]
+            above = predicted if levels is None else predicted - levels[rows]
+            source = "held-out images"
+            if folds is not None:
+                source = f"images, by {len(np.unique(folds))}-fold cross-validation"
+            unit = fit_unit(above[new], true_loss[new], self._unit, source)
+        figures = meter.figures()
+        cut = data.cut.line("held-out", task.cut_effect) if data.cut else ""
+        return Evaluation(
+            images=len(data),
+            unseen=len(data) - len(rows),
+            metric_name=task.metric,
+            metric=figures.pop(task.metric),
+            figures=figures,
+            notes=meter.notes(),
+            mean_loss=float(true_loss.mean()),
+            head=None if predicted is None else ranking_figures(predicted, true_loss, folds=folds),
+            entropy=ranking_figures(entropy, true_loss, folds=folds),
+            true_loss=true_loss,
+            predicted_loss=predicted,
+            intervals=_intervals(meter, true_loss, predicted, entropy, folds),
+            comparison=comparison(true_loss, predicted, entropy, folds),
+            missed=[*filter(None, [cut]), *_unknown(task.classes(self.labels), data.classes)],
+            cut_off=data.cut.as_dict() if data.cut else {},
+            unit=unit,
+            folds=1 if folds is None else len(np.unique(folds)),
+        )
+
+
+def _intervals(
+    meter: Meter,
+    loss: NDArray[np.float32],
+    predicted: NDArray[np.float32] | None,
+    entropy: NDArray[np.float32],
+    folds: NDArray[np.int64] | None,
+) -> dict[str, Any]:
+    head = {} if predicted is None else {"head": ranking_intervals(predicted, loss, folds=folds)}
+    return {
+        **meter.intervals(),
+        **bootstrap(len(loss), lambda weights: {"mean_loss": weights @ loss / len(loss)}),
+        **head,
+        "entropy": ranking_intervals(entropy, loss, folds=folds),
+    }
 
 
 def _unknown(shown: Sequence[str], classes: Sequence[str]) -> list[str]:

@@ -151,6 +151,8 @@ def _refuse(model: AttachedModel, given: dict[str, Any]) -> None:
     check_trainable(model.network, f"a {type(model.network).__name__}", "use lloss.fit_head")
     if given.get("freeze"):
         raise SettingsError("freeze: use lloss.fit_head, which trains the head alone")
+    if given.get("folds", -1) >= 0:
+        raise SettingsError("folds: lloss train and lloss next cross-validate; give validation=")
     if given.get("fresh_lr", 0) not in (0, 1):
         raise SettingsError(
             "fresh_lr: fit does not know which layers start fresh, and trains all at lr; leave it "

@@ -14,10 +14,10 @@ from lloss.errors import SettingsError
 from lloss.modeling.attached_model import AttachedModel, Preparation
 from lloss.modeling.head_losses import HEAD_LOSSES
 from lloss.modeling.network import TappedNetwork
-from lloss.statistics.confidence_intervals import in_percent, wilson
+from lloss.statistics.confidence_intervals import wilson
 from lloss.tasks import get_task
 from lloss.tasks.train_settings import TrainSettings
-from lloss.training.feature_cache import FeatureCache, run_network
+from lloss.training.feature_cache import run_network
 from lloss.training.fit_head import HeadFit, fit_cached_head, refuse_few
 from lloss.training.labeled_batches import LabeledImages
 from lloss.training.last_layer import LAST, fresh_layers, train_last_layer
@@ -39,6 +39,19 @@ class FrozenFit:
     head: HeadFit
     lines: list[str]  # what was trained, and how well it does, for the user
 
+    def figures(self) -> dict[str, Any]:
+        """Return what was measured, as :meth:`.Evaluation.as_dict` does.
+
+        The metric is there for a classifier alone: of its output on each image, on which the last
+        layer was not trained.
+        """
+        head, found = self.head, self.head.as_dict()
+        if head.metric is not None:
+            found["accuracy"] = head.metric
+            found["intervals"]["accuracy"] = wilson(head.metric * head.images, head.images)
+            found["metric_images"] = head.images
+        return found
+
 
 def settings_of_frozen(settings: TrainSettings) -> TrainSettings:
     """Return the settings of one pass over the images."""
@@ -53,6 +66,8 @@ def without_effect(settings: TrainSettings) -> str:
         for name in UNUSED
         if name not in settings.undecided and (value := getattr(settings, name)) != UNUSED[name]
     ]
+    if settings.folds > 0:
+        given.append(f"folds = {settings.folds}")
     if not given:
         return ""
     return f"freeze takes one pass and no step of training, so without effect: {', '.join(given)}"
@@ -80,10 +95,11 @@ def train_frozen(settings: TrainSettings, data: TrainingData, device: str = "") 
         cache = run_network(model, labeled)
     else:
         cache = train_last_layer(model, last, labeled, settings.seed)
-        lines.append(_described(fresh[0], cache))
+        lines.append(_described(fresh[0]))
     compare = functools.partial(HEAD_LOSSES[settings.head_loss], xi=settings.xi)
     head = fit_cached_head(model, cache, compare, seed=settings.seed)
-    return FrozenFit(network, head, [*lines, *str(head).splitlines()])
+    lines += [f"the predicted loss is {head.unit}", *(f"note: {line}" for line in head.notes)]
+    return FrozenFit(network, head, lines)
 
 
 def _built(settings: TrainSettings, data: TrainingData, number: int) -> TappedNetwork:
@@ -111,10 +127,5 @@ def _last_layer(network: nn.Module, fresh: list[str], settings: TrainSettings) -
     return layer
 
 
-def _described(name: str, cache: FeatureCache) -> str:
-    result = ""
-    if cache.metric is not None:
-        within = wilson(cache.metric * cache.images, cache.images)
-        result = f": it gets {in_percent(cache.metric, within)} of the images right that it was not"
-        result += " trained on (5-fold cross-validation)"
-    return f"the last layer {name!r}, of other classes, was trained on the frozen network{result}"
+def _described(name: str) -> str:
+    return f"the last layer {name!r}, of other classes, was trained on the frozen network"

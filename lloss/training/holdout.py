@@ -30,10 +30,10 @@ def automatic_share(images: int) -> float:
 
 
 def too_few_note(images: int) -> str:
-    """Say that so few labels leave nothing to measure on."""
+    """Say that of so few labels none are held out."""
     return (
-        f"{images} labels are too few to hold some out, so nothing is measured: from {LABELS} "
-        f"labeled images on {MEASURABLE} or more are held out; to measure now, give a test set"
+        f"{images} labels are too few to hold some out: from {LABELS} labeled images on "
+        f"{MEASURABLE} or more are; a test set measures at once"
     )
 
 

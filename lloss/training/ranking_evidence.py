@@ -1,7 +1,7 @@
 """What figures on images that were not trained on say about a choice by loss or entropy.
 
-Figures are those of ``evaluation.json``, see :meth:`.Evaluation.as_dict`, and of ``head_fit.json``,
-see :meth:`.HeadFit.as_dict`.
+Figures are those of ``evaluation.json`` and ``cross_validation.json``, see
+:meth:`.Evaluation.as_dict` and :meth:`.FrozenFit.figures`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from lloss.selection.automatic import Evidence, Ranking
 from lloss.statistics.confidence_intervals import Floats
 from lloss.training.cautions import interval_of
 
-HEAD_FIT = "head_fit.json"
-"""File name of those figures in a run's folder."""
+CROSS_VALIDATION = "cross_validation.json"
+"""File name of figures on the labeled images themselves, in a run's folder."""
 
 
 def comparison(
@@ -51,10 +51,11 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def read_head_fit(run: Path) -> dict[str, Any] | None:
-    """Read the figures of a head that was trained on a frozen network; None without any."""
+def read_cross_validation(run: Path) -> dict[str, Any] | None:
+    """Read what a training measured on its own labeled images; None without any."""
     try:
-        figures: dict[str, Any] = json.loads((run / HEAD_FIT).read_text(encoding="utf-8"))
+        text = (run / CROSS_VALIDATION).read_text(encoding="utf-8")
+        figures: dict[str, Any] = json.loads(text)
     except (OSError, ValueError):
         return None
     return figures

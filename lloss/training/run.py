@@ -20,11 +20,18 @@ from lloss.tasks.task import Task
 from lloss.tasks.train_settings import TrainSettings
 from lloss.text.first_names import first_names
 from lloss.training.checkpoint import FILE, Checkpoint, load_checkpoint
+from lloss.training.cross_validation import (
+    CrossValidation,
+    check_folds,
+    in_line,
+    plan,
+    remove_folds,
+)
 from lloss.training.decisions import decide
 from lloss.training.divergence import doubts, few_steps_note
 from lloss.training.frozen import settings_of_frozen, train_frozen, without_effect
 from lloss.training.probe import probe
-from lloss.training.ranking_evidence import HEAD_FIT
+from lloss.training.ranking_evidence import CROSS_VALIDATION
 from lloss.training.run_folder import (
     METRICS,
     continue_run,
@@ -88,18 +95,16 @@ class _Training:
             settings = self._of_frozen(settings, warm_start)
         labeled = _with_loss(task, labeled.ordered(), self.problems)
         task.check(labeled.labels, task.classes(labeled.labels))
+        check_folds(settings, len(labeled), warm_start is not None)
         start = load_checkpoint(warm_start) if warm_start else None
         start_sha256 = start.sha256 if start else ""
         before = earlier_run(self.run, settings, labeled.sha256, len(labeled), start_sha256, resume)
         settings = self._decided(task, settings, labeled, start, before)
-        data, sample = _decoded(task, labeled, settings, self.run, self.problems)
+        data, sample, labeled = _decoded(task, labeled, settings, self.run, self.problems)
         self._say_each(self.problems.lines())
         images = pixels_sha256(data.images)
         if before is not None:
             refuse_other_images(self.run, before, images)
-            if before.finished:
-                self._say_doubts(settings)
-                return before
         own = traces(labeled.items)
         checkpoint = Checkpoint(
             settings,
@@ -112,9 +117,15 @@ class _Training:
             np.append(start.traces, own) if start else own,
             {},
         )
-        if settings.freeze:
+        if before is None:
+            remove_folds(self.run)
+        if before is not None and before.finished:
+            self._say_doubts(settings)
+        elif settings.freeze:
             return self._freeze(checkpoint, data)
-        return self._train(checkpoint, data, before, start)
+        else:
+            before = self._train(checkpoint, data, before, start)
+        return self._cross_validated(before, settings, labeled, data)
 
     def _of_frozen(self, settings: TrainSettings, warm_start: Path | None) -> TrainSettings:
         if warm_start:
@@ -162,13 +173,29 @@ class _Training:
         self._say_doubts(settings)
         return done
 
+    def _cross_validated(
+        self, done: Checkpoint, settings: TrainSettings, labeled: LabeledSet, data: TrainingData
+    ) -> Checkpoint:
+        """Measure a finished training by more of them, where the settings or their cost say so."""
+        if settings.freeze or (self.run / CROSS_VALIDATION).exists():
+            return done
+        how = plan(settings, self.run, len(labeled), bool(done.start_sha256))
+        self._say_each(filter(None, [how.line]))
+        if not how.folds:
+            return done
+        return CrossValidation(self.run, done, labeled, data, self.device, self.say).measure(
+            how.folds
+        )
+
     def _freeze(self, checkpoint: Checkpoint, data: TrainingData) -> Checkpoint:
         """Train the head alone, and write it as a run that is finished."""
         fitted = train_frozen(checkpoint.settings, data, self.device)
         self._say_each(fitted.lines)
         figures = {"epoch": 1, "loss": fitted.head.mean_loss}
         write_text(self.run / METRICS, json.dumps(figures) + "\n")
-        write_json(self.run / HEAD_FIT, fitted.head.as_dict())
+        found, metric = fitted.figures(), get_task(checkpoint.settings.task).metric
+        self.say(in_line(found, metric))
+        write_json(self.run / CROSS_VALIDATION, found)
         dataclasses.replace(
             checkpoint,
             settings=with_taps(checkpoint.settings, fitted.network),
@@ -203,19 +230,23 @@ def _with_loss(task: Task, labeled: LabeledSet, problems: Problems) -> LabeledSe
 
 def _decoded(
     task: Task, labeled: LabeledSet, settings: TrainSettings, run: Path, problems: Problems
-) -> tuple[TrainingData, TrainingData]:
-    """Decode the images to train on, and a few of them as a scorer decodes them."""
+) -> tuple[TrainingData, TrainingData, LabeledSet]:
+    """Decode the images to train on, and a few of them as a scorer decodes them.
+
+    The third are those that could be decoded.
+    """
     classes = task.classes(labeled.labels)
     sweep(run)
     data, rows = load_examples(
         labeled, classes, settings, problems, for_training=not settings.freeze, scratch=run
     )
-    _check_left(task, labeled.take(rows), classes, problems)
+    usable = labeled.take(rows) if len(rows) < len(labeled) else labeled
+    _check_left(task, usable, classes, problems)
     if data.cut and (line := data.cut.line("labeled", "is not learned")):
         problems.note(line)
     few = max(2, min(SAMPLE, SAMPLE_BYTES // (3 * settings.size**2)))
     sample, _ = load_examples(labeled.take(rows[:few]), data.classes, settings, problems)
-    return data, sample
+    return data, sample, usable
 
 
 def _check_left(

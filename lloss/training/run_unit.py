@@ -22,8 +22,8 @@ MEASURE = "run lloss evaluate RUN DATA on images that it was not trained on, the
 def unit_of_run(checkpoint: Checkpoint) -> LossUnit:
     """Return the unit of ``evaluation.json`` beside the checkpoint's file, if it is of that file.
 
-    Otherwise that of the head's own cross-validation, which a frozen network has; or one in no unit
-    whose note says what is missing. Raises ``CheckpointError`` for a damaged ``evaluation.json``.
+    Otherwise that of the training's own cross-validation; or one in no unit whose note says what is
+    missing. Raises ``CheckpointError`` for a damaged ``evaluation.json``.
     """
     unit, why = None, "the losses of no unseen image were measured"
     path = checkpoint.path.parent / EVALUATION if checkpoint.path else None

@@ -39,3 +39,14 @@ def test_refuses_in_a_line(
     assert ended.value.code == 2
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_refuses_what_a_simulation_does_not_do(
+    tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(
+            ["simulate", str(photos), "--test", "30%", "--folds", "3", "-o", str(tmp_path / "out")]
+        )
+    assert ended.value.code == 2
+    assert "folds: a simulation measures on its test images" in capsys.readouterr().err

@@ -18,6 +18,7 @@ TRAIN = {
     "batch_size": 8,
     "lr": 0.05,
     "amp": "off",
+    "folds": 0,
 }
 
 

@@ -80,7 +80,48 @@ def test_a_frozen_network_stays_and_each_cycle_trains_the_head_again(
         torch.equal(states[0][f"network.{name}"], value)
         for name, value in network.state_dict().items()
     )
-    assert sum("held-out images right (5-fold cross-validation)" in line for line in said) == 2
+    assert sum("by 5-fold cross-validation: accuracy" in line for line in said) == 2
+
+
+def test_a_project_of_few_labels_is_measured_by_cross_validation(
+    project: Project, pool: Path, labels: Path, tmp_path: Path
+) -> None:
+    values = {"pool": str(pool), "labels": str(labels), "k": 5, "by": "auto"}
+    few, said = create_project(tmp_path / "few", values, {**TRAIN, "folds": -1}), list[str]()
+    outcome = next_cycle(few, said.append)
+    text, summary = "\n".join(said), outcome.summary
+    assert "30 labels are too few to hold some out" in text
+    assert "automatic: folds = 5 (fewer than 150 labeled images" in text
+    assert "measure on 30 labeled images by 5-fold cross-validation: accuracy" in text
+    assert "entropy" in text and "neither the model" not in text
+    assert summary.evaluation is None and summary.ranking == summary.cross_validation
+    assert summary.metric.value is not None and summary.metric.interval is not None
+    assert summary.measured_on == 30 and summary.ranked is not None
+    assert summary.choice and "not measured" not in summary.choice["reason"]
+    report = (outcome.folder / "report.html").read_text(encoding="utf-8")
+    assert report.count("by cross-validation on 30 images") == 2
+    assert "trained without it" in report and "no labeled images to measure on" not in report
+    unit = read_manifest(outcome.folder / "model.onnx").unit
+    assert unit is not None and unit.images == 30
+
+
+def test_enough_held_out_images_leave_a_cross_validation_out(
+    project: Project,
+    pool: Path,
+    labels: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cycle_model, "MEASURABLE", 6)
+    values = {"pool": str(pool), "labels": str(labels), "k": 5, "holdout": 0.2}
+    held = create_project(tmp_path / "held", values, {**TRAIN, "folds": -1})
+    summary = next_cycle(held).summary
+    assert summary.held_out == 6 and summary.cross_validation is None
+    monkeypatch.setattr(cycle_model, "MEASURABLE", 7)
+    shutil.rmtree(held.cycles / "001")
+    summary = next_cycle(held).summary
+    assert summary.metric.value == (summary.evaluation or {})["accuracy"]
+    assert summary.ranking == summary.cross_validation and summary.ranking["images"] == 24
 
 
 def test_a_second_cycle_selects_other_images_and_writes_every_file(

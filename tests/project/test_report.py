@@ -266,7 +266,13 @@ def test_a_ranking_measured_by_cross_validation_is_shown_without_held_out_images
     alone = replace(cycle(1), evaluation=None, cross_validation=measured)
     page = show(tmp_path, cycles=[alone])
     assert "71.0%" in page.text and "by cross-validation on 90 images" in page.text
-    assert page.text.count("not measured") == 1
+    assert page.text.count("not measured") == 1 and "--holdout" not in page.text
+    classifier = replace(alone, cross_validation={**measured, "accuracy": 0.83})
+    both = show(tmp_path, cycles=[cycle(1, 0.8), replace(classifier, cycle=2)])
+    assert "83.0%" in both.text and "not measured" not in both.text
+    assert both.text.count("by cross-validation on 90 images") == 2
+    # Labels of another cycle are not the same test set: no change, and no common curve
+    assert "points since" not in both.text and "50: 80" not in str(both.all("svg"))
     few = replace(cycle(1, 0.5, 0.6), cross_validation=measured)  # of 360 held-out images
     assert "cross-validation" not in show(tmp_path, cycles=[few]).text
 

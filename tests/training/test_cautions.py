@@ -52,6 +52,22 @@ def test_six_images_are_too_few_and_what_is_needed_is_said() -> None:
     )
 
 
+def test_few_labels_are_few_by_cross_validation_too() -> None:
+    (line,) = cautions({**figures(6, 0.5), "folds": 3}, "accuracy")
+    assert line.startswith("6 labeled images are too few to measure on: accuracy may be")
+    assert "; measure on 100 or more (more labels" in line
+
+
+def test_a_line_has_what_was_measured_alone() -> None:
+    found = figures(60, 0.8)
+    line = measured(found, "accuracy")
+    assert line.startswith("accuracy 0.8") and "60 images); the head orders" in line
+    assert "(entropy 80%, 70% to 90%; chance 50%)" in line
+    alone = measured({**found, "accuracy": None, "entropy": None}, "accuracy")
+    assert alone.startswith("the head orders") and alone.endswith("(chance 50%)")
+    assert "head" not in measured({**found, "head": None}, "accuracy")
+
+
 def test_a_head_that_may_be_chance_is_named_and_ranks_nothing() -> None:
     for ranking, ends in ((0.55, (0.45, 0.65)), (0.3, (0.2, 0.4)), (0.5, (0.5, 0.5))):
         found = figures(ranking=ranking, ends=ends)

@@ -17,6 +17,7 @@ import lloss
 from lloss.data.labeled_set import LabeledSet
 from lloss.errors import CheckpointError, LabelError, SettingsError
 from lloss.modeling.objective import Objective
+from lloss.statistics.confidence_intervals import wilson
 from lloss.tasks.classification import ClassificationObjective
 from lloss.tasks.train_settings import TrainSettings
 from lloss.training import head_training
@@ -26,7 +27,7 @@ from lloss.training.frozen import _last_layer
 from lloss.training.head_training import folds_of, scale_of
 from lloss.training.labeled_batches import LabeledImages
 from lloss.training.last_layer import DECAYS, _fitted, fresh_layers, train_last_layer
-from lloss.training.ranking_evidence import evidence_of, read_head_fit
+from lloss.training.ranking_evidence import evidence_of, read_cross_validation
 from lloss.training.run import train
 from lloss.training.run_folder import METRICS
 
@@ -68,8 +69,8 @@ def test_the_head_learns_and_the_network_stays_as_its_file_has_it(
     before, after = _state(trained), _state(run)
     changed = {name for name in after if not torch.equal(after[name], before[name])}
     assert changed == {name for name in after if name.startswith("head.")}
-    assert "60 held-out images right (5-fold cross-validation)" in lines[-2]
-    assert lines[-1] == f"the predicted loss is {checkpoint.unit}"
+    assert lines[-2] == f"the predicted loss is {checkpoint.unit}"
+    assert lines[-1].startswith("measure on 60 labeled images by 5-fold cross-validation: accuracy")
     _is_evidence(run, 60)
     assert checkpoint.unit and checkpoint.unit.images == 60
     (figures,) = [json.loads(line) for line in (run / METRICS).read_text().splitlines()]
@@ -96,11 +97,15 @@ def test_a_last_layer_of_other_classes_learns_too(
     evaluation = evaluate_checkpoint(checkpoint, two)
     assert evaluation.metric > 0.9
     _is_evidence(tmp_path / "run", 60)
+    figures = read_cross_validation(tmp_path / "run")
+    assert figures and 0.7 < figures["accuracy"] <= 1
+    within = wilson(60 * figures["accuracy"], 60)
+    assert figures["intervals"]["accuracy"] == pytest.approx(within)
 
 
 def _is_evidence(run: Path, images: int) -> None:
     """A choice by loss or entropy can be made by what cross-validation measured."""
-    evidence = evidence_of(read_head_fit(run), images, has_entropy=True)
+    evidence = evidence_of(read_cross_validation(run), images, has_entropy=True)
     assert evidence.images == images and evidence.head and evidence.entropy
     assert evidence.head.low > evidence.head.interval[0] and evidence.advantage
 
@@ -218,5 +223,5 @@ def test_the_command_says_how_well_the_head_ranks(
     options = [*tiny_options, "--weights", frozen.weights, "--freeze", "--lr", "0.2"]
     result = call(capsys, "train", photos, *options, "-o", tmp_path / "run", code=0)
     assert "no step of training, so without effect: " in result.err and "lr = 0.2" in result.err
-    assert "held-out images right" in result.err
+    assert "60 labeled images by 5-fold cross-validation: accuracy" in result.err
     assert result.out.endswith("checkpoint.pt: the trained head of a frozen network\n")

@@ -12,11 +12,11 @@ import pytest
 from lloss.selection.automatic import Evidence, automatic_choice
 from lloss.statistics.ranking_metrics import ranking_figures, ranking_intervals
 from lloss.training.ranking_evidence import (
-    HEAD_FIT,
+    CROSS_VALIDATION,
     comparison,
     evidence_of,
     finite,
-    read_head_fit,
+    read_cross_validation,
 )
 
 
@@ -80,12 +80,12 @@ def test_equal_losses_are_measured_but_rank_nothing() -> None:
     assert comparison(loss, None, loss) == {}
 
 
-def test_the_figures_of_a_head_are_read_where_they_are(tmp_path: Path) -> None:
-    assert read_head_fit(tmp_path) is None
-    (tmp_path / HEAD_FIT).write_text("{")
-    assert read_head_fit(tmp_path) is None
-    (tmp_path / HEAD_FIT).write_text('{"images": 3}')
-    assert read_head_fit(tmp_path) == {"images": 3}
+def test_figures_on_the_labels_are_read_where_they_are(tmp_path: Path) -> None:
+    assert read_cross_validation(tmp_path) is None
+    (tmp_path / CROSS_VALIDATION).write_text("{")
+    assert read_cross_validation(tmp_path) is None
+    (tmp_path / CROSS_VALIDATION).write_text('{"images": 3}')
+    assert read_cross_validation(tmp_path) == {"images": 3}
 
 
 def test_finite_replaces_what_json_lacks() -> None:

@@ -1,0 +1,228 @@
+"""Measure a training on its own labeled images: by more trainings, each without a part of them.
+
+::
+
+    RUN/
+      folds/1-of-5/                checkpoint.pt of each, until all are done
+      cross_validation.json        figures as of `Evaluation.as_dict`
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lloss.annotations import Problems
+from lloss.data.labeled_set import LabeledSet
+from lloss.errors import DivergedError, LabelError, SettingsError
+from lloss.files import write_json
+from lloss.modeling.network import TappedNetwork
+from lloss.tasks import get_task
+from lloss.tasks.task import Task
+from lloss.tasks.train_settings import TrainSettings
+from lloss.training.cautions import measured
+from lloss.training.checkpoint import FILE, Checkpoint, load_checkpoint
+from lloss.training.evaluation import Evaluation, Measurement
+from lloss.training.fit_head import FOLDS, LEAST
+from lloss.training.holdout import LABELS
+from lloss.training.pace import in_words
+from lloss.training.ranking_evidence import CROSS_VALIDATION
+from lloss.training.run_folder import METRICS, continue_run
+from lloss.training.trainer import Trainer, device_of, predict
+from lloss.training.training_data import TrainingData, load_examples, pixels_sha256
+
+FOLDER = "folds"
+
+AUTOMATIC, NONE = -1, 0
+"""Values of the setting ``folds``."""
+
+AFFORDABLE = 300.0
+"""Seconds that a cross-validation may take, as the training foretells, if nobody asked for it."""
+
+
+def check_folds(settings: TrainSettings, images: int, warm_start: bool) -> None:
+    """Refuse a cross-validation that is asked for and cannot be made of so many images."""
+    folds = settings.folds
+    if folds in (AUTOMATIC, NONE) or settings.freeze:
+        return
+    if warm_start:
+        raise SettingsError(f"folds = {folds}: {_SEEN}; leave one of the two out")
+    if images < max(LEAST, 2 * folds):
+        raise LabelError(
+            f"folds = {folds}: {images} labeled images are too few; it takes {LEAST}, and two for "
+            "each fold"
+        )
+
+
+_SEEN = "the weights of the warm start have seen the images that each fold leaves out"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How many folds a finished training is measured by, and a line on it."""
+
+    folds: int
+    line: str
+
+
+def plan(settings: TrainSettings, run: Path, images: int, warm_start: bool) -> Plan:
+    """Decide on a cross-validation: what is asked for, else for few images if it is cheap.
+
+    Trainings without a part of the images, of as many epochs, take that much less time each than
+    the one in ``run``.
+    """
+    folds = FOLDS if settings.folds == AUTOMATIC else settings.folds
+    seconds = (folds - 1) * _seconds(run / METRICS, images)
+    how = f"{folds} more trainings, each without a part of the {images} images"
+    if settings.folds == NONE or (settings.folds == AUTOMATIC and images >= LABELS):
+        return Plan(0, "")
+    if settings.folds != AUTOMATIC:
+        return Plan(folds, f"cross-validation: {how}, about {in_words(seconds)}")
+    if images < LEAST:
+        why = f"{images} labeled images are too few to measure on, by cross-validation too"
+    elif warm_start:
+        why = f"no cross-validation, since {_SEEN}"
+    elif seconds > AFFORDABLE:
+        why = (
+            f"cross-validation, {how}, takes about {in_words(seconds)}, more than "
+            f"{in_words(AFFORDABLE)}; folds = {folds} (--folds {folds}) makes it"
+        )
+    else:
+        return Plan(
+            folds,
+            f"automatic: folds = {folds} (fewer than {LABELS} labeled images; cross-validation "
+            f"measures on all of them by {folds} more trainings, about {in_words(seconds)}; "
+            "folds = 0 leaves it out)",
+        )
+    return Plan(0, f"not measured: {why}")
+
+
+def _seconds(metrics: Path, images: int) -> float:
+    """Seconds that a finished training took, by the pace of its epochs."""
+    lines = metrics.read_text(encoding="utf-8").splitlines()
+    paces = [float(json.loads(line).get("images_per_second", 0)) for line in lines]
+    return sum(images / max(pace, 0.05) for pace in paces)
+
+
+def draw_folds(task: Task, labeled: LabeledSet, folds: int, seed: int) -> NDArray[np.int64]:
+    """Draw the fold of each labeled image, int64 [N]: spread over the strata, of equal sizes.
+
+    Items of one image are in one fold.
+    """
+    strata: dict[str, str] = {}
+    images = [task.image_of(item, label) for item, label in zip(labeled.items, labeled.labels)]
+    for image, label in zip(images, labeled.labels):
+        strata.setdefault(image, task.stratum(label))
+    names = list(strata)
+    shuffled = [names[place] for place in np.random.default_rng(seed).permutation(len(names))]
+    spread = sorted(shuffled, key=strata.__getitem__)  # deal each stratum out
+    fold_of = {name: place % folds for place, name in enumerate(spread)}
+    return np.array([fold_of[image] for image in images], np.int64)
+
+
+def remove_folds(run: Path) -> None:
+    """Remove what an earlier training left in the folder."""
+    (run / CROSS_VALIDATION).unlink(missing_ok=True)
+    shutil.rmtree(run / FOLDER, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class CrossValidation:
+    """What all folds of a run share.
+
+    Attributes:
+        run: its folder.
+        whole: its finished checkpoint, of all images.
+        labeled: these images and their labels [N].
+        data: the same, decoded for training.
+        device: as of :class:`.Trainer`.
+        say: receives a line on each step.
+    """
+
+    run: Path
+    whole: Checkpoint
+    labeled: LabeledSet
+    data: TrainingData
+    device: str
+    say: Callable[[str], None]
+
+    def measure(self, folds: int) -> Checkpoint:
+        """Train and measure what is not done yet, and return the run's checkpoint with a unit.
+
+        A fold that diverges leaves the run unmeasured, with a line that says so. Raises
+        ``InterruptedRunError`` on Ctrl-C; the same call goes on from there.
+        """
+        settings = self.whole.settings
+        task, on = get_task(settings.task), device_of(self.device)
+        plain, rows = load_examples(
+            self.labeled, self.whole.classes, settings, Problems(skip=True), scratch=self.run
+        )
+        of = draw_folds(task, self.labeled, folds, settings.seed)
+        labels = [self.labeled.labels[row] for row in rows]
+        found, levels = Measurement(settings, plain, labels), np.zeros(len(rows))
+        for fold in range(folds):
+            try:
+                checkpoint = self._trained(fold, folds, np.flatnonzero(of != fold))
+            except DivergedError as error:
+                self.say(f"not measured: in fold {fold + 1} of the cross-validation {error}")
+                return self.whole
+            model = checkpoint.network().to(on)
+            held = np.flatnonzero(of[rows] == fold)
+            found.add(model, held)
+            levels[held] = _level(model, settings, plain, np.flatnonzero(of[rows] != fold))
+        whole = self.whole.network().to(on)
+        levels -= _level(whole, settings, plain, np.arange(len(rows)))
+        return self._written(found.evaluation(folds=of[rows], levels=levels))
+
+    def _trained(self, fold: int, folds: int, rest: NDArray[np.int64]) -> Checkpoint:
+        """Train on the rows ``rest``, or go on with that."""
+        folder = self.run / FOLDER / f"{fold + 1}-of-{folds}"
+        folder.mkdir(parents=True, exist_ok=True)
+        before = load_checkpoint(folder) if (folder / FILE).exists() else None
+        if before is not None and before.finished:
+            return before
+        self.say(f"fold {fold + 1} of {folds}")
+        part = self.data.take(rest)
+        trainer = Trainer(self.whole.settings, part, self.device)
+        if before is not None:
+            trainer.load_state(before.state)
+        own = dataclasses.replace(
+            self.whole, labeled=len(rest), images_sha256=pixels_sha256(part.images), state={}
+        )
+        done = continue_run(folder, trainer, own)
+        # Without the optimizer, which takes twice the space of the weights
+        kept = {**done.state, "optimizer": {}, "schedule": {}}
+        dataclasses.replace(done, state=kept).save(folder / FILE)
+        return done
+
+    def _written(self, evaluation: Evaluation) -> Checkpoint:
+        figures: dict[str, Any] = evaluation.as_dict()
+        self.say(in_line(figures, evaluation.metric_name))
+        dataclasses.replace(self.whole, unit=evaluation.unit).save(self.run / FILE)
+        write_json(self.run / CROSS_VALIDATION, figures)  # last: it is complete
+        shutil.rmtree(self.run / FOLDER, ignore_errors=True)
+        return load_checkpoint(self.run)
+
+
+def in_line(figures: dict[str, Any], metric: str) -> str:
+    """Say what was measured on labeled images, by cross-validation or on a part of them."""
+    folds = int(figures.get("folds", 1))
+    how = f"labeled images by {folds}-fold cross-validation" if folds > 1 else "held-out images"
+    return f"measure on {figures['images']} {how}: {measured(figures, metric)}"
+
+
+def _level(
+    model: TappedNetwork, settings: TrainSettings, data: TrainingData, rows: NDArray[np.int64]
+) -> float:
+    """Mean prediction of the images that a head was trained on: losses of pairs leave it open."""
+    parts = [forward.loss for _, forward in predict(model, settings, data.images[rows])]
+    values = [part.float().cpu().numpy() for part in parts if part is not None]
+    return float(np.concatenate(values).mean(dtype=np.float64)) if values else 0.0
