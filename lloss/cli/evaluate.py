@@ -20,6 +20,7 @@ from lloss.cli.options import (
 from lloss.data.empty_labels import drop_empty
 from lloss.errors import LabelError
 from lloss.files import write_json
+from lloss.runtime.torchrun_process import torchrun_process
 from lloss.statistics.confidence_intervals import Interval, decimals, in_words, usable
 from lloss.statistics.loss_unit import LossUnit
 from lloss.tasks import get_task
@@ -60,7 +61,7 @@ def command(
         labeled = drop_empty(task.open(data, labels, data_root, problems), empty, problems)
     if len(labeled) < 2:
         raise LabelError(f"{data}: one image cannot be ranked; give at least 2")
-    evaluation = evaluate_checkpoint(checkpoint, labeled, problems, device)
+    evaluation = evaluate_checkpoint(checkpoint, labeled, problems, device, torchrun_process())
     result = evaluation.as_dict()
     print_notes(*problems.lines())
     write_json(out / "evaluation.json", result)

@@ -7,6 +7,7 @@ and a missing extra is reported in one line.
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import warnings
 from typing import NoReturn
@@ -15,6 +16,7 @@ import click
 
 import lloss
 from lloss.errors import LlossError, MissingExtraError, SettingsError
+from lloss.runtime.torchrun_process import refuse_several, torchrun_process
 
 COMMANDS = {
     "init": "Start a project from a pool of images, some labels and a model.",
@@ -47,6 +49,9 @@ EXTRAS = {
 }
 """The extra that installs each package which the base install lacks."""
 
+TOGETHER = ("train", "evaluate")
+"""Commands that several processes of ``torchrun`` run together."""
+
 UNIX_MODULES = {"resource", "fcntl"}
 
 
@@ -75,12 +80,35 @@ class _LazyGroup(click.Group):
     cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "show_default": True}
 )
 @click.version_option(lloss.__version__, prog_name="lloss")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Active learning in production: which images should be labeled next?"""
+    if context.invoked_subcommand not in TOGETHER:
+        refuse_several(f"lloss {context.invoked_subcommand}", "run it without torchrun")
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a command; print a user's error as one line on stderr and exit with its code."""
+    """Run a command; print a user's error as one line on stderr and exit with its code.
+
+    Of several processes of ``torchrun`` one runs it, and the others follow.
+    """
+    try:
+        process = torchrun_process()
+    except SettingsError as error:
+        _fail(str(error))
+    if process is None:
+        _run(arguments)
+        return
+    # torch's DistributedDataParallel would note in each process that no layer is unused.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    from lloss.training.torchrun import follow, lead  # imports torch, and so is late
+
+    if process.rank:
+        follow(process)
+    lead(process, lambda: _run(arguments))
+
+
+def _run(arguments: list[str] | None) -> None:
     warnings.filterwarnings("ignore", module=r"PIL\.")  # damage that the decoder survives
     try:
         cli.main(arguments, prog_name="lloss", standalone_mode=False)

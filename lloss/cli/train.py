@@ -19,6 +19,7 @@ from lloss.cli.options import (
     training_settings,
 )
 from lloss.data.empty_labels import drop_empty
+from lloss.runtime.torchrun_process import torchrun_process
 from lloss.tasks.presets import resolve_settings
 
 
@@ -88,6 +89,7 @@ def command(
         device=device,
         problems=problems,
         say=print_notes,
+        process=torchrun_process(),
     )
     done = f"{checkpoint.epoch} epochs{_last_metrics(out)}"
     if settings.freeze:

@@ -28,7 +28,7 @@ from lloss.modeling.prediction import prediction_of
 from lloss.modeling.published_weights import Published
 from lloss.pools import Item
 from lloss.statistics.confidence_intervals import Floats, Interval, wilson
-from lloss.tasks.task import Decoding, Task
+from lloss.tasks.task import Decoding, Share, Task
 from lloss.tasks.train_settings import TrainSettings
 
 SUMMARY_CLASSES = 10
@@ -175,27 +175,35 @@ class _Classification(Task):
         return list(how.classes).index(label) if label in how.classes else -1
 
     def augment(
-        self, images: Tensor, targets: list[int], settings: TrainSettings, generator: Generator
+        self,
+        images: Tensor,
+        targets: list[int],
+        settings: TrainSettings,
+        generator: Generator,
+        share: Share | None = None,
     ) -> tuple[Tensor, list[int]]:
-        return flip_crop(images, settings, generator), targets
+        return flip_crop(images, settings, generator, share), targets
 
     def collate(self, targets: Sequence[int]) -> Tensor:
         return torch.as_tensor(targets, dtype=torch.int64)
 
 
-def flip_crop(images: Tensor, settings: TrainSettings, generator: Generator) -> Tensor:
+def flip_crop(
+    images: Tensor, settings: TrainSettings, generator: Generator, share: Share | None = None
+) -> Tensor:
     """Mirror half of the images uint8 [N, H, W, C], and cut windows out of zero-padded ones.
 
     All images at once: torchvision's transforms, image by image, take four times as long.
     """
     count, height, width, _ = images.shape
+    drawn, own = (share.of, share.rows) if share else (count, slice(None))
     if "crop" in settings.augment and (pad := settings.padding):
         padded = F.pad(images, (0, 0, pad, pad, pad, pad))
-        corner = torch.randint(2 * pad + 1, (2, count, 1), generator=generator)
+        corner = torch.randint(2 * pad + 1, (2, drawn, 1), generator=generator)[:, own]
         rows, columns = corner[0] + torch.arange(height), corner[1] + torch.arange(width)
         images = padded[torch.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
     if "flip" in settings.augment:
-        flipped = torch.rand(count, generator=generator) < 0.5
+        flipped = torch.rand(drawn, generator=generator)[own] < 0.5
         images = torch.where(flipped[:, None, None, None], images.flip(2), images)
     return images
 

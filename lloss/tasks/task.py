@@ -49,6 +49,17 @@ class Decoding:
     cut: CroppedShare | None = None  # counts what the network's input cuts off
 
 
+@dataclass(frozen=True)
+class Share:
+    """The images of a batch that one of several processes takes.
+
+    Draws are made for all images of the batch, so that each image gets what it gets in one process.
+    """
+
+    rows: slice  # of the batch
+    of: int  # images in the batch
+
+
 class Task(Networks):
     """What differs from task to task, except the loss of the output: see :class:`.Objective`.
 
@@ -296,11 +307,18 @@ class Task(Networks):
 
     @abstractmethod
     def augment(
-        self, images: Tensor, targets: list[Any], settings: TrainSettings, generator: Generator
+        self,
+        images: Tensor,
+        targets: list[Any],
+        settings: TrainSettings,
+        generator: Generator,
+        share: Share | None = None,
     ) -> tuple[Tensor, list[Any]]:
         """Change a batch of :meth:`training_spec`, uint8 [N, h, w, 3], and its targets at random.
 
-        Returns images of the input's size, and targets in its pixels.
+        They are all of the batch, or the ``share`` of one process; a task without this argument is
+        given whole batches in each process. Returns images of the input's size, and targets in its
+        pixels.
         """
 
     @abstractmethod

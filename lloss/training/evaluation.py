@@ -17,6 +17,7 @@ from lloss.data.image_overlap import trained_on, trained_on_note
 from lloss.data.labeled_set import LabeledSet
 from lloss.modeling.meter import Meter
 from lloss.modeling.network import TappedNetwork
+from lloss.runtime.torchrun_process import TorchrunProcess
 from lloss.statistics.confidence_intervals import CONFIDENCE, Floats, bootstrap
 from lloss.statistics.loss_unit import LossUnit, fit_unit
 from lloss.statistics.ranking_metrics import RankingFigures, ranking_figures, ranking_intervals
@@ -27,7 +28,10 @@ from lloss.text.similar_names import similar_note
 from lloss.training.cautions import cautions, ranked
 from lloss.training.checkpoint import Checkpoint
 from lloss.training.holdout import refuse_unknown
+from lloss.training.process_group import Processes
 from lloss.training.ranking_evidence import comparison, finite
+from lloss.training.shared_evaluation import send_evaluation, shared_predict
+from lloss.training.torchrun import called
 from lloss.training.trainer import device_of, predict
 from lloss.training.training_data import TrainingData, load_examples
 
@@ -88,13 +92,15 @@ def measure(
     data: TrainingData,
     labels: Sequence[Any] = (),
     seen: NDArray[np.bool_] | None = None,
+    processes: Processes | None = None,
 ) -> Evaluation:
     """Evaluate on held-out images; without ``labels`` all are of the network's classes.
 
     ``seen`` [N] are images that were trained on after all: the loss's unit is fitted without them.
+    ``processes`` share the batches; this is the leading one, and has the figures.
     """
     found = Measurement(settings, data, labels)
-    found.add(model, np.arange(len(data)))
+    found.add(model, np.arange(len(data)), processes)
     return found.evaluation(seen)
 
 
@@ -111,12 +117,17 @@ class Measurement:
         self._columns: dict[str, NDArray[np.float32]] = {}
         self._unit = ""
 
-    def add(self, model: TappedNetwork, rows: NDArray[np.int64]) -> None:
-        """Run a network on the images of these rows."""
+    def add(
+        self, model: TappedNetwork, rows: NDArray[np.int64], processes: Processes | None = None
+    ) -> None:
+        """Run a network on the images of these rows, which ``processes`` share."""
         data, objective = self.data, model.objective
         self._meter, self._unit = self._meter or objective.meter(self.labels), objective.loss_unit
         images = data.images if len(rows) == len(data) else data.images[rows]
-        for part, forward in predict(model, self.settings, images):
+        passes = predict(model, self.settings, images)
+        if processes is not None:
+            passes = shared_predict(processes, model, self.settings, images)
+        for part, forward in passes:
             targets = [data.targets[row] for row in rows[part]]
             self._meter.update(forward.output, targets)
             with torch.no_grad():
@@ -217,8 +228,12 @@ def evaluate_checkpoint(
     labeled: LabeledSet,
     problems: Problems | None = None,
     device: str = "",
+    process: TorchrunProcess | None = None,
 ) -> Evaluation:
-    """Evaluate a run, finished or not, on labeled images; ``problems`` gets unusable ones."""
+    """Evaluate a run, finished or not, on labeled images; ``problems`` gets unusable ones.
+
+    ``process`` is the leading one of several, see :mod:`lloss.training.torchrun`.
+    """
     settings, task, on = checkpoint.settings, get_task(checkpoint.settings.task), device_of(device)
     classes = checkpoint.classes
     problems = problems or Problems()
@@ -230,5 +245,11 @@ def evaluate_checkpoint(
     refuse_unknown(task, labeled, classes, similar)
     data, rows = load_examples(labeled, classes, settings, problems, what="held-out")
     labels = [labeled.labels[row] for row in rows]
-    found = measure(checkpoint.network().to(on), settings, data, labels, seen[rows])
+    network = checkpoint.network().to(on)
+    if process is None:
+        found = measure(network, settings, data, labels, seen[rows])
+    else:
+        with called(process, on) as processes:
+            data = replace(data, images=send_evaluation(processes, checkpoint, data.images))
+            found = measure(network, settings, data, labels, seen[rows], processes)
     return replace(found, checkpoint_sha256=checkpoint.sha256 if checkpoint.path else "")

@@ -22,6 +22,7 @@ from lloss.errors import SettingsError
 from lloss.modeling.attached_model import AttachedModel, refuse_unattached
 from lloss.modeling.head_losses import HEAD_LOSSES
 from lloss.modeling.network_checks import check_trainable
+from lloss.runtime.torchrun_process import refuse_several
 from lloss.tasks import get_task, task_names
 from lloss.tasks.recipes import BY_OPTIMIZER, recipe_of
 from lloss.tasks.train_settings import AUTOMATIC, TrainSettings
@@ -98,6 +99,7 @@ def fit(
         InterruptedRunError: Ctrl-C; the run's folder holds the state.
     """
     refuse_unattached(model)
+    refuse_several("lloss.fit", "start it without torchrun, or train with torchrun -m lloss train")
     if resume and run is None:
         raise SettingsError("resume: give the run's folder as run=")
     wanted = _settings(model, settings)

@@ -15,6 +15,7 @@ from lloss.data.image_overlap import traces
 from lloss.data.labeled_set import LabeledSet
 from lloss.errors import LabelError, SettingsError
 from lloss.files import sweep, write_json, write_text
+from lloss.runtime.torchrun_process import TorchrunProcess
 from lloss.tasks import get_task
 from lloss.tasks.task import Task
 from lloss.tasks.train_settings import TrainSettings
@@ -31,16 +32,20 @@ from lloss.training.decisions import decide
 from lloss.training.divergence import doubts, few_steps_note
 from lloss.training.frozen import settings_of_frozen, train_frozen, without_effect
 from lloss.training.probe import probe
+from lloss.training.process_group import is_lost, refuse_few_gpus
 from lloss.training.ranking_evidence import CROSS_VALIDATION
 from lloss.training.run_folder import (
     METRICS,
     continue_run,
     earlier_run,
+    kept,
     refuse_other_images,
     training_folder,
     with_taps,
 )
-from lloss.training.trainer import Trainer, finished_state
+from lloss.training.shared_training import refuse_small_batches, send_training
+from lloss.training.torchrun import called, lost
+from lloss.training.trainer import Trainer, device_of, finished_state
 from lloss.training.training_data import TrainingData, load_examples, pixels_sha256
 from lloss.training.warm_start import take_weights
 
@@ -60,20 +65,22 @@ def train(
     device: str = "",
     problems: Problems | None = None,
     say: Callable[[str], None] = lambda _: None,
+    process: TorchrunProcess | None = None,
 ) -> Checkpoint:
     """Train on a labeled set and leave ``checkpoint.pt`` and ``metrics.jsonl`` in ``run``.
 
     ``resume`` continues the run in the folder, which may be finished, or not begun; ``warm_start``
     is a run whose weights to start from instead of fresh ones; with the setting ``freeze`` no step
     is taken, see :mod:`lloss.training.frozen`. ``problems`` are of labels and images, and doubts
-    about the network; ``say`` receives a line on each thing left out.
+    about the network; ``say`` receives a line on each thing left out. ``process`` is the leading
+    one of several that train together, see :mod:`lloss.training.torchrun`.
 
     Raises ``CheckpointError`` for a run that is there, at work or of other settings,
     ``LabelError``, ``DivergedError`` (the checkpoint before stays), or ``InterruptedRunError`` on
     Ctrl-C.
     """
     with training_folder(run):
-        training = _Training(run, device, problems or Problems(), say)
+        training = _Training(run, device, problems or Problems(), say, process)
         return training.of(labeled, settings, resume, warm_start)
 
 
@@ -85,12 +92,14 @@ class _Training:
     device: str
     problems: Problems
     say: Callable[[str], None]
+    process: TorchrunProcess | None
 
     def of(
         self, labeled: LabeledSet, settings: TrainSettings, resume: bool, warm_start: Path | None
     ) -> Checkpoint:
         """Check everything, decode, and train what is left to train."""
         task = get_task(settings.task)
+        self._refuse_in_several(settings)
         if settings.freeze:
             settings = self._of_frozen(settings, warm_start)
         labeled = _with_loss(task, labeled.ordered(), self.problems)
@@ -126,6 +135,20 @@ class _Training:
         else:
             before = self._train(checkpoint, data, before, start)
         return self._cross_validated(before, settings, labeled, data)
+
+    def _refuse_in_several(self, settings: TrainSettings) -> None:
+        if self.process is None:
+            return
+        if settings.freeze:
+            raise SettingsError(
+                "freeze = True: trains a head in seconds, in one process; run it without torchrun"
+            )
+        if settings.compile:
+            raise SettingsError(
+                "compile = True: is not for several processes; leave it out, or train with one"
+            )
+        if device_of(self.device).type == "cuda":
+            refuse_few_gpus(self.process)
 
     def _of_frozen(self, settings: TrainSettings, warm_start: Path | None) -> TrainSettings:
         if warm_start:
@@ -169,9 +192,26 @@ class _Training:
         if note := few_steps_note(trainer.model, settings.epochs * trainer.steps):
             self.problems.note(note)
             self.say(note)
-        done = continue_run(self.run, trainer, checkpoint, say=self.say)
+        done = self._continued(trainer, checkpoint, data)
         self._say_doubts(settings)
         return done
+
+    def _continued(
+        self, trainer: Trainer, checkpoint: Checkpoint, data: TrainingData
+    ) -> Checkpoint:
+        """Train to the end, with other processes where there are any."""
+        if self.process is None:
+            return continue_run(self.run, trainer, checkpoint, say=self.say)
+        refuse_small_batches(trainer, self.process.count)
+        with called(self.process, device_of(self.device)) as processes:
+            send_training(processes, trainer, data, self.run)
+            self.say(f"train in {processes.count} processes, which share each batch")
+            try:
+                return continue_run(self.run, trainer, checkpoint, say=self.say)
+            except RuntimeError as error:
+                if not is_lost(error):
+                    raise
+                raise lost(self.process, kept(self.run)) from error
 
     def _cross_validated(
         self, done: Checkpoint, settings: TrainSettings, labeled: LabeledSet, data: TrainingData
@@ -180,6 +220,12 @@ class _Training:
         if settings.freeze or (self.run / CROSS_VALIDATION).exists():
             return done
         how = plan(settings, self.run, len(labeled), bool(done.start_sha256))
+        if how.folds and self.process is not None:
+            self.say(
+                "not measured: cross-validation takes one process; run it again with --resume, "
+                "without torchrun"
+            )
+            return done
         self._say_each(filter(None, [how.line]))
         if not how.folds:
             return done

@@ -104,15 +104,18 @@ def continue_run(
     _keep_epochs(run / METRICS, trainer.epoch)
     settings = with_taps(checkpoint.settings, trainer.model)
     writer = RunWriter(run, trainer, dataclasses.replace(checkpoint, settings=settings))
-    with _interruptible() as interrupted:
+    with interruptible() as interrupted:
         try:
             train_epochs(trainer, observe, writer, interrupted, say)
         except DivergedError as error:
-            kept = "No checkpoint was written"
-            if (run / FILE).exists():
-                kept = f"{run / FILE} keeps a state before that"
-            raise DivergedError(f"{error}. {kept}") from None
+            raise DivergedError(f"{error}. {kept(run)}") from None
     return load_checkpoint(run)
+
+
+def kept(run: Path) -> str:
+    """Say whether a checkpoint is there after an error."""
+    path = run / FILE
+    return f"{path} keeps a state before that" if path.exists() else "No checkpoint was written"
 
 
 class RunWriter:
@@ -176,7 +179,7 @@ def train_epochs(
             bar.update(trainer.epoch * images + trainer.totals["images"] - bar.n)
             if writer is None or interrupted is None:
                 continue
-            if interrupted.is_set():
+            if trainer.asked_to_stop(interrupted.is_set()):
                 writer.save()
                 raise InterruptedRunError(
                     f"stopped after {trainer.epoch} of {epochs} epochs; {writer.run / FILE} holds "
@@ -189,7 +192,7 @@ def train_epochs(
 
 
 @contextlib.contextmanager
-def _interruptible() -> Iterator[threading.Event]:
+def interruptible() -> Iterator[threading.Event]:
     """Let the first Ctrl-C or SIGTERM finish the step; a second one acts as ever."""
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from lloss.errors import CheckpointError, DivergedError, SettingsError
 from lloss.modeling.head_losses import HEAD_LOSSES
@@ -26,6 +27,8 @@ from lloss.tasks import get_task
 from lloss.tasks.train_settings import TrainSettings
 from lloss.training.divergence import remedy
 from lloss.training.optimizers import make_optimizer, make_schedule
+from lloss.training.process_group import Processes, even_part
+from lloss.training.shared_batch_norm import SharedBatchNorm
 from lloss.training.training_data import (
     Batches,
     BatchSource,
@@ -59,6 +62,7 @@ class Trainer:
     epoch: int = field(default=0, init=False)
     step: int = field(default=0, init=False)
     totals: dict[str, float] = field(default_factory=lambda: dict.fromkeys(SUMS, 0), init=False)
+    processes: Processes | None = field(default=None, init=False)  # None: this one alone
 
     def __post_init__(self) -> None:
         settings, data = self.settings, self.data
@@ -82,6 +86,29 @@ class Trainer:
         self.optimizer = make_optimizer(self.model, settings)
         self.schedule = make_schedule(self.optimizer, settings, self.steps)
         self._run: nn.Module = torch.compile(self.model) if settings.compile else self.model  # type: ignore[assignment]
+        self._joined: nn.Module | None = None
+
+    def join(self, processes: Processes) -> None:
+        """Take each further step with other processes, whose trainers are in the same state.
+
+        Each takes its rows of the batch. What a step computes is what one process would: losses,
+        pairs, gradient and batch norm are those of the batch of all. Raises ``SettingsError`` for
+        images that do not come from :class:`.Batches`.
+        """
+        if not isinstance(self.batches, Batches):
+            raise SettingsError("several processes: train on decoded images alone")
+        self.processes, self._stream = processes, None
+        self.batches.part = processes.part
+        devices = [torch.cuda.current_device()] if self._device.type == "cuda" else None
+        self._joined = DistributedDataParallel(
+            _Losses(self.model, self._losses_of),
+            device_ids=devices,
+            find_unused_parameters=True,  # some networks have layers that a step does not use
+        )
+
+    def asked_to_stop(self, asked: bool) -> bool:
+        """Return whether any process was asked to stop."""
+        return asked if self.processes is None else self.processes.any(asked)
 
     @property
     def finished(self) -> bool:
@@ -99,11 +126,13 @@ class Trainer:
         if self._stream is None:
             cuda = self._device.type == "cuda"
             self._stream = self.batches.stream(
-                self.epoch, self.step, workers=workers_for(self._device), pinned=cuda
+                self.epoch, self.step, workers=self._workers(), pinned=cuda
             )
         images, targets = next(self._stream)
         rate = self.optimizer.param_groups[0]["lr"]  # _learn sets the next step's
-        with _seeded(self._device, self.settings.seed, 1, self.epoch, self.step):
+        # Processes draw, for dropout for example, each for its own rows.
+        own = () if self.processes is None else (self.processes.process.rank,)
+        with _seeded(self._device, self.settings.seed, 1, self.epoch, self.step, *own):
             self._learn(images.to(self._device, non_blocking=True), moved(targets, self._device))
         self.totals["seconds"] += time.perf_counter() - began
         self.step += 1
@@ -121,28 +150,48 @@ class Trainer:
         self.epoch, self.step, self.totals = self.epoch + 1, 0, dict.fromkeys(SUMS, 0)
         return figures
 
+    def _workers(self) -> int:
+        together = self.processes.process.local_count if self.processes else 1
+        return workers_for(self._device, together)
+
     def _learn(self, images: Tensor, targets: Any) -> None:
         self.model.train()
-        with self._autocast():
-            normalised = images if images.is_floating_point() else self.normalize(images)
-            normalised = normalised.contiguous(memory_format=torch.channels_last)
-            forward: Forward = self._run(normalised, stop_gradient=self.gradient_stopped)
-        losses = self._checked(
-            self.model.objective.loss_per_image(forward.output, targets), len(images)
-        )
+        losses, predicted = self._of_all(*(self._joined or self._losses_of)(images, targets))
         total = losses.mean()
         head_loss = torch.zeros(())
-        if forward.loss is not None:
+        if predicted is not None:
             compare = HEAD_LOSSES[self.settings.head_loss]
-            head_loss = compare(forward.loss, losses, self.settings.xi)
+            head_loss = compare(predicted, losses, self.settings.xi)
             total = total + self.settings.head_weight * head_loss
         self._refuse_infinite("loss", total)
         self.optimizer.zero_grad(set_to_none=True)
+        if self.processes is not None:
+            # Gradients are averaged over the processes; each has its own rows' part of the sum.
+            total = total * self.processes.count
         total.backward()  # type: ignore[no-untyped-call]
         self._clip()
         self.optimizer.step()
         self.schedule.step()
-        self._count(forward, losses.detach(), float(head_loss.detach()))
+        self._count(predicted, losses.detach(), float(head_loss.detach()))
+
+    def _losses_of(self, images: Tensor, targets: Any) -> tuple[Tensor, Tensor | None]:
+        """Compute the losses of images, and those that the head predicts, float [B] each."""
+        shared = contextlib.nullcontext() if self.processes is None else SharedBatchNorm()
+        with self._autocast(), shared:
+            normalised = images if images.is_floating_point() else self.normalize(images)
+            normalised = normalised.contiguous(memory_format=torch.channels_last)
+            forward: Forward = self._run(normalised, stop_gradient=self.gradient_stopped)
+        losses = self.model.objective.loss_per_image(forward.output, targets)
+        return self._checked(losses, len(images)), forward.loss
+
+    def _of_all(self, losses: Tensor, predicted: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Add the rows of other processes, so that pairs and means are of the whole batch."""
+        if self.processes is None:
+            return losses, predicted
+        batch = even_part(self.batches.images, self.steps, self.step)
+        both = [losses] if predicted is None else [losses.float(), predicted.float()]
+        found = self.processes.gathered(torch.stack(both, 1), batch.stop - batch.start)
+        return found[:, 0], None if predicted is None else found[:, 1]
 
     def _clip(self) -> None:
         """Shorten gradients that are too long: the network's and the head's do not mix."""
@@ -183,15 +232,15 @@ class Trainer:
         where = f"step {done} ({epoch}, rate {self.optimizer.param_groups[0]['lr']:.3g})"
         return DivergedError(f"training diverged: {what} at {where}; {remedy(self.settings)}")
 
-    def _count(self, forward: Forward, losses: Tensor, head_loss: float) -> None:
+    def _count(self, predicted: Tensor | None, losses: Tensor, head_loss: float) -> None:
         found: dict[str, float] = {
             "images": len(losses),
             "loss": float(losses.sum()),
             "head_loss": head_loss * len(losses),
         }
-        if forward.loss is not None:
-            predicted = forward.loss.detach().float().cpu().numpy()
-            found["ordered"], found["pairs"] = pair_counts(predicted, losses.cpu().numpy())
+        if predicted is not None:
+            values = predicted.detach().float().cpu().numpy()
+            found["ordered"], found["pairs"] = pair_counts(values, losses.cpu().numpy())
         for name, value in found.items():
             self.totals[name] += value
 
@@ -225,6 +274,18 @@ class Trainer:
         self._stream = None
 
 
+class _Losses(nn.Module):
+    """A trainer's forward pass as a module, which ``DistributedDataParallel`` takes."""
+
+    def __init__(self, model: nn.Module, compute: Callable[..., Any]) -> None:
+        super().__init__()
+        self.model, self.compute = model, compute
+
+    def forward(self, images: Tensor, targets: Any) -> Any:
+        """Return what ``compute`` does."""
+        return self.compute(images, targets)
+
+
 def finished_state(model: TappedNetwork) -> dict[str, Any]:
     """Return the state of a run of one epoch that is done, without an optimizer to go on with."""
     sums = dict.fromkeys(SUMS, 0)
@@ -235,23 +296,34 @@ def finished_state(model: TappedNetwork) -> dict[str, Any]:
 
 
 def predict(
-    model: TappedNetwork, settings: TrainSettings, images: NDArray[np.uint8], batch: int = 0
+    model: TappedNetwork,
+    settings: TrainSettings,
+    images: NDArray[np.uint8],
+    batch: int = 0,
+    starts: Iterable[int] | None = None,
 ) -> Iterator[tuple[slice, Forward]]:
     """Run a network, in eval mode and without gradient, over images uint8 [N, H, W, 3].
 
-    Yields rows and forward pass of each batch, by default of at most 256 images of 64×64.
+    Yields rows and forward pass of each batch, by default those of :func:`batch_of` images;
+    ``starts`` are the first rows of the batches to run, None for all.
     """
-    batch = batch or max(1, min(256, _PIXELS // (images.shape[1] * images.shape[2])))
+    batch = batch or batch_of(images)
     device = next(model.parameters()).device
     normalize = Normalize(settings.mean, settings.std).to(device)
     model.eval()
-    for start in range(0, len(images), batch):
+    for start in range(0, len(images), batch) if starts is None else starts:
         rows = slice(start, min(start + batch, len(images)))
         chunk = torch.from_numpy(np.array(images[rows])).to(device)  # may be read-only
         # Not around the yield: an abandoned generator would turn gradients off everywhere.
         with torch.no_grad():
             forward = model(normalize(chunk).contiguous(memory_format=torch.channels_last))
         yield rows, forward
+
+
+def batch_of(images: NDArray[np.uint8]) -> int:
+    """Return how many images uint8 [N, H, W, 3] are predicted at once: 256 of 64×64 at most."""
+    pixels = int(np.prod(images.shape[1:3]))
+    return max(1, min(256, _PIXELS // pixels))
 
 
 def computes_in_bf16(device: torch.device) -> bool:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,8 +23,9 @@ from lloss.images.cropped_share import CroppedShare
 from lloss.images.decode import ImageSpec, Pixels, largest_of_16_bits
 from lloss.runtime.cpu_count import usable_cores
 from lloss.tasks import get_task
-from lloss.tasks.task import Decoding
+from lloss.tasks.task import Decoding, Share
 from lloss.tasks.train_settings import TrainSettings
+from lloss.training.process_group import even_part
 
 CHECKED = 64  # Images whose brightness is checked, spread over the set
 DARK = 63  # The white of 14 bits in a file of 16, as of 255. Sensors have 10 to 14 bits
@@ -133,7 +135,11 @@ class Batches(Dataset[tuple[torch.Tensor, Any]]):
     All draws of a batch come from (seed, epoch, step), so it is the same in any process and after
     any resume. No image of an epoch is dropped, and none is alone in its batch. Raises
     ``LabelError`` for fewer than two images.
+
+    ``part`` of the number of images in a batch gives the rows of this process; None takes all.
     """
+
+    part: Callable[[int], slice] | None = None
 
     def __init__(self, task: Batching, settings: TrainSettings, data: Examples) -> None:
         self.task, self.settings, self.data = task, settings, data
@@ -141,23 +147,35 @@ class Batches(Dataset[tuple[torch.Tensor, Any]]):
         if count < 2:
             raise LabelError(f"{count} labeled image: {PAIRS}")
         self.steps = steps_of(count, settings.batch_size)
-        self._order: tuple[int, list[NDArray[np.int64]]] = -1, []
+        self._order: tuple[int, NDArray[np.int64]] = -1, np.zeros(0, np.int64)
 
     def __getitem__(self, place: tuple[int, int]) -> tuple[torch.Tensor, Any]:
         """Return the images and collated targets of an epoch and step."""
         epoch, step = place
         if self._order[0] != epoch:
             random = np.random.default_rng([self.settings.seed, 2, epoch])
-            order = random.permutation(self.images)
-            self._order = epoch, np.array_split(order, self.steps)
-        rows = self._order[1][step]
+            self._order = epoch, random.permutation(self.images)
+        rows = self._order[1][even_part(self.images, self.steps, step)]
         seed = seed_of(self.settings.seed, 3, epoch, step)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # for a user's dataset and augment
-            images, targets = self.data.batch(rows)
-            generator = torch.Generator().manual_seed(seed)
-            images, targets = self.task.augment(images, targets, self.settings, generator)
+            images, targets = self._augmented(rows, torch.Generator().manual_seed(seed))
             return images, self.task.collate(targets)
+
+    def _augmented(
+        self, rows: NDArray[np.int64], generator: torch.Generator
+    ) -> tuple[torch.Tensor, list[Any]]:
+        """Return what this process takes of a batch."""
+        augment: Callable[..., tuple[torch.Tensor, list[Any]]] = self.task.augment
+        if self.part is None:
+            return augment(*self.data.batch(rows), self.settings, generator)
+        own = self.part(len(rows))
+        if "share" in inspect.signature(augment).parameters:
+            share = Share(own, len(rows))
+            return augment(*self.data.batch(rows[own]), self.settings, generator, share)
+        # A task of a package, whose draws are for a whole batch.
+        images, targets = augment(*self.data.batch(rows), self.settings, generator)
+        return images[own], targets[own]
 
     def stream(
         self, epoch: int, step: int, *, workers: int = 0, pinned: bool = False
@@ -176,11 +194,14 @@ class Batches(Dataset[tuple[torch.Tensor, Any]]):
         return iter(loader)
 
 
-def workers_for(device: torch.device) -> int:
-    """Processes that augment: they keep a GPU busy; on a CPU the network takes all cores."""
+def workers_for(device: torch.device, trainers: int = 1) -> int:
+    """Processes that augment: they keep a GPU busy; on a CPU the network takes all cores.
+
+    ``trainers`` share the cores of the machine.
+    """
     if device.type != "cuda" or sys.platform != "linux":
         return 0
-    return min(WORKERS, usable_cores() - 1)
+    return max(0, min(WORKERS, usable_cores() // trainers - 1))
 
 
 def load_examples(

@@ -2,17 +2,23 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from lloss.annotations import Problems
 from lloss.data.labeled_set import LabeledSet
 from lloss.pools import Item
 from lloss.tasks import get_task
+from lloss.tasks.detection.box_targets import Objects
+from lloss.tasks.pose.joint_targets import PersonTarget
+from lloss.tasks.segmentation.mean_iou import MaskTarget
 from lloss.tasks.train_settings import TrainSettings
+from lloss.training.process_group import even_part
 from lloss.training.training_data import Batches, TrainingData, load_examples
 
 _8_BITS = ("bright", "dark")
@@ -57,3 +63,68 @@ def test_worker_processes_give_the_same_batches_from_any_step_on(
     assert len(whole) == 6 and len(resumed) == 2
     for one, other in zip(whole[4:], resumed):
         assert np.array_equal(one[0], other[0]) and np.array_equal(one[1], other[1])
+
+
+def _person(row: int) -> PersonTarget:
+    return PersonTarget(
+        names=("r-ankle", "l-ankle"),
+        joints=torch.tensor([[9.0 + row, 20.0], [30.0, 25.0]]),
+        annotated=torch.ones(2, dtype=torch.bool),
+        size=56,
+        pixel=(1.0, 1.0),
+        head=9.0,
+        side=56.0,
+    )
+
+
+def _objects(row: int) -> Objects:
+    boxes = torch.tensor([[2.0, 3.0, 20.0 + row, 30.0], [10.0, 12.0, 40.0, 28.0]])
+    none = torch.zeros(2, dtype=torch.bool)
+    return Objects(boxes, torch.tensor([1, 2]), none, none, (0, 0, 54, 54))
+
+
+def _mask(row: int) -> MaskTarget:
+    return MaskTarget(np.full((54, 54), row, np.uint8))
+
+
+class _OfAPackage:
+    """A task that knows nothing of several processes."""
+
+    def augment(self, images: Any, targets: Any, settings: Any, generator: Any) -> Any:
+        return get_task("classification").augment(images, targets, settings, generator)
+
+
+@pytest.mark.parametrize(
+    ("task", "size", "target"),
+    [
+        ("classification", 54, int),
+        ("detection", 54, _objects),
+        ("pose", 56, _person),
+        ("segmentation", 54, _mask),
+        ("", 54, int),
+    ],
+)
+@pytest.mark.parametrize("processes", [2, 3])
+def test_processes_take_the_batch_that_one_takes(
+    task: str, size: int, target: Callable[[int], Any], processes: int
+) -> None:
+    """Each image, changed at random as in one process, is in one share, with its target."""
+    kinds = {"detection": "ssd", "pose": "pose"}
+    settings = TrainSettings(size=32, batch_size=4, augment=kinds.get(task, "flip-crop"))
+    images = np.random.default_rng(0).integers(0, 255, (11, size, size, 3)).astype(np.uint8)
+    data = TrainingData(images, [target(row) for row in range(11)], ("a", "b"))
+    augment = (get_task(task) if task else _OfAPackage()).augment
+    how: Any = SimpleNamespace(augment=augment, collate=list)
+    whole = Batches(how, settings, data)
+    shares = [Batches(how, settings, data) for _ in range(processes)]
+    for number, each in enumerate(shares):
+        each.part = lambda length, number=number: even_part(length, processes, number)
+    for place in [(0, 0), (0, 2), (1, 1)]:
+        pixels, targets = whole[place]
+        found = [each[place] for each in shares]
+        assert [len(some) for some, _ in found] == [
+            len(rows) for rows in np.array_split(range(len(pixels)), processes)
+        ]
+        assert torch.equal(torch.cat([some for some, _ in found]), pixels)
+        assert repr([target for _, some in found for target in some]) == repr(targets)
+    assert not torch.equal(whole[0, 0][0], whole[1, 0][0])

@@ -19,6 +19,7 @@ from torchvision.transforms.v2 import functional as F
 
 from lloss.images.decode import Fit
 from lloss.tasks.detection.box_targets import Objects
+from lloss.tasks.task import Share
 from lloss.tasks.train_settings import TrainSettings
 
 KINDS = ("none", "flip", "crop", "flip-crop", "ssd")  # ssd: all, colours, and zoomed out
@@ -41,16 +42,24 @@ Window: TypeAlias = tuple[int, int, int, int]
 
 
 def augment_boxes(
-    images: Tensor, targets: Sequence[Objects], settings: TrainSettings, generator: Generator
+    images: Tensor,
+    targets: Sequence[Objects],
+    settings: TrainSettings,
+    generator: Generator,
+    share: Share | None = None,
 ) -> tuple[Tensor, list[Objects]]:
     """Change a batch: uint8 [N, h, w, 3] with padding to uint8 [N, size, size, 3].
 
-    All draws follow from ``generator``; torch's global one is restored.
+    All draws follow from ``generator``, each image's from a seed of its own; torch's global one is
+    restored. ``share`` where the images are not all of the batch.
     """
-    seed = int(torch.randint(2**62, (), generator=generator))
+    drawn, own = (share.of, share.rows) if share else (len(images), slice(None))
+    seeds = torch.randint(2**62, (drawn,), generator=generator)[own].tolist()
+    changed = []
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        changed = [_changed(image, objects, settings) for image, objects in zip(images, targets)]
+        for image, objects, seed in zip(images, targets, seeds):
+            torch.default_generator.manual_seed(seed)
+            changed.append(_changed(image, objects, settings))
     return torch.stack([image for image, _ in changed]), [objects for _, objects in changed]
 
 

@@ -30,7 +30,7 @@ from lloss.tasks.pose.pck import LEFT_OUT, Pck, annotated_names, group_of, heads
 from lloss.tasks.pose.person_examples import read_person
 from lloss.tasks.pose.pose_augmentation import STORED_SCALE, View, draw_views, show
 from lloss.tasks.recipes import BUDGET
-from lloss.tasks.task import Task
+from lloss.tasks.task import Share, Task
 from lloss.tasks.train_settings import STATE_DICT, TrainSettings
 
 NARROW = "-narrow"  # End of the names of networks for a CPU
@@ -187,10 +187,11 @@ class _Pose(Task):
         targets: list[PersonTarget],
         settings: TrainSettings,
         generator: Generator,
+        share: Share | None = None,
     ) -> tuple[Tensor, list[PersonTarget]]:
-        count = len(images)
-        views = draw_views(count, generator) if settings.augment == "pose" else [View()] * count
-        return show(images, targets, views, settings.size)
+        drawn, own = (share.of, share.rows) if share else (len(images), slice(None))
+        views = draw_views(drawn, generator) if settings.augment == "pose" else [View()] * drawn
+        return show(images, targets, views[own], settings.size)
 
 
 TASK: Task = _Pose()

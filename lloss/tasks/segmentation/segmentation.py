@@ -40,7 +40,7 @@ from lloss.tasks.classification import ClassificationObjective, flip_crop
 from lloss.tasks.frozen_heads import MapSize, PixelHead
 from lloss.tasks.recipes import BUDGET, SGD, fine_tuning
 from lloss.tasks.segmentation.mean_iou import UNKNOWN, Mask, MaskTarget, MeanIoU
-from lloss.tasks.task import Decoding, Task
+from lloss.tasks.task import Decoding, Share, Task
 from lloss.tasks.train_settings import NAMED_WEIGHTS, STATE_DICT, TrainSettings
 
 MODELS = ("deeplabv3_mobilenet_v3_large", "deeplabv3_resnet50", "fcn_resnet50", "fcn_resnet101")
@@ -247,10 +247,11 @@ class _Segmentation(Task):
         targets: list[MaskTarget],
         settings: TrainSettings,
         generator: Generator,
+        share: Share | None = None,
     ) -> tuple[Tensor, list[MaskTarget]]:
         """Flip and crop; pixels from outside the image are of no class."""
         masks = torch.from_numpy(np.stack([target.mask for target in targets]))[..., None]
-        both = flip_crop(torch.cat([images, masks], 3), settings, generator)
+        both = flip_crop(torch.cat([images, masks], 3), settings, generator, share)
         return both[..., :3], [MaskTarget(mask) for mask in both[..., 3].numpy()]
 
     def collate(self, targets: Sequence[MaskTarget]) -> Tensor:
