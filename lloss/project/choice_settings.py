@@ -7,6 +7,7 @@ from lloss.selection.automatic import AUTO
 from lloss.selection.selection import BALANCED, ORDER_OF, PREDICTED
 from lloss.selection.strategies import get_strategy
 from lloss.selection.strategies.badge import PROBABILITIES
+from lloss.tasks.task import Task
 
 SIMULATED = ("bald", "tod")
 """Columns of simulations alone."""
@@ -15,15 +16,8 @@ BY = (AUTO, *(name for name in ORDER_OF if name not in SIMULATED))
 """What a project can choose by."""
 
 
-WITHOUT_CLASS = ("detection", "pose", "segmentation")
-"""Tasks that predict no class of a whole image."""
-
-
-def check_choice(task: str, strategy: str, by: str, balance: str, metadata: str) -> None:
-    """Raise ``SettingsError`` for a value that no cycle's scores could serve.
-
-    ``task`` is the name of the project's task.
-    """
+def check_choice(task: Task, strategy: str, by: str, balance: str, metadata: str) -> None:
+    """Raise ``SettingsError`` for a value that no cycle's scores could serve."""
     if by not in BY:
         where = " only lloss simulate measures it;" if by in SIMULATED else ""
         raise SettingsError(f"by = {by!r}:{where} choose one of {', '.join(BY)}")
@@ -32,9 +26,9 @@ def check_choice(task: str, strategy: str, by: str, balance: str, metadata: str)
             f"strategy = {strategy!r}: needs the column {PROBABILITIES}, which no cycle's scores "
             "have; choose another, such as loss-badge"
         )
-    if balance == PREDICTED and task in WITHOUT_CLASS:
+    if balance == PREDICTED and task.predicts_class is False:
         raise SettingsError(
-            f"balance = {balance!r}: {task} predicts no class of a whole image; balance by a "
+            f"balance = {balance!r}: {task.name} predicts no class of a whole image; balance by a "
             "column of metadata, or leave it out"
         )
     if balance and balance != PREDICTED and not metadata:
@@ -49,17 +43,16 @@ def check_choice(task: str, strategy: str, by: str, balance: str, metadata: str)
         )
 
 
-def check_class_weight(task: str, class_weight: str) -> None:
+def check_class_weight(task: Task, class_weight: str) -> None:
     """Raise ``SettingsError`` for weights of classes that a task does not predict."""
-    if class_weight and task in WITHOUT_CLASS:
+    if class_weight and task.predicts_class is False:
         raise SettingsError(
-            f"class_weight = {class_weight!r}: {task} predicts no class of a whole image; leave it "
-            "out"
+            f"class_weight = {class_weight!r}: {task.name} predicts no class of a whole image; "
+            "leave it out"
         )
 
 
-def usual_class_weight(task: str, strategy: str, balance: str) -> str:
+def usual_class_weight(task: Task, strategy: str, balance: str) -> str:
     """Return the ``class_weight`` of a new project: ``balanced`` where that can be served."""
-    # Whether a task of another package predicts a class is not known before its first scores.
-    weighs = get_strategy(strategy).class_weighted and task == "classification"
+    weighs = get_strategy(strategy).class_weighted and task.predicts_class
     return BALANCED if weighs and balance != PREDICTED else ""

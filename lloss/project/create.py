@@ -62,7 +62,7 @@ def create_project(
     if not written.get("labels"):
         written["labels"] = _labels_file(task)
     if "class_weight" not in written and "strategy" in written:
-        weight = usual_class_weight(task, written["strategy"], written.get("balance", ""))
+        weight = usual_class_weight(get_task(task), written["strategy"], written.get("balance", ""))
         written |= {"class_weight": weight} if weight else {}
     chosen = written.get("k")  # 0 is refused
     with _restored_on_failure(root):

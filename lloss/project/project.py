@@ -141,8 +141,8 @@ class Project:
             raise SettingsError(
                 f"monitor = {self.monitor}: give a share of k from 0 to {MOST_RANDOM}"
             )
-        check_choice(self.train.task, self.strategy, self.by, self.balance, self.metadata)
-        check_class_weight(self.train.task, self.class_weight)
+        check_choice(self.task, self.strategy, self.by, self.balance, self.metadata)
+        check_class_weight(self.task, self.class_weight)
         if self.warm_start and self.train.freeze:
             raise SettingsError(
                 f"{self.root / FILE}: warm_start and freeze: a frozen network is that of weights "

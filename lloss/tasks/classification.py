@@ -111,6 +111,7 @@ class _Classification(Task):
     name = "classification"
     metric = "accuracy"
     metric_title = "Accuracy"
+    predicts_class = True
     labels_file = "labels.csv"
     files_among_images = CLASS_FILES
     cut_effect = "is not looked at"

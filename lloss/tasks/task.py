@@ -83,6 +83,8 @@ class Task(Networks):
     # Whether labels are image files themselves, of their `path`: then the suffix of a label's name
     # is not its image's
     masks: bool = False
+    # Whether the network gives an image one class; None is not known before its first scores
+    predicts_class: bool | None = None
     # Whether `entropy` is that of what the network gives, so that images can be chosen by it
     has_entropy: bool = False
     # Labels from which on an automatic choice may weigh images by loss or entropy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from lloss.project.choice_settings import check_choice, check_class_weight, usua
 from lloss.project.create import create_project
 from lloss.project.project import Project
 from lloss.project.project_file import load_project
+from lloss.tasks import get_task
 
 from .cycle_steps import TRAIN, add, change
 
@@ -67,9 +69,9 @@ def test_a_mistake_in_the_file_is_named(
 
 
 def test_only_classifiers_balance_by_what_they_predict() -> None:
-    check_choice("classification", "herding", "auto", "predicted", "")
+    check_choice(get_task("classification"), "herding", "auto", "predicted", "")
     with pytest.raises(SettingsError, match="'predicted': pose predicts no class of a whole"):
-        check_choice("pose", "herding", "auto", "predicted", "")
+        check_choice(get_task("pose"), "herding", "auto", "predicted", "")
 
 
 @pytest.mark.parametrize(
@@ -80,19 +82,26 @@ def test_only_classifiers_balance_by_what_they_predict() -> None:
         ("classification", "herding", "predicted", ""),
         ("classification", "top", "", ""),
         ("pose", "herding", "", ""),
-        ("tags", "herding", "", ""),
     ],
 )
 def test_new_projects_weigh_classes_where_that_can_be_served(
     task: str, strategy: str, balance: str, weight: str
 ) -> None:
-    assert usual_class_weight(task, strategy, balance) == weight
-    check_class_weight(task, weight)
+    assert usual_class_weight(get_task(task), strategy, balance) == weight
+    check_class_weight(get_task(task), weight)
+
+
+def test_what_a_task_of_another_package_predicts_is_not_guessed() -> None:
+    tags = copy.copy(get_task("classification"))
+    tags.name, tags.predicts_class = "tags", None
+    assert usual_class_weight(tags, "herding", "") == ""
+    check_class_weight(tags, "balanced")
+    check_choice(tags, "herding", "auto", "predicted", "")
 
 
 def test_tasks_without_a_class_weigh_none() -> None:
     with pytest.raises(SettingsError, match="'balanced': segmentation predicts no class of a"):
-        check_class_weight("segmentation", "balanced")
+        check_class_weight(get_task("segmentation"), "balanced")
 
 
 def test_files_of_earlier_versions_choose_as_they_did(project: Project) -> None:

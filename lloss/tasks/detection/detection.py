@@ -99,6 +99,7 @@ class _Detection(Task):
     name = "detection"
     metric = "map"
     metric_title = "mAP"
+    predicts_class = False
     counted = "Labeled objects per class"
     unit = "objects"
     loss_norms = True

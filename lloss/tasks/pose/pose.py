@@ -96,6 +96,7 @@ class _Pose(Task):
     name = "pose"
     metric = "pck"
     metric_title = "PCK"
+    predicts_class = False
     counted = "Persons on whom each joint is labeled"
     unit = "joints"
     names_are_free = False

@@ -123,6 +123,7 @@ class _Segmentation(Task):
     name = "segmentation"
     metric = "miou"
     metric_title = "mIoU"
+    predicts_class = False
     counted = "Images with a pixel of each class"
     weights = (*NAMED_WEIGHTS, STATE_DICT)
     pretrained = "coco"
