@@ -5,9 +5,10 @@
 
 EfficientNet-Lite0 with ImageNet's weights, frozen, at 96 pixels; CIFAR-10 as ``train_images.npy``,
 ``train_labels.npy`` and the same of ``test`` in FOLDER: pools of the first 10,000 training images,
-100 labels and 100 more in each of five cycles, 2,000 test images. The parts below are one ``lloss
-simulate`` each, and share the cached features. What is done is not computed again; the tables are
-those of ``OUT/PART/report.html``.
+100 labels and 100 more in each of five cycles, 2,000 test images. The part ``full`` trains a small
+network from random weights instead: 1,000 labels and three times 500 more of 45,000 images. Each
+part is one ``lloss simulate``; the frozen ones share the cached features. What is done is not
+computed again; the tables are those of ``OUT/PART/report.html``.
 """
 
 from __future__ import annotations
@@ -34,8 +35,14 @@ PARTS = {
         "typiclust,bald,tod,learning-loss-mse,random-k-center,loss-badge",
         10,
     ),
+    "full": ("random,auto", 8),
 }
 """Methods and trials of each part."""
+
+BUDGET = ["--initial", 100, "-k", 100, "--cycles", 6]
+FULL_POOL = 45_000
+FULL = ["--full", "--model", "resnet10-cifar-narrow", "--weights", "none"]
+FULL_BUDGET = ["--initial", 1000, "-k", 500, "--cycles", 4]
 
 
 @click.command()
@@ -57,22 +64,30 @@ def main(
 ) -> None:
     """Run the parts and print their tables."""
     out.mkdir(parents=True, exist_ok=True)
-    train, test, weights = out / f"train-{pool}.npz", out / f"test-{tested}.npz", out / "weights.pt"
-    write_split(arrays, "train", pool, train)
+    test = out / f"test-{tested}.npz"
     write_split(arrays, "test", tested, test)
+    for part in only or PARTS:
+        methods, usual = PARTS[part]
+        compared = ["--methods", methods, "--trials", trials or usual, "--test", test]
+        if part == "full":
+            count, how = FULL_POOL, [*FULL, *FULL_BUDGET]
+        else:
+            count, how = pool, [*_frozen(out), *BUDGET, "--scenario", scenario]
+        train = out / f"train-{count}.npz"
+        write_split(arrays, "train", count, train)
+        _simulate(train, *compared, *how, "-o", out / part)
+        write_report(out / part)
+        print(f"\n## {part}\n\n{markdown_tables(out / part)}")
+
+
+def _frozen(out: Path) -> list[object]:
+    """Options of the frozen network; its weights are written where they are missing."""
+    weights = out / "weights.pt"
     if not weights.exists():
         with atomic_write(weights) as aside:
             torch.save(imagenet_weights(), aside)
-    data = [train, "--test", test, "--features", out / "features"]
     network = ["--model", f"timm:{NETWORK}", "--weights", weights, "--size", 96, "--frozen"]
-    network += RESIZED
-    budget = ["--initial", 100, "-k", 100, "--cycles", 6]
-    for part in only or PARTS:
-        methods, usual = PARTS[part]
-        compared = ["--methods", methods, "--scenario", scenario, "--trials", trials or usual]
-        _simulate(*data, *network, *budget, *compared, "-o", out / part)
-        write_report(out / part)
-        print(f"\n## {part}\n\n{markdown_tables(out / part)}")
+    return [*network, *RESIZED, "--features", out / "features"]
 
 
 def _simulate(*words: object) -> None:
