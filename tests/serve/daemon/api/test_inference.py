@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import copy
 import dataclasses
+import re
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -75,6 +77,14 @@ def test_the_server_describes_itself_and_its_model(client: Any, served: Any) -> 
     for name, shape in served.models.current.manifest.outputs.items():
         assert outputs.pop(name) == ("FP32", [-1, *shape])
     assert outputs == {"error": ("BYTES", [-1])}
+
+
+def test_the_lines_of_the_guide_run(served: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    guide = (Path(__file__).parents[4] / "serve" / "README.md").read_text(encoding="utf-8")
+    (lines,) = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
+    assert "127.0.0.1:8000" in lines
+    exec(lines.replace("127.0.0.1:8000", served.url), {})
+    assert len(capsys.readouterr().out.strip("[]\n").split()) == 4
 
 
 @pytest.mark.parametrize("binary_in", [True, False])
