@@ -16,7 +16,7 @@ from PIL import Image
 
 from lloss.tasks.train_settings import TrainSettings
 
-pytest_plugins = ["tests.annotation_files", "tests.object_store"]
+pytest_plugins = ["tests.annotation_files", "tests.object_store", "tests.small_disk"]
 
 # Tiny networks gain nothing from threads, and lose much where the cores are shared.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -27,6 +27,7 @@ from lloss.pools import Item, Pool, SubsetPool
 from lloss.pools.uri import PoolUri
 from lloss.runtime import tf32
 from lloss.runtime.onnx_runtime import import_onnxruntime
+from lloss.scores.folder_files import folder_files
 from lloss.scores.scores_folder import SKIPPED, ScoresFolder, part_name
 from lloss.scores.shard_spec import Shard
 from lloss.selection.exclusions import find_excluded, read_excluded
@@ -188,9 +189,11 @@ def _score_on_ray(
 
 def _check_outside(folder: ScoresFolder, pool: str) -> None:
     """Raise SettingsError for scores in the store's folder that the pool lists."""
-    root = PoolUri.parse(pool).path.rstrip("/") + "/"
-    if folder.local is None and f"{folder}/".startswith(root):
-        raise SettingsError(f"-o {folder}: is inside of the pool {pool}; choose one beside it")
+    uri = PoolUri.parse(pool)
+    if folder.local is not None or "://" not in uri.path:
+        return
+    if f"{folder.files.key}/".startswith(f"{folder_files(uri.path).key}/"):
+        raise SettingsError(f"-o {folder}: is inside of the pool {uri}; choose one beside it")
 
 
 def _open(

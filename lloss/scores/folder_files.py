@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import IO, ClassVar
 
@@ -20,6 +19,9 @@ from lloss.files import atomic_write, locked, sweep
 _FILE_URL = re.compile(r"(?:file|local)://")
 _BROKEN_URL = re.compile(r"(?:s3a?|gcs|gs|az|abfss?|memory):/(?!/)")
 """What :class:`~pathlib.Path` makes of a URL."""
+
+_BLOCK = 1 << 20
+"""Bytes that a copy holds."""
 
 
 class FolderFiles(ABC):
@@ -143,13 +145,11 @@ class LocalFiles(FolderFiles):
 
     def take(self, source: FolderFiles, name: str) -> None:
         with self.writing(name) as aside:
-            if not isinstance(source, LocalFiles):
-                copy_out(source, name, aside)
-                return
-            try:
-                os.link(source.path / name, aside)
-            except OSError:  # another file system, or one without links
-                shutil.copyfile(source.path / name, aside)
+            if isinstance(source, LocalFiles):
+                with suppress(OSError):  # another file system, or one without links
+                    os.link(source.path / name, aside)
+                    return
+            copy_out(source, name, aside)
 
     def clean(self) -> None:
         sweep(self.path)
@@ -159,13 +159,23 @@ class LocalFiles(FolderFiles):
 
 
 def copy_out(source: FolderFiles, name: str, path: Path) -> None:
-    """Copy a file of any folder to a path of this machine."""
-    with source.errors(name), source.opened(name) as opened:
-        if isinstance(opened, str):
-            shutil.copyfile(opened, path)
-            return
-        with path.open("wb") as file:
-            shutil.copyfileobj(opened, file, 1 << 20)
+    """Copy a file of any folder to a path of this machine.
+
+    ScoresError where it cannot be read, OSError where it cannot be written.
+    """
+    with path.open("wb") as file:
+        for block in _blocks(source, name):
+            file.write(block)
+
+
+def _blocks(source: FolderFiles, name: str) -> Iterator[bytes]:
+    with (
+        source.errors(name),
+        source.opened(name) as opened,
+        Path(opened).open("rb") if isinstance(opened, str) else nullcontext(opened) as file,
+    ):
+        while block := file.read(_BLOCK):
+            yield block
 
 
 def folder_files(path: str | Path) -> FolderFiles:

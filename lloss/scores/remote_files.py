@@ -6,6 +6,7 @@ store shows it whole or not at all, so that no copy and no deletion in the store
 
 from __future__ import annotations
 
+import posixpath
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -34,7 +35,7 @@ class RemoteFiles(FolderFiles):
         except PoolError as error:
             raise ScoresError(str(error)) from error
         self.fs, self.path, self.uri = folder.fs, folder.path.rstrip("/"), folder.uri
-        self.key = str(self.fs.unstrip_protocol(self.path))
+        self.key = str(self.fs.unstrip_protocol(posixpath.normpath(self.path.lstrip("/"))))
 
     def reason(self, error: Exception) -> str:
         return store_reason(error)

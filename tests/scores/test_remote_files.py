@@ -19,7 +19,7 @@ from lloss.serve.scoring.batch.score_pool import score_pool
 import lloss
 from lloss import Scorer
 from lloss.cli.main import main
-from lloss.errors import ScoresError
+from lloss.errors import LlossError, ScoresError
 from lloss.pools import open_pool
 from lloss.scores.merge import merge_shards
 from lloss.scores.remote_files import RemoteFiles
@@ -27,6 +27,7 @@ from lloss.scores.scores_folder import ScoresFolder
 from lloss.scores.shard_spec import Shard
 
 from ..pools.pool_files import random_images, write
+from ..small_disk import fill
 from ..waiting import until
 
 fsspec = pytest.importorskip("fsspec")
@@ -273,11 +274,51 @@ def test_a_place_that_cannot_be_a_scores_folder_is_refused(
         ScoresFolder(Path(url))
     for number in range(3):
         RemoteFiles(url).fs.pipe_file(f"{url}/photos/{number}.png", b"")
-    inside = score(onnx_file, Path("unused"), f"{url}/photos/scores")
-    inside[2] = f"{url}/photos"
-    assert "is inside of the pool" in refused(inside, capsys)
+    bucket = url.removeprefix("s3://")
+    for root, out in (
+        (f"{url}/photos", f"{url}/photos/scores"),
+        (f"{url}/photos/", f"{url}/photos"),
+        (f"s3a://{bucket}/photos", f"{url}//photos/./scores/"),
+        (f"{url}//other/../photos/.", f"s3a://{bucket}/photos/scores"),
+        (url, f"{url}/scores"),
+    ):
+        inside = score(onnx_file, Path("unused"), out)
+        inside[2] = root
+        message = f"-o {out.rstrip('/')}: is inside of the pool {root}; choose one beside it"
+        assert message in refused(inside, capsys)
     with pytest.raises(ScoresError, match="give a scores folder of this machine"):
         _ = ScoresFolder(url).path
+
+
+def test_scores_beside_the_pool_are_written(onnx_file: Path, photos: Path, url: str) -> None:
+    """Also where the one name begins with the other's."""
+    store = RemoteFiles(url)
+    store.fs.put(str(photos / "red"), f"{store.path}/photos", recursive=True)
+    words = score(onnx_file, Path("unused"), f"{url}/photos-scores")
+    words[2] = f"{url}/photos"
+    main(words)
+    assert len(ScoresFolder(f"{url}/photos-scores").opened().parts()) == 2
+
+
+def test_a_full_disk_is_named_and_not_the_part_that_is_copied(
+    scorer: Scorer, pool: Path, url: str, tmp_path: Path, disk: Path
+) -> None:
+    local = tmp_path / "1"
+    for index, shard in enumerate((local, url), 1):
+        score_pool(scorer, open_pool(pool), shard, part_size=10, shard=Shard(index, 2))
+    (disk / "out").mkdir()
+    for number, source in enumerate((local, url)):
+        part = f"part-{number:05d}.parquet"
+        fill(disk)
+        with pytest.raises(LlossError) as full:
+            ScoresFolder(disk / "out").files.take(ScoresFolder(source).files, part)
+        assert str(full.value) == (
+            f"{disk}/out/{part}: the disk is full; free some space and run it again"
+        )
+        (disk / "ballast").unlink()
+    merge_shards([local, url], disk / "merged")
+    score_pool(scorer, open_pool(pool), tmp_path / "whole", part_size=10)
+    assert contents(disk / "merged") == contents(tmp_path / "whole")
 
 
 def test_a_damaged_part_is_named(scorer: Scorer, url: str, pool: Path) -> None:

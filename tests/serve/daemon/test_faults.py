@@ -6,7 +6,6 @@ import contextlib
 import http.client
 import json
 import random
-import shutil
 import signal
 import socket
 import subprocess
@@ -14,7 +13,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ import pyarrow.parquet as pq
 import pytest
 from lloss.serve.daemon.store.catalog import Catalog
 
+from ...small_disk import fill
 from ...waiting import PATIENCE
 from .processes import Process, inference, raw_inference
 
@@ -187,25 +187,6 @@ def test_sigterm_under_load_answers_everybody_and_keeps_every_promise(
 
 
 # A full disk
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    """A small file system."""
-    path = tmp_path / "disk"
-    path.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", str(path)]
-    if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
-        pytest.skip("no file system may be mounted here")
-    yield path
-    subprocess.run(["umount", "-l", str(path)], check=True)
-
-
-def fill(disk: Path) -> None:
-    """Leave no page free, until the file ``ballast`` is removed."""
-    with contextlib.suppress(OSError), (disk / "ballast").open("ab", buffering=0) as file:
-        while True:
-            file.write(bytes(4096))
 
 
 def test_a_full_disk_stops_writes_only(start: Start, folder: Path, disk: Path) -> None:
