@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,8 @@ from lloss.errors import EngineError, LlossError, PoolError
 from lloss.pools import Pool, SubsetPool, open_pool
 from lloss.runtime import tf32
 from lloss.scores.scores_folder import ScoresFolder
+
+log = logging.getLogger(__name__)
 
 ATTEMPTS = 4
 """Times that a part is begun before the run ends."""
@@ -109,16 +112,16 @@ class Attempts:
 class PartActor:
     """Scores the parts whose numbers Ray Data passes to it, one call a part.
 
-    What a user can cause comes back as text in the column ``error``: another exception would be
-    repeated by Ray, and its traceback would hide the one line.
+    What fails comes back as text in the column ``error``: of an exception Ray would keep the
+    traceback and not the reason.
     """
 
     def __init__(self, work: PartWork) -> None:
         self.folder, self._attempts, self._failure = ScoresFolder(work.out), work.attempts, ""
         try:
             self.parts = self._parts(work)
-        except LlossError as error:
-            self._failure = str(error)
+        except Exception as error:
+            self._failure = _reason(error)
 
     def _parts(self, work: PartWork) -> PartScorer:
         scorer = work.spec.start()
@@ -144,8 +147,8 @@ class PartActor:
                 scores, digest = part.scores, part.ids_sha256
                 scored, skipped = len(scores), len(scores.skipped)
                 self.folder.write_part(number, scores.table(), scores.skipped)
-            except LlossError as error:
-                failure = str(error)
+            except Exception as error:
+                failure = _reason(error)
         row = {"part": number, "scored": scored, "skipped": skipped}
         texts = {"ids": digest, "error": failure}
         return {name: np.array([value]) for name, value in {**row, **texts}.items()}
@@ -158,3 +161,11 @@ class PartActor:
                 f"part {part} was begun {ATTEMPTS} times, and each time the actor died: is there "
                 "enough memory? Ray's logs say why; fewer --ray-actors need less"
             )
+
+
+def _reason(error: Exception) -> str:
+    """One line; what no user causes goes into Ray's logs too, with its traceback."""
+    if isinstance(error, LlossError):
+        return str(error)
+    log.error("an actor failed", exc_info=error)
+    return " ".join(f"{type(error).__name__}: {error}".split())

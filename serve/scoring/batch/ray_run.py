@@ -15,6 +15,7 @@ import logging
 import os
 import re
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -48,6 +49,14 @@ from lloss.runtime.providers import parse_provider
 from lloss.scores.scores_folder import ScoresFolder
 from lloss.scores.shard_spec import Shard
 from lloss.text.progress import progress
+
+log = logging.getLogger(__name__)
+
+_PATIENCE = 20.0
+"""Seconds to wait for a cluster's answer."""
+
+_IDLE = 0.1
+"""Share of the actors' time that parts of equal length may leave idle without a word."""
 
 
 @dataclass(frozen=True)
@@ -140,22 +149,30 @@ def _connected(address: str) -> Iterator[None]:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    where: dict[str, Any] = {"address": address} if address else {}
-    if not address and not os.environ.get("RAY_ADDRESS"):
+    asked = address or os.environ.get("RAY_ADDRESS", "")
+    where: dict[str, Any] = {"address": asked} if asked else {}
+    if not asked:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         where = {"address": "local", "num_cpus": usable_cores(), "include_dashboard": False}
     try:
+        _check_reachable(asked)
         ray.init(**where, logging_level="warning", log_to_driver=False)
     except Exception as error:  # Ray raises the bare class where its own node does not start
         reason = " ".join(str(error).split())
-        asked = address or os.environ.get("RAY_ADDRESS") or "none"
-        raise SettingsError(f"--ray-address {asked}: {reason}") from error
+        raise SettingsError(f"--ray-address {asked or 'none'}: {reason}") from error
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray replaced it
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Raise OSError where nothing listens at ``HOST:PORT``: Ray would try for many minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), _PATIENCE).close()
 
 
 @dataclass(frozen=True)
@@ -182,8 +199,13 @@ class _Workers:
             threads, gpus = options.threads or 1, {}
             slots = sum(int(node.get("CPU", 0) // threads) for node in nodes)
         if not slots:
+            what = (
+                "cores and a GPU; give fewer, or start Ray with more"
+                if gpus
+                else "cores; give fewer"
+            )
             raise SettingsError(
-                f"--threads {threads}: no machine of the cluster has so many cores; give fewer"
+                f"--threads {threads}: no machine of the cluster has so many {what}"
             )
         return cls(options.actors or slots, threads, {"num_cpus": float(threads), **gpus})
 
@@ -256,6 +278,7 @@ class _RayParts:
 
     def _rows(self, parts: list[int]) -> Iterator[dict[str, Any]]:
         count = min(self.workers.count, len(parts))
+        self._note_idle(len(parts))
         # A part that waits for one actor while another one is idle would be late.
         pool = ray.data.ActorPoolStrategy(size=count, max_tasks_in_flight_per_actor=1)
         numbers = ray.data.from_items([{"part": n} for n in parts], override_num_blocks=len(parts))
@@ -270,6 +293,17 @@ class _RayParts:
             yield from scored.iter_rows()
         except RayError as error:
             raise _gave_up(error) from error
+
+    def _note_idle(self, parts: int) -> None:
+        """Log where the parts keep too few of the actors busy: nothing else would show it."""
+        actors = self.workers.count
+        idle = 1 - parts / (-(-parts // actors) * actors)
+        if idle > _IDLE:
+            log.warning(
+                "%d parts for %d actors: about %.0f %% of their time is idle; a smaller --part-size "
+                "in a new folder makes more parts",
+                parts, actors, 100 * idle,
+            )  # fmt: skip
 
     def _check(self, row: Mapping[str, Any], count: int, digest: str) -> None:
         """Raise for a part that failed, is of other images, or is not in the folder."""
@@ -294,9 +328,12 @@ class _RayParts:
 
 
 _COLOR = re.compile(r"\x1b\[[0-9;]*m")
+_RAISED = re.compile(r"^(?:\w+\.)*\w*(?:Error|Exception): ", re.MULTILINE)
+"""Begins what an exception says, below its traceback."""
 
 
 def _gave_up(error: RayError) -> EngineError:
-    lines = _COLOR.sub("", str(getattr(error, "cause", None) or error)).split("\n")
-    reason = next((line.strip() for line in reversed(lines) if line.strip()), repr(error))
+    text = _COLOR.sub("", str(error)).strip() or repr(error)
+    raised = [found.start() for found in _RAISED.finditer(text)]
+    reason = " ".join((text[raised[-1] :] if raised else text.rpartition("\n")[2]).split())
     return EngineError(f"Ray gave up: {reason[:300]}; run the same command again to go on")
