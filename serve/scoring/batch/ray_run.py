@@ -199,13 +199,9 @@ class _Workers:
             threads, gpus = options.threads or 1, {}
             slots = sum(int(node.get("CPU", 0) // threads) for node in nodes)
         if not slots:
-            what = (
-                "cores and a GPU; give fewer, or start Ray with more"
-                if gpus
-                else "cores; give fewer"
-            )
+            more = " and a GPU; give fewer, or start Ray with more" if gpus else "; give fewer"
             raise SettingsError(
-                f"--threads {threads}: no machine of the cluster has so many {what}"
+                f"--threads {threads}: no machine of the cluster has so many cores{more}"
             )
         return cls(options.actors or slots, threads, {"num_cpus": float(threads), **gpus})
 
@@ -300,8 +296,8 @@ class _RayParts:
         idle = 1 - parts / (-(-parts // actors) * actors)
         if idle > _IDLE:
             log.warning(
-                "%d parts for %d actors: about %.0f %% of their time is idle; a smaller --part-size "
-                "in a new folder makes more parts",
+                "%d parts for %d actors: about %.0f %% of their time is idle; a smaller "
+                "--part-size in a new folder makes more parts",
                 parts, actors, 100 * idle,
             )  # fmt: skip
 

@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import onnx
 import pyarrow.parquet as pq
-import pytest
 from lloss.serve.daemon.store.catalog import Catalog
 
 from ...small_disk import fill

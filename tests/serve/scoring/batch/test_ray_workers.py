@@ -119,12 +119,12 @@ def test_the_copy_of_the_model_is_gone_once_it_is_loaded(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     content = ray.put(onnx_file.read_bytes())
     with ScorerSpec(str(onnx_file), content, "cpu", 8, 1, 4).start() as scorer:
-        assert os.listdir(tmp_path) == []
+        assert not list(tmp_path.iterdir())
         assert len(scorer.score(pictures(3))) == 3
     broken = ScorerSpec(str(onnx_file), ray.put(b"text"), "cpu", 8, 1, 4)
     with pytest.raises(Exception, match=r"model\.onnx"):
         broken.start()
-    assert os.listdir(tmp_path) == []
+    assert not list(tmp_path.iterdir())
 
 
 def fail(kind: str) -> None:
