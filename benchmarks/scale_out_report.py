@@ -19,7 +19,7 @@ class Run:
 
     wall: float  # seconds from the first process's start to the last one's end
     rate: float  # images/s while scoring
-    busy: float  # core seconds of the whole machine meanwhile
+    busy: float  # core seconds of the whole machine in that time
     merge: float = 0.0  # seconds of the merge, not part of ``wall``
     differing: int = 0  # rows whose bytes are not the local run's
 
