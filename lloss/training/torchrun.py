@@ -8,6 +8,7 @@ by one process. An error that a following process has alone is its to say.
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
 import traceback
@@ -62,7 +63,11 @@ def called(process: TorchrunProcess, device: torch.device) -> Any:
 
 
 def follow(process: TorchrunProcess) -> NoReturn:
-    """Do what the leading process sends, and exit as it does."""
+    """Do what the leading process sends, and exit as it does.
+
+    Python is not shut down: this process has no file to close, and threads of a broken group may
+    wait for others for ever.
+    """
     warnings.simplefilter("ignore")  # the leading process gives them
     try:
         status = _followed(process)
@@ -72,7 +77,9 @@ def follow(process: TorchrunProcess) -> NoReturn:
         status = _ended(process, SAVING) or error.exit_code
     except BaseException as error:  # whatever it is, only one process is to say it
         status = _failed(process, error)
-    sys.exit(status)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _followed(process: TorchrunProcess) -> int:

@@ -222,6 +222,7 @@ def test_what_makes_no_sense_is_refused_in_a_line_and_the_others_end(
     photos: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     store = environment(0, count)
     places = {"PHOTOS": photos, "RUN": tmp_path / "run"}
@@ -230,6 +231,7 @@ def test_what_makes_no_sense_is_refused_in_a_line_and_the_others_end(
     assert not (tmp_path / "run").exists()
     assert not store.check([CALL]) and store.get(ENDED) == b"2"
     environment(1, count)
+    monkeypatch.setattr(os, "_exit", sys.exit)
     with pytest.raises(SystemExit) as caught:
         main()
     assert caught.value.code == 2 and not capsys.readouterr().err
