@@ -130,6 +130,6 @@ def lost(process: TorchrunProcess, kept: str) -> LlossError | SystemExit:
     if store_of(process).check([FAILED]):
         return SystemExit(2)
     return LlossError(
-        "another process of the training ended without a word, perhaps killed for want of memory. "
-        f"{kept}"
+        "another process of the training ended without a word, perhaps killed for want of memory; "
+        f"run it again with --resume. {kept}"
     )
