@@ -1,5 +1,6 @@
 """PySpark ``mapInPandas``: python with_spark.py model.onnx FOLDER."""
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ def losses(model: str, folder: str) -> dict[str, float]:
             for frame in frames:
                 yield frame.assign(loss=scorer(frame)["loss"])
 
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # else the python3 of PATH
     spark = SparkSession.builder.master("local[1]").getOrCreate()
     paths = [(str(path),) for path in sorted(Path(folder).rglob("*.png"))]
     scored = spark.createDataFrame(paths, "image string")
