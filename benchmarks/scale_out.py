@@ -20,6 +20,7 @@ have its ids and nearly its scores.
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -89,7 +90,7 @@ def timed(commands: Sequence[Sequence[str]]) -> tuple[float, float]:
 
 
 def part_rate(workers: Sequence[Sequence[tuple[float, int]]]) -> float:
-    """Images/s while all workers score.
+    """Images/s while all workers score; NaN where they never do at the same time.
 
     Args:
         workers: for each, when its parts were written, in seconds, and their images. A part is
@@ -99,7 +100,7 @@ def part_rate(workers: Sequence[Sequence[tuple[float, int]]]) -> float:
     begin = max(parts[0][0] for parts in ordered)
     end = min(parts[-1][0] for parts in ordered)
     if end <= begin:
-        raise click.ClickException("no time in which all workers score: give more --images")
+        return math.nan
     scored = 0.0
     for parts in ordered:
         for (start, _), (stop, images) in pairwise(parts):
@@ -159,9 +160,7 @@ def score_by_ray_data(task: Task, out: Path, local: Path, decode: str) -> Run:
     first, first_busy, seconds = map(float, note.read_text("ascii").split())
     note.unlink()
     shutil.rmtree(few)
-    if seconds <= first:
-        raise click.ClickException("a few images took Ray Data as long as all: give more --images")
-    rate = (task.images - task.cores) / (seconds - first)
+    rate = (task.images - task.cores) / (seconds - first) if seconds > first else math.nan
     return Run(wall - first, rate, busy - first_busy,
                differing=differing_rows(out, local, task.pool))  # fmt: skip
 
@@ -279,19 +278,18 @@ def tasks(scratch: Path, options: Mapping[str, Any], cores: int) -> Iterator[tup
         yield title, task(model, pool, f"{network}-pool", number)
 
 
-def row_bytes(local: Path) -> dict[str, float]:
-    """Bytes that a row of each column takes in the parts; ``files`` is all else that they hold."""
-    columns: dict[str, float] = {}
+def part_sizes(local: Path) -> tuple[dict[str, float], float]:
+    """Bytes of a row in each column of the parts, and of all else that a part holds."""
+    columns: dict[str, float] = defaultdict(float)
     paths = list(local.glob("part-*.parquet"))
     files = [pq.read_metadata(path) for path in paths]
     rows = sum(file.num_rows for file in files)
     for file in files:
         for group in map(file.row_group, range(file.num_row_groups)):
             for chunk in map(group.column, range(group.num_columns)):
-                name = chunk.path_in_schema.partition(".")[0]
-                columns[name] = columns.get(name, 0.0) + chunk.total_compressed_size
-    columns["files"] = sum(path.stat().st_size for path in paths) - sum(columns.values())
-    return {name: size / rows for name, size in columns.items()}
+                columns[chunk.path_in_schema.partition(".")[0]] += chunk.total_compressed_size
+    rest = sum(path.stat().st_size for path in paths) - sum(columns.values())
+    return {name: size / rows for name, size in columns.items()}, rest / len(paths)
 
 
 def measure(title: str, task: Task, repeats: int, only: Sequence[str], scratch: Path) -> Subject:
@@ -307,9 +305,9 @@ def measure(title: str, task: Task, repeats: int, only: Sequence[str], scratch: 
                 runs[name].append(every[name](task, out, scratch / "local"))
                 shutil.rmtree(scratch / "other", ignore_errors=True)
                 bar.update()
-            columns = row_bytes(scratch / "local")
+            sizes = part_sizes(scratch / "local")
             shutil.rmtree(scratch / "local")
-    return Subject(title, task.images, task.part_size, size, columns, runs)
+    return Subject(title, task.images, task.part_size, size, *sizes, runs)
 
 
 @click.command()

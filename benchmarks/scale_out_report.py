@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from itertools import pairwise
@@ -18,7 +19,7 @@ class Run:
     """One turn of a contestant."""
 
     wall: float  # seconds from the first process's start to the last one's end
-    rate: float  # images/s while scoring
+    rate: float  # images/s while scoring; NaN where that was too short to tell
     busy: float  # core seconds of the whole machine in that time
     merge: float = 0.0  # seconds of the merge, not part of ``wall``
     differing: int = 0  # rows whose bytes are not the local run's
@@ -37,6 +38,7 @@ class Subject:
     part_size: int
     image_bytes: float
     row_bytes: Mapping[str, float]  # by column
+    part_bytes: float  # of all else that a part holds
     runs: Mapping[str, Sequence[Run]]
 
 
@@ -69,15 +71,15 @@ def table(subject: Subject) -> list[str]:
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for name, runs in subject.runs.items():
-        wall = median(run.wall for run in runs)
+        wall = middle(run.wall for run in runs)
         cells = [
             f"{wall:.1f}",
             f"{images / wall:,.0f}",
-            f"{median(one.wall / run.wall for run, one in zip(runs, local)):.2f}",
-            f"{median(run.rate for run in runs):,.0f}",
+            f"{middle(one.wall / run.wall for run, one in zip(runs, local)):.2f}",
+            f"{middle(run.rate for run in runs):,.0f}",
             f"{ratio(runs, local):.2f}",
-            f"{median(run.fixed(images) for run in runs):.1f}",
-            f"{median(run.busy for run in runs) / images * 1000:.2f}",
+            f"{middle(run.fixed(images) for run in runs):.1f}",
+            f"{middle(run.busy for run in runs) / images * 1000:.2f}",
             f"{max(run.differing for run in runs)} rows",
         ]
         lines.append(f"| {name} | {' | '.join(cells)} |")
@@ -86,17 +88,24 @@ def table(subject: Subject) -> list[str]:
 
 def ratio(runs: Sequence[Run], others: Sequence[Run]) -> float:
     """The median, over the rounds, of the ratio of the rates while scoring."""
-    return median(run.rate / other.rate for run, other in zip(runs, others))
+    return middle(run.rate / other.rate for run, other in zip(runs, others))
+
+
+def middle(values: Iterable[float]) -> float:
+    """The median; NaN where one of them is."""
+    found = list(values)
+    return math.nan if any(map(math.isnan, found)) else median(found)
 
 
 def verdicts(subject: Subject, cores: int) -> list[str]:
     names = list(subject.runs)
     local = subject.runs[names[0]]
-    lines = []
+    lines = ["nan: too few images to tell.", ""] if any(map(_short, subject.runs.values())) else []
     for name, runs in subject.runs.items():
         if name.endswith("--on ray"):
             found = ratio(runs, local)
             reached = "reached" if found >= TARGET else "not reached"
+            reached = "too few images to tell" if math.isnan(found) else reached
             lines.append(
                 f"- {name}: {found:.2f} of the local rate while scoring "
                 f"(target {TARGET}: {reached}); {_enough(runs, local, subject.images)}"
@@ -112,9 +121,13 @@ def verdicts(subject: Subject, cores: int) -> list[str]:
         lines.append(
             f"- {many} shards: {found:.2f} of {few} (at most {most:g}: of one thread each, more "
             f"shards than the {cores} cores only share them); merge "
-            f"{median(run.merge for run in subject.runs[other]):.1f} s"
+            f"{middle(run.merge for run in subject.runs[other]):.1f} s"
         )
     return lines
+
+
+def _short(runs: Sequence[Run]) -> bool:
+    return any(math.isnan(run.rate) for run in runs)
 
 
 def _named(subject: Subject, part: str) -> Sequence[Run] | None:
@@ -123,9 +136,11 @@ def _named(subject: Subject, part: str) -> Sequence[Run] | None:
 
 def _enough(runs: Sequence[Run], local: Sequence[Run], images: int) -> str:
     """From how many images on the target is reached by wall clock too, by rates and fixed costs."""
-    rate, best = (median(run.rate for run in each) for each in (runs, local))
-    fixed, least = (median(run.fixed(images) for run in each) for each in (runs, local))
+    rate, best = (middle(run.rate for run in each) for each in (runs, local))
+    fixed, least = (middle(run.fixed(images) for run in each) for each in (runs, local))
     gained = 1 / (TARGET * best) - 1 / rate  # seconds of leeway that each image adds
+    if math.isnan(gained):
+        return "by wall clock likewise"
     if gained <= 0:
         return "by wall clock never"
     wanted = max(0.0, (fixed - least / TARGET) / gained)

@@ -29,7 +29,7 @@ def _run(wall: float, rate: float) -> dict[str, float]:
 
 SUBJECT: dict[str, Any] = {
     "title": "network", "images": 1000, "part_size": 100, "image_bytes": 2000.0,
-    "row_bytes": {"id": 10.0, "loss": 4.0, "embedding": 100.0, "files": 2.0},
+    "row_bytes": {"id": 10.0, "loss": 4.0, "embedding": 100.0}, "part_bytes": 20_000.0,
     "runs": {
         "lloss score": [_run(12.0, 100.0), _run(13.0, 100.0), _run(99.0, 100.0)],
         "1 shard of one thread": [_run(20.0, 50.0)],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -37,15 +38,14 @@ def test_the_rate_is_of_the_time_in_which_all_workers_score(bench: ModuleType) -
     # From 4 to 8: half a part, one and half a part of the one; two of the other.
     assert bench.part_rate([early, late]) == (5 + 10 + 5 + 20) / 4
     assert bench.part_rate([early]) == 30 / 6
-    with pytest.raises(click.ClickException, match="give more --images"):
-        bench.part_rate([early, [(4.0, 10)]])
+    assert math.isnan(bench.part_rate([early, [(4.0, 10)]]))
 
 
 def subject(bench: ModuleType, **runs: list[Any]) -> Any:
     names = {"local": "lloss score", "ray": "lloss score --on ray",
              "one": "1 shard of one thread", "four": "4 shards of one thread"}  # fmt: skip
     named = {names[name]: each for name, each in runs.items()}
-    return bench.Subject("network", 1000, 100, 5000.0, {"loss": 4.0}, named)
+    return bench.Subject("network", 1000, 100, 5000.0, {"loss": 4.0}, 2000.0, named)
 
 
 def test_ratios_are_of_rounds_and_fixed_costs_are_apart(bench: ModuleType) -> None:
@@ -66,6 +66,20 @@ def test_ratios_are_of_rounds_and_fixed_costs_are_apart(bench: ModuleType) -> No
     text = "\n".join(verdicts(made, 2))
     assert "0.95 of the local rate while scoring (target 0.9: reached)" in text
     assert "4 shards: 1.90 of 1 (at most 2: " in text and "merge 1.5 s" in text
+
+
+def test_too_few_images_decide_nothing(bench: ModuleType) -> None:
+    from scale_out_report import table, verdicts
+
+    made = subject(
+        bench,
+        local=[bench.Run(1.0, 100.0, 2.0)] * 3,
+        ray=[bench.Run(1.0, 100.0, 2.0), bench.Run(1.0, math.nan, 2.0), bench.Run(1.0, 90.0, 2.0)],
+    )
+    assert "| nan | nan | nan |" in table(made)[5]
+    lines = verdicts(made, 2)
+    assert lines[0] == "nan: too few images to tell."
+    assert "(target 0.9: too few images to tell); by wall clock likewise" in lines[2]
 
 
 def test_other_bytes_are_refused_by_name(bench: ModuleType, tmp_path: Path) -> None:
@@ -133,8 +147,9 @@ def test_a_small_run_compares_shards(
     assert "| 2 shards of one thread |" in text and "--on ray" not in text
     (only,) = json.loads((tmp_path / "figures.json").read_text("utf-8"))["subjects"]
     assert list(only["runs"]) == ["lloss score", "2 shards of one thread"]
-    assert all(each[0]["rate"] > 0 and not each[0]["differing"] for each in only["runs"].values())
+    assert all(each[0]["wall"] > 0 and not each[0]["differing"] for each in only["runs"].values())
     assert only["row_bytes"]["loss"] >= 4 and only["row_bytes"]["embedding"] > 0
+    assert only["part_bytes"] > 100
     unknown = CliRunner().invoke(bench.main, ["--only", "spark"])
     assert unknown.exit_code == 2 and "spark" in unknown.output
 
