@@ -140,7 +140,7 @@ def _enough(runs: Sequence[Run], local: Sequence[Run], images: int) -> str:
     fixed, least = (middle(run.fixed(images) for run in each) for each in (runs, local))
     gained = 1 / (TARGET * best) - 1 / rate  # seconds of leeway that each image adds
     if math.isnan(gained):
-        return "by wall clock likewise"
+        return "and so by wall clock"
     if gained <= 0:
         return "by wall clock never"
     wanted = max(0.0, (fixed - least / TARGET) / gained)
