@@ -19,7 +19,7 @@ class Run:
     """One turn of a contestant."""
 
     wall: float  # seconds from the first process's start to the last one's end
-    rate: float  # images/s while scoring; NaN where that was too short to tell
+    rate: float  # images/s while scoring; NaN where that was too short for a rate
     busy: float  # core seconds of the whole machine in that time
     merge: float = 0.0  # seconds of the merge, not part of ``wall``
     differing: int = 0  # rows whose bytes are not the local run's
@@ -100,12 +100,16 @@ def middle(values: Iterable[float]) -> float:
 def verdicts(subject: Subject, cores: int) -> list[str]:
     names = list(subject.runs)
     local = subject.runs[names[0]]
-    lines = ["nan: too few images to tell.", ""] if any(map(_short, subject.runs.values())) else []
+    lines = (
+        ["nan: too few images for a verdict.", ""]
+        if any(map(_short, subject.runs.values()))
+        else []
+    )
     for name, runs in subject.runs.items():
         if name.endswith("--on ray"):
             found = ratio(runs, local)
             reached = "reached" if found >= TARGET else "not reached"
-            reached = "too few images to tell" if math.isnan(found) else reached
+            reached = "too few images for a verdict" if math.isnan(found) else reached
             lines.append(
                 f"- {name}: {found:.2f} of the local rate while scoring "
                 f"(target {TARGET}: {reached}); {_enough(runs, local, subject.images)}"

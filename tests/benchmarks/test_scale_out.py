@@ -78,8 +78,8 @@ def test_too_few_images_decide_nothing(bench: ModuleType) -> None:
     )
     assert "| nan | nan | nan |" in table(made)[5]
     lines = verdicts(made, 2)
-    assert lines[0] == "nan: too few images to tell."
-    assert "(target 0.9: too few images to tell); and so by wall clock" in lines[2]
+    assert lines[0] == "nan: too few images for a verdict."
+    assert "(target 0.9: too few images for a verdict); and so by wall clock" in lines[2]
 
 
 def test_other_bytes_are_refused_by_name(bench: ModuleType, tmp_path: Path) -> None:
