@@ -177,7 +177,7 @@ class _Cycle:
         if self.before:
             settings = self._settings_of(self.before)
             note_training(settings, checkpoint.settings.as_dict(), self.problems)
-        evaluation = model.evaluate(checkpoint, self.held_out)
+        evaluation = model.evaluate(checkpoint, self.held_out, self.training)
         pool = self.project.open_pool()
         tested = self.project.test_ids(pool, self.held_out, self.problems)
         labeled = {item.id for item in self.labeled.items}

@@ -12,6 +12,7 @@ from typing import Any
 
 from lloss.annotations import Problems
 from lloss.data.labeled_set import LabeledSet
+from lloss.data.near_copies import near_copies
 from lloss.errors import DivergedError, InterruptedRunError
 from lloss.export.automatic_precision import AUTO, AutomaticPrecision
 from lloss.export.export_model import export_onnx
@@ -81,9 +82,12 @@ class CycleModel:
             )
 
     def evaluate(
-        self, checkpoint: Checkpoint, held_out: LabeledSet | None
+        self, checkpoint: Checkpoint, held_out: LabeledSet | None, training: LabeledSet
     ) -> dict[str, Any] | None:
-        """Measure on the held-out images: figures as of :meth:`.Evaluation.as_dict`."""
+        """Measure on the held-out images: figures as of :meth:`.Evaluation.as_dict`.
+
+        Also counts those that are near-duplicates of images that were trained on.
+        """
         if held_out is None:
             if not read_cross_validation(self.folder):
                 what = "neither the model nor its ranking is measured"
@@ -92,7 +96,8 @@ class CycleModel:
         path = self.folder / EVALUATION
         if not path.exists():
             evaluation = evaluate_checkpoint(checkpoint, held_out, self.problems)
-            write_json(path, evaluation.as_dict())
+            near = near_copies(held_out.items, training.items)
+            write_json(path, {**evaluation.as_dict(), **near})
         figures: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         result = measured(figures, self.project.task.metric)
         self.say(f"measure on {figures['images']} held-out images: {result}")

@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
@@ -24,9 +24,10 @@ from lloss.data.image_overlap import find_test_images, without_test_images
 from lloss.data.label_joining import labeled_pool
 from lloss.data.label_source import nothing_in
 from lloss.data.labeled_set import LabeledSet
+from lloss.data.near_copies import Groups, groups_of, prints_of
 from lloss.errors import LabelError, ProjectError, SettingsError
 from lloss.files import locked, within, write_text
-from lloss.pools import Pool
+from lloss.pools import Item, Pool
 from lloss.pools.uri import PoolUri, is_fiftyone, without_secrets
 from lloss.project.choice_settings import check_choice, check_class_weight
 from lloss.project.labeling_tasks import TaskFormat, check_yolo
@@ -319,7 +320,13 @@ class Project:
         if not self.holdout:
             return labeled, None
         if not path.exists():
-            drawn = draw_holdout(self.task, labeled, self.holdout, self.seed)
+
+            def grouped(items: Sequence[Item]) -> Groups:
+                found = groups_of(prints_of(items))
+                problems.note(f"{labeled.origin}: {found}" if str(found) else "")
+                return found
+
+            drawn = draw_holdout(self.task, labeled, self.holdout, self.seed, grouped)
             if not drawn:
                 if self.holdout == AUTOMATIC_SHARE:
                     problems.note(too_few_note(len(labeled)))

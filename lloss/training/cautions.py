@@ -24,6 +24,7 @@ FEW = 30  # Fewer held-out images than this are too few whatever the figures
 WIDE = 0.3  # So are those that leave the metric a wider interval than this
 PLURALS = {"loss": "predicted losses", "entropy": "entropies", "margin": "margins"}
 
+MANY = 0.05  # Near-duplicates of training images: fewer change the figures little
 ENOUGH = 100  # Held-out images that place a share within about 0.1 of the truth (Wilson's interval)
 
 
@@ -46,6 +47,12 @@ def cautions(figures: Mapping[str, Any], metric: str) -> list[str]:
         lines.append(
             f"{images} {kind} images are too few to measure on{within}; {remedy} (more labels, a "
             "larger holdout, or a test set)"
+        )
+    near, of = figures.get("near_copies", 0), figures.get("near_copies_of", 0)
+    if near and near >= MANY * of:
+        lines.append(
+            f"{near} of {of} images to measure on are near-duplicates of images that were trained "
+            f"on: on new scenes {metric} is lower than measured"
         )
     head = figures.get("head")
     if not head:

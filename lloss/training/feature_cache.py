@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
+from lloss.data.near_copies import SIDE, Groups, groups_of
 from lloss.errors import LabelError
 from lloss.modeling.attached_model import AttachedModel
 from lloss.modeling.objective import one_per_image
@@ -30,6 +32,7 @@ class FeatureCache:
     metrics: Tensor | None = None  # the task's figure on each image, float [images]
     entropies: Tensor | None = None  # likewise, of the network's output
     span: tuple[float, float] = (-1.0, 1.0)  # the least and the largest value of the images
+    groups: Groups | None = None  # of near-duplicates among the images
 
     def rows(self, images: NDArray[np.int64]) -> Tensor:
         """Return the rows of these images and of their views."""
@@ -49,14 +52,21 @@ class FeatureCache:
 
 
 def run_network(
-    model: AttachedModel, labeled: LabeledImages, views: int = 0, seed: int = 0
+    model: AttachedModel,
+    labeled: LabeledImages,
+    views: int = 0,
+    seed: int = 0,
+    grouped: bool = False,
 ) -> FeatureCache:
-    """Run the network once, in eval mode, over the images and ``views`` of each."""
+    """Run the network once, in eval mode, over the images and ``views`` of each.
+
+    With ``grouped`` near-duplicates among the images are looked for.
+    """
     inputs: list[list[Tensor]] = []
     losses: list[Tensor] = []
     metrics: list[Tensor] = []
     entropies: list[Tensor] = []
-    images, span = 0, (math.inf, -math.inf)
+    images, span, prints = 0, (math.inf, -math.inf), list[NDArray[np.float16]]()
     with evaluating(model):
         for view in range(views + 1):
             for batch, targets in labeled.batches(view, seed):
@@ -67,6 +77,7 @@ def run_network(
                 inputs.append([*features.pooled, *summary])
                 if not view:
                     images += len(batch)
+                    prints += [prints_of_batch(model, batch)] if grouped else []
                     span = min(span[0], float(batch.min())), max(span[1], float(batch.max()))
                     metric = model.objective.metric(features.output, targets)
                     metrics += [] if metric is None else [metric]
@@ -82,4 +93,17 @@ def run_network(
         metrics=torch.cat(metrics) if metrics else None,
         entropies=torch.cat(entropies) if entropies else None,
         span=span,
+        groups=groups_of(np.concatenate(prints)) if grouped else None,
     )
+
+
+def prints_of_batch(model: AttachedModel, images: Tensor) -> NDArray[np.float16]:
+    """Shrink normalized images float [B, 3, H, W] to what near-duplicates are known by."""
+    small = functional.adaptive_avg_pool2d(images.float(), SIDE)
+    mean, std = (
+        torch.tensor(values, device=small.device)[:, None, None]
+        for values in (model.preparation.mean, model.preparation.std)
+    )
+    levels = 255 * (small * std + mean).permute(0, 2, 3, 1)
+    found: NDArray[np.float16] = levels.cpu().numpy().astype(np.float16)
+    return found

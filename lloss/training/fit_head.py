@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lloss.data.near_copies import Groups
 from lloss.errors import LabelError, SettingsError
 from lloss.modeling.attached_model import AttachedModel
 from lloss.modeling.head_losses import HEAD_LOSSES, HeadLoss
@@ -26,6 +27,7 @@ from lloss.training.feature_cache import FeatureCache, run_network
 from lloss.training.head_training import (
     folds_of,
     held_out_predictions,
+    held_out_rows,
     is_constant,
     level_of,
     train_head,
@@ -61,6 +63,7 @@ class HeadFit:
         notes: reasons not to rely on the figures, a line each.
         entropy: how the entropy of the network's output orders them; None without one.
         compared: the two rankings, see :func:`.comparison`.
+        groups: near-duplicates, which were held out together; None where they were not looked for.
         folds: 1 where a part was held out once; above it, all images were held out in so many
             parts, each ranked by a head of its own (cross-validation).
         unit: how the predicted loss becomes one in the task's unit, fitted on the held-out images.
@@ -74,6 +77,7 @@ class HeadFit:
     metric: float | None = None
     notes: list[str] = field(default_factory=list)
     folds: int = 1
+    groups: Groups | None = None
     entropy: RankingFigures | None = None
     compared: dict[str, Any] = field(default_factory=dict)
     unit: LossUnit = IN_NO_UNIT
@@ -83,6 +87,7 @@ class HeadFit:
         figures = {
             "images": self.held_out,
             "folds": self.folds,
+            "near_copies": self.groups.copies if self.groups else 0,
             "mean_loss": self.mean_loss,
             "head": asdict(self.ranking),
             "entropy": self.entropy and asdict(self.entropy),
@@ -102,7 +107,8 @@ class HeadFit:
             f"95 % interval {range_in_percent(self.interval)} (chance 50%)",
             f"the predicted loss is {self.unit}",
         ]
-        return "\n".join([*lines, *(f"note: {line}" for line in self.notes)])
+        notes = [*filter(None, [str(self.groups or "")]), *self.notes]
+        return "\n".join([*lines, *(f"note: {line}" for line in notes)])
 
 
 def fit_head(
@@ -149,7 +155,7 @@ def fit_head(
     for name, number in (("views", views), ("seed", seed)):
         if not isinstance(number, int) or number < 0:
             raise SettingsError(f"{name} = {number!r}: give a whole number from 0 on")
-    cache = run_network(model, LabeledImages.of(model, data, targets), views, seed)
+    cache = run_network(model, LabeledImages.of(model, data, targets), views, seed, grouped=True)
     return fit_cached_head(model, cache, compare, holdout, seed)
 
 
@@ -158,11 +164,12 @@ def fit_cached_head(
 ) -> HeadFit:
     """Train the head on cached features; see :func:`fit_head`."""
     _check(cache, compare)
-    folds = folds_of(cache.images, FOLDS, seed)
+    groups = None if cache.groups is None else cache.groups.first
+    folds = folds_of(cache.images, FOLDS, seed, groups)
     if holdout or cache.images >= FEW:
-        order = np.random.default_rng(seed).permutation(cache.images)
+        count = max(2, round((holdout or HOLDOUT) * cache.images))
         folds = np.full(cache.images, -1)
-        folds[order[: max(2, round((holdout or HOLDOUT) * cache.images))]] = 0
+        folds[held_out_rows(cache.images, count, seed, groups)] = 0
     head = model.tapped.head
     assert head is not None, "attached models have a head"
     found = held_out_predictions(head, cache, compare, seed, folds)
@@ -184,6 +191,7 @@ def fit_cached_head(
         metric=cache.metric,
         notes=_notes(model, losses, cache),
         folds=int(folds.max()) + 1,
+        groups=cache.groups,
         unit=model.unit,
         entropy=None
         if entropy is None

@@ -92,7 +92,7 @@ def train_frozen(settings: TrainSettings, data: TrainingData, device: str = "") 
     labeled = LabeledImages(model, data, get_task(settings.task))
     lines = [network.start.line] if network.start else []
     if last is None:
-        cache = run_network(model, labeled)
+        cache = run_network(model, labeled, grouped=True)
     else:
         cache = train_last_layer(model, last, labeled, settings.seed)
         lines.append(_described(fresh[0]))

@@ -77,9 +77,40 @@ def train_head(
     return fresh
 
 
-def folds_of(images: int, folds: int, seed: int) -> NDArray[np.int64]:
-    """Draw folds of equal sizes, or by one: the number of each image's, int64 [images]."""
-    return np.random.default_rng(seed).permutation(images) % folds
+def folds_of(
+    images: int, folds: int, seed: int, groups: NDArray[np.int64] | None = None
+) -> NDArray[np.int64]:
+    """Draw folds: the number of each image's, int64 [images].
+
+    They are of equal sizes, or by one, where ``groups`` of :func:`.groups_of` are not given, or
+    each is of one image; else of equal numbers of groups, none of them in two folds.
+    """
+    drawn = np.random.default_rng(seed).permutation(images)
+    if groups is None:
+        return drawn % folds
+    first, group = np.unique(groups, return_inverse=True)
+    return (drawn[first].argsort().argsort() % folds)[group]
+
+
+def held_out_rows(
+    images: int, count: int, seed: int, groups: NDArray[np.int64] | None = None
+) -> NDArray[np.int64]:
+    """Draw images to hold out, whole groups: ``count`` of them, or fewer where no group fills it.
+
+    Where no two images fit, the smallest groups are held out.
+    """
+    order = np.random.default_rng(seed).permutation(images)
+    if groups is None:
+        return order[:count]
+    sizes, taken, left = np.bincount(groups, minlength=images), list[int](), count
+    firsts = order[groups[order] == order]
+    for row in firsts:
+        if sizes[row] <= left:
+            taken.append(row)
+            left -= sizes[row]
+    if count - left < 2:
+        taken = firsts[np.argsort(sizes[firsts], kind="stable")][:2].tolist()
+    return np.flatnonzero(np.isin(groups, taken))
 
 
 def held_out_predictions(

@@ -9,8 +9,9 @@ from lloss.annotations import Problems
 from lloss.annotations.label_csv import read_labels
 from lloss.data.id_matching import Matches
 from lloss.data.labeled_set import LabeledSet, class_names
+from lloss.data.near_copies import Groups
 from lloss.errors import LabelError
-from lloss.pools import Pool
+from lloss.pools import Item, Pool
 from lloss.selection.hashing import draw_ids
 from lloss.tasks.task import Task
 from lloss.text.first_names import first_names
@@ -37,22 +38,33 @@ def too_few_note(images: int) -> str:
     )
 
 
-def draw_holdout(task: Task, labeled: LabeledSet, share: float, seed: int) -> dict[str, str]:
+def draw_holdout(
+    task: Task,
+    labeled: LabeledSet,
+    share: float,
+    seed: int,
+    groups: Callable[[Sequence[Item]], Groups] | None = None,
+) -> dict[str, str]:
     """Draw a share of the labeled images, 0 to 1, spread over the strata: each one's by its id.
 
     A share of :data:`AUTOMATIC_SHARE` is that of :func:`automatic_share`. Items of one image are
-    held out together: the model has seen an image that it is trained on. Each stratum keeps one to
-    train on; what rounding leaves over goes to those that lose the most by it. Fewer than two
-    images measure nothing: then the answer is empty.
+    held out together: the model has seen an image that it is trained on. So are near-duplicates,
+    where ``groups`` looks for them. Each stratum keeps one to train on; what rounding leaves over
+    goes to those that lose the most by it. Fewer than two measure nothing: then the answer is
+    empty.
     """
+    images = [task.image_of(*each) for each in zip(labeled.items, labeled.labels)]
+    if share == AUTOMATIC_SHARE:
+        share = automatic_share(len(set(images)))
+    if round(len(set(images)) * share) < 2:
+        return {}
+    if groups:
+        images = _of_groups(images, labeled.items, groups)
     strata: dict[str, str] = {}
     together: dict[str, list[str]] = {}
-    for item, label in zip(labeled.items, labeled.labels):
-        image = task.image_of(item, label)
+    for image, item, label in zip(images, labeled.items, labeled.labels):
         strata.setdefault(image, task.stratum(label))
         together.setdefault(image, []).append(item.id)
-    if share == AUTOMATIC_SHARE:
-        share = automatic_share(len(strata))
     total = round(len(strata) * share)
     members: dict[str, list[str]] = {name: [] for name in class_names(strata.values())}
     for image, name in strata.items():
@@ -63,12 +75,24 @@ def draw_holdout(task: Task, labeled: LabeledSet, share: float, seed: int) -> di
             counts[name] += 1
     if sum(counts.values()) < 2:
         return {}
+    own = {item.id: task.stratum(label) for item, label in zip(labeled.items, labeled.labels)}
     return {
-        id: name
-        for name, images in members.items()
-        for image in draw_ids(images, counts[name], seed)
+        id: own[id]
+        for name, drawn in members.items()
+        for image in draw_ids(drawn, counts[name], seed)
         for id in together[image]
     }
+
+
+def _of_groups(
+    images: Sequence[str], items: Sequence[Item], groups: Callable[[Sequence[Item]], Groups]
+) -> list[str]:
+    """Name each item's image by the first, in the order of their names, of its near-duplicates."""
+    shown = dict(zip(reversed(images), reversed(items)))  # the first item of each image
+    names = sorted(shown)
+    first = groups([shown[name] for name in names]).first
+    group = {name: names[row] for name, row in zip(names, first)}
+    return [group[image] for image in images]
 
 
 def holdout_ids(

@@ -10,15 +10,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lloss.data.near_copies import groups_of
 from lloss.errors import SettingsError
 from lloss.modeling.attached_model import AttachedModel
 from lloss.modeling.objective import Objective
 from lloss.modeling.taps import evaluating
-from lloss.training.feature_cache import FeatureCache
+from lloss.training.feature_cache import FeatureCache, prints_of_batch
 from lloss.training.head_training import folds_of, scale_of
 from lloss.training.labeled_batches import LabeledImages
 
@@ -44,6 +47,7 @@ class _Pass:
     pooled: list[Tensor]  # of the taps, float [N, C_k]
     inputs: Tensor  # of the last layer, float [N, C]
     targets: Tensor  # int64 [N]
+    prints: NDArray[np.float16]  # see `groups_of`
 
 
 def train_last_layer(
@@ -56,7 +60,8 @@ def train_last_layer(
     """
     seen = _run(model, layer, labeled)
     count, objective = len(seen.inputs), model.objective
-    folds = torch.from_numpy(folds_of(count, FOLDS, seed)).to(seen.inputs.device)
+    groups = groups_of(seen.prints)
+    folds = torch.from_numpy(folds_of(count, FOLDS, seed, groups.first)).to(seen.inputs.device)
     fit = fit_linear(objective, seen.inputs, seen.targets, layer.out_features, folds)
     with torch.no_grad():
         layer.weight.copy_(fit.weight)
@@ -64,7 +69,9 @@ def train_last_layer(
     summary = [objective.summary(fit.outputs)] if model.tapped.sees_summary else []
     metrics = objective.metric(fit.outputs, seen.targets)
     entropies = objective.outputs(fit.outputs).get("entropy")
-    return FeatureCache([*seen.pooled, *summary], fit.losses, count, metrics, entropies)
+    return FeatureCache(
+        [*seen.pooled, *summary], fit.losses, count, metrics, entropies, groups=groups
+    )
 
 
 @dataclass(frozen=True)
@@ -160,6 +167,7 @@ def fresh_layers(network: nn.Module, other: nn.Module) -> list[str]:
 def _run(model: AttachedModel, layer: nn.Linear, labeled: LabeledImages) -> _Pass:
     inputs: list[Tensor] = []
     pooled: list[list[Tensor]] = []
+    prints: list[NDArray[np.float16]] = []
     targets: list[Tensor] = []
     handle = layer.register_forward_pre_hook(lambda _, seen: inputs.append(seen[0].float()))
     try:
@@ -176,10 +184,11 @@ def _run(model: AttachedModel, layer: nn.Linear, labeled: LabeledImages) -> _Pas
                     )
                 pooled.append(features.pooled)
                 targets.append(some)
+                prints.append(prints_of_batch(model, images))
     finally:
         handle.remove()
     columns = [torch.cat(columns) for columns in zip(*pooled)]
-    return _Pass(columns, torch.cat(inputs), torch.cat(targets))
+    return _Pass(columns, torch.cat(inputs), torch.cat(targets), np.concatenate(prints))
 
 
 def _fitted(

@@ -128,3 +128,13 @@ def test_picks_are_called_ranked_only_where_they_are() -> None:
     for each in (top, diverse):
         how = how_picked(each, "all 12 are equal", False)
         assert how.startswith("Picked in the order of ids") and how.endswith(": all 12 are equal.")
+
+
+def test_near_duplicates_of_training_images_are_named() -> None:
+    found = {**figures(), "near_copies": 31, "near_copies_of": 200}
+    assert cautions(found, "accuracy") == [
+        "31 of 200 images to measure on are near-duplicates of images that were trained on: on new "
+        "scenes accuracy is lower than measured"
+    ]
+    for few in (0, 9):
+        assert cautions({**found, "near_copies": few}, "accuracy") == []

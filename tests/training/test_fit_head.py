@@ -17,13 +17,17 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import lloss
 from lloss.errors import LabelError, SettingsError
+from lloss.images.decode import decode_whole
 from lloss.modeling.attached_model import AttachedModel
+from lloss.simulation.image_variants import variant_of
+from lloss.statistics.ranking_metrics import ranking_figures
 from lloss.training import head_training
 from lloss.training.feature_cache import run_network
 from lloss.training.fit_head import HeadFit
-from lloss.training.head_training import folds_of, scale_of, train_head
+from lloss.training.head_training import folds_of, held_out_predictions, scale_of, train_head
 from lloss.training.labeled_batches import LabeledImages
 
+from ..data.test_near_copies import item_of, scene
 from ..outside_networks import DepthLoss, DepthNet, TwoStages
 
 
@@ -133,6 +137,26 @@ def test_figures_are_those_of_heads_that_were_not_trained_on_the_image() -> None
                 pairs += 1
                 right += predicted[one] > predicted[other]
     assert fit.ranking.ranking_accuracy == pytest.approx(right / pairs)
+
+
+def test_near_duplicates_are_held_out_together() -> None:
+    scenes = [item_of(scene(number)) for number in range(12)]
+    frames = [variant_of(item, variant, True) for item in scenes for variant in (0, 1, 2, 3)]
+    images = np.stack([decode_whole(item.read()) for item in frames])
+    groups = np.arange(48) // 4 * 4
+    torch.manual_seed(0)
+    model = lloss.attach(TwoStages(), size=64)
+    targets = np.arange(48) % 3
+    fit = lloss.fit_head(model, images, targets, seed=5)
+    assert fit.groups and fit.groups.first.tolist() == groups.tolist()
+    assert "note: 36 of 48 labeled images are near-duplicates of others" in str(fit)
+    assert fit.as_dict()["near_copies"] == 36
+    cache = run_network(model, LabeledImages.of(model, images, targets), grouped=True)
+    folds = folds_of(48, 5, 5, groups)
+    found = held_out_predictions(model.head, cache, lloss.losses.soft_pairs, 5, folds)
+    assert fit.ranking == ranking_figures(found.predicted, cache.image_losses, folds=folds)
+    once = lloss.fit_head(model, images, targets, holdout=0.25)
+    assert once.held_out == 12
 
 
 def test_enough_images_are_held_out_once() -> None:

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 import lloss
 from lloss.data.labeled_set import LabeledSet
 from lloss.errors import CheckpointError, LabelError, SettingsError
+from lloss.images.decode import decode_whole
 from lloss.modeling.objective import Objective
 from lloss.statistics.confidence_intervals import wilson
 from lloss.tasks.classification import ClassificationObjective
@@ -32,6 +33,7 @@ from lloss.training.run import train
 from lloss.training.run_folder import METRICS
 
 from ..command_line import call
+from ..data.test_near_copies import item_of, scene
 from ..outside_networks import TwoStages
 
 LAST = "network.classifier."
@@ -101,6 +103,20 @@ def test_a_last_layer_of_other_classes_learns_too(
     assert figures and 0.7 < figures["accuracy"] <= 1
     within = wilson(60 * figures["accuracy"], 60)
     assert figures["intervals"]["accuracy"] == pytest.approx(within)
+
+
+def test_layers_are_trained_without_near_duplicates_of_the_image() -> None:
+    scenes = [item_of(scene(number, 16)) for number in range(20)]
+    images = np.stack([decode_whole(item.read()) for item in scenes for _ in range(4)])
+    torch.manual_seed(0)
+    network = TwoStages(classes=2)
+    model = lloss.attach(network, size=16, classes=["a", "b"])
+    labels = np.random.default_rng(0).integers(0, 2, 20).repeat(4)  # of no relation to the images
+    cache = train_last_layer(model, network.last, LabeledImages.of(model, images, labels))
+    assert cache.groups and cache.groups.first.tolist() == (np.arange(80) // 4 * 4).tolist()
+    losses = cache.losses.reshape(20, 4)
+    assert torch.allclose(losses, losses[:, :1].expand(20, 4), atol=1e-3)  # by the same layer
+    assert cache.metric is not None and cache.metric < 0.7
 
 
 def _is_evidence(run: Path, images: int) -> None:

@@ -4,17 +4,22 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from lloss.annotations import Problems
 from lloss.data.labeled_set import LabeledSet
+from lloss.data.near_copies import Groups
 from lloss.errors import LabelError
 from lloss.pools import Item
 from lloss.project.create import create_project
 from lloss.project.project import Project
+from lloss.simulation.image_variants import variant_of
 from lloss.tasks import get_task
 from lloss.training.holdout import AUTOMATIC_SHARE, draw_holdout
+
+from ..data.test_near_copies import item_of, scene
 
 
 def test_the_hold_out_names_the_classes_that_it_does_not_show(tmp_path: Path) -> None:
@@ -122,3 +127,38 @@ def test_few_labels_are_all_trained_on_and_a_note_says_that_nothing_is_measured(
     assert (len(training), held) == (30, None)
     (note,) = problems.notes
     assert note.startswith("30 labels are too few") and "from 150 labeled images on 50" in note
+
+
+def _videos(folder: Path, videos: int, frames: int) -> Project:
+    """A project of labeled videos, each of one class."""
+    (folder / "pool").mkdir()
+    rows = []
+    for video in range(videos):
+        for frame in range(frames):
+            encoded = variant_of(item_of(scene(video)), frame, True).read()
+            (folder / "pool" / f"{video:02d}-{frame}.jpg").write_bytes(bytes(encoded))
+            rows.append(f"{video:02d}-{frame}.jpg,{'ab'[video % 2]}")
+    (folder / "labels.csv").write_text("\n".join(["id,label", *rows]) + "\n")
+    values = {"pool": str(folder / "pool"), "labels": str(folder / "labels.csv"), "k": 2}
+    return create_project(folder / "project", {**values, "holdout": 0.2}, {"batch_size": 4})
+
+
+def test_near_duplicates_are_held_out_together(tmp_path: Path) -> None:
+    project, problems = _videos(tmp_path, 20, 3), Problems()
+    (project.root / "holdout.csv").unlink(missing_ok=True)
+    training, held = project.split(project.open_labels(), problems)
+    assert held is not None and (len(training), len(held)) == (48, 12)
+    videos = [{item.id.partition("-")[0] for item in one.items} for one in (training, held)]
+    assert (len(videos[0]), len(videos[1])) == (16, 4) and not videos[0] & videos[1]
+    assert [line.partition(": ")[2] for line in problems.notes] == [
+        "40 of 60 labeled images are near-duplicates of others: held out together with these"
+    ]
+
+
+def test_without_near_duplicates_the_draw_is_what_it_is_by_image() -> None:
+    items = [Item(f"{number:04d}.png", bytes) for number in range(200)]
+    labeled = LabeledSet(items, ["abc"[number % 3] for number in range(200)], "made up")
+    task = get_task("classification")
+    drawn = draw_holdout(task, labeled, 0.2, 3)
+    alone = draw_holdout(task, labeled, 0.2, 3, lambda some: Groups(np.arange(len(some))))
+    assert list(drawn.items()) == list(alone.items()) and len(drawn) == 40
