@@ -57,8 +57,8 @@ class Groups:
     """Images that are held out together.
 
     Attributes:
-        first: the row of the first image of each one's group, int64 [N]; the image's own where it
-            is no near-duplicate of one before it.
+        first: the row of the first image of each one's group, int64 [N]; the image's own where no
+            image before it is a near-duplicate.
         doubt: why each image is a group of its own, whatever it is like; "" otherwise.
     """
 
