@@ -216,10 +216,11 @@ def _describe(spec: ScorerSpec) -> EngineFacts | str:
 
 def _asked(spec: ScorerSpec, workers: _Workers) -> EngineFacts:
     """Ask a worker what it computes with: this process may have no GPU."""
+    asked = ray.remote(_describe).options(**workers.resources).remote(spec)
     try:
-        facts: EngineFacts | str = ray.get(
-            ray.remote(_describe).options(**workers.resources).remote(spec)
-        )
+        if not ray.wait([asked], timeout=_PATIENCE)[0]:
+            log.warning("no worker of Ray has answered yet: the cluster may be busy; waiting")
+        facts: EngineFacts | str = ray.get(asked)
     except RayError as error:
         raise _gave_up(error) from error
     if isinstance(facts, str):

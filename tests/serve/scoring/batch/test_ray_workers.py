@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -185,6 +186,25 @@ def test_what_a_worker_lacks_is_one_line(
             options=RayOptions(provider="cpu", batch_size=8), part_size=20,
         )  # fmt: skip
     assert "\n" not in str(raised.value)
+
+
+def test_waiting_for_a_busy_cluster_is_logged(
+    cluster: None,
+    onnx_file: Path,
+    array: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(ray_run, "_PATIENCE", 0.5)
+    other = ray.remote(dict).options(num_cpus=2).remote()  # holds all cores
+    threading.Timer(5, ray.kill, (other,)).start()
+    with caplog.at_level(logging.WARNING):
+        score_on_ray(
+            onnx_file, PoolSource(str(array)), open_pool(array), tmp_path / "s",
+            options=RayOptions(provider="cpu", batch_size=8), part_size=50,
+        )  # fmt: skip
+    assert "no worker of Ray has answered yet" in caplog.text
 
 
 def test_a_cluster_that_is_not_there_is_one_line(
