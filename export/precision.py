@@ -214,6 +214,12 @@ class ReducedPrecision:
                 f"the network itself, in fp32, gives NaN or infinite outputs for "
                 f"{reference.broken} of {count} images; nothing was written. Train it again"
             )
+        if reference.loss.min() == reference.loss.max():
+            raise FidelityError(
+                f"the network itself, in fp32, predicts the same loss, {reference.loss[0]:.3g}, "
+                f"for all {count} images: nothing can be ranked, and nothing was written. Train "
+                "it longer, or use --precision fp32"
+            )
         return reference
 
 

@@ -207,6 +207,15 @@ def test_a_network_that_gives_nan_fails(trained: Path, onnx_file: Path, tmp_path
         reduce(reduction("int8"), load_checkpoint(trained), path)
 
 
+def test_a_network_of_one_loss_for_all_images_has_no_order_to_keep(
+    trained: Path, onnx_file: Path, tmp_path: Path
+) -> None:
+    weight = "model.head.output.weight"
+    path = changed_graph(onnx_file, tmp_path / "flat.onnx", weight, slice(None), 0)
+    with pytest.raises(FidelityError, match=r"the same loss, [\d.]+, for all 200 images"):
+        reduce(reduction("fp16"), load_checkpoint(trained), path)
+
+
 def test_a_pool_of_broken_images_is_refused(trained: Path, onnx_file: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     broken.mkdir()
