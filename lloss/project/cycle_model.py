@@ -62,7 +62,8 @@ class CycleModel:
         before, whose weights a warm start begins with.
         """
         settings, classes = self.project.train, self.project.task.classes(training.labels)
-        if settings.folds < 0 and held_out is not None and len(held_out) >= MEASURABLE:
+        measured = held_out is not None and len(held_out) >= MEASURABLE
+        if settings.folds < 0 and measured:
             settings = dataclasses.replace(settings, folds=0)
         labels = len(training) + held_back
         of = f" ({held_back} of {labels} are held out)" if held_back else ""
@@ -77,6 +78,7 @@ class CycleModel:
                 self.folder,
                 resume=True,
                 warm_start=before if self.project.warm_start else None,
+                unmeasured=not measured,
                 problems=self.problems,
                 say=self.say,
             )

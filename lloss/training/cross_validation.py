@@ -32,7 +32,7 @@ from lloss.training.cautions import measured
 from lloss.training.checkpoint import FILE, Checkpoint, load_checkpoint
 from lloss.training.evaluation import Evaluation, Measurement
 from lloss.training.fit_head import FOLDS, LEAST
-from lloss.training.holdout import LABELS
+from lloss.training.holdout import LABELS, MEASURABLE
 from lloss.training.pace import in_words
 from lloss.training.ranking_evidence import CROSS_VALIDATION
 from lloss.training.run_folder import METRICS, continue_run
@@ -73,16 +73,20 @@ class Plan:
     line: str
 
 
-def plan(settings: TrainSettings, run: Path, images: int, warm_start: bool) -> Plan:
+def plan(
+    settings: TrainSettings, run: Path, images: int, warm_start: bool, unmeasured: bool = False
+) -> Plan:
     """Decide on a cross-validation: what is asked for, else for few images if it is cheap.
 
+    ``unmeasured`` says that nothing else measures the training, so that images may be many too.
     Trainings without a part of the images, of as many epochs, take that much less time each than
     the one in ``run``.
     """
     folds = FOLDS if settings.folds == AUTOMATIC else settings.folds
     seconds = (folds - 1) * _seconds(run / METRICS, images)
     how = f"{folds} more trainings, each without a part of the {images} images"
-    if settings.folds == NONE or (settings.folds == AUTOMATIC and images >= LABELS):
+    enough = images >= LABELS and not unmeasured
+    if settings.folds == NONE or (settings.folds == AUTOMATIC and enough):
         return Plan(0, "")
     if settings.folds != AUTOMATIC:
         return Plan(folds, f"cross-validation: {how}, about {in_words(seconds)}")
@@ -96,11 +100,13 @@ def plan(settings: TrainSettings, run: Path, images: int, warm_start: bool) -> P
             f"{in_words(AFFORDABLE)}; folds = {folds} (--folds {folds}) makes it"
         )
     else:
+        few = f"fewer than {LABELS} labeled images"
+        if unmeasured:
+            few = f"fewer than {MEASURABLE} images are held out"
         return Plan(
             folds,
-            f"automatic: folds = {folds} (fewer than {LABELS} labeled images; cross-validation "
-            f"measures on all of them by {folds} more trainings, about {in_words(seconds)}; "
-            "folds = 0 leaves it out)",
+            f"automatic: folds = {folds} ({few}; cross-validation measures on all {images} labeled "
+            f"ones by {folds} more trainings, about {in_words(seconds)}; folds = 0 leaves it out)",
         )
     return Plan(0, f"not measured: {why}")
 

@@ -66,6 +66,7 @@ def train(
     problems: Problems | None = None,
     say: Callable[[str], None] = lambda _: None,
     process: TorchrunProcess | None = None,
+    unmeasured: bool = False,
 ) -> Checkpoint:
     """Train on a labeled set and leave ``checkpoint.pt`` and ``metrics.jsonl`` in ``run``.
 
@@ -73,14 +74,15 @@ def train(
     is a run whose weights to start from instead of fresh ones; with the setting ``freeze`` no step
     is taken, see :mod:`lloss.training.frozen`. ``problems`` are of labels and images, and doubts
     about the network; ``say`` receives a line on each thing left out. ``process`` is the leading
-    one of several that train together, see :mod:`lloss.training.torchrun`.
+    one of several that train together, see :mod:`lloss.training.torchrun`. ``unmeasured``, no other
+    images will measure it: see :func:`.cross_validation.plan`.
 
     Raises ``CheckpointError`` for a run that is there, at work or of other settings,
     ``LabelError``, ``DivergedError`` (the checkpoint before stays), or ``InterruptedRunError`` on
     Ctrl-C.
     """
     with training_folder(run):
-        training = _Training(run, device, problems or Problems(), say, process)
+        training = _Training(run, device, problems or Problems(), say, process, unmeasured)
         return training.of(labeled, settings, resume, warm_start)
 
 
@@ -93,6 +95,7 @@ class _Training:
     problems: Problems
     say: Callable[[str], None]
     process: TorchrunProcess | None
+    unmeasured: bool
 
     def of(
         self, labeled: LabeledSet, settings: TrainSettings, resume: bool, warm_start: Path | None
@@ -221,7 +224,8 @@ class _Training:
         """Measure a finished training by more of them, where the settings or their cost say so."""
         if settings.freeze or (self.run / CROSS_VALIDATION).exists():
             return done
-        how = plan(settings, self.run, len(labeled), bool(done.start_sha256))
+        warm = bool(done.start_sha256)
+        how = plan(settings, self.run, len(labeled), warm, self.unmeasured)
         if how.folds and self.process is not None:
             self.say(
                 "not measured: cross-validation takes one process; run it again with --resume, "

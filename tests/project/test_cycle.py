@@ -91,7 +91,7 @@ def test_a_project_of_few_labels_is_measured_by_cross_validation(
     outcome = next_cycle(few, said.append)
     text, summary = "\n".join(said), outcome.summary
     assert "30 labels are too few to hold some out" in text
-    assert "automatic: folds = 5 (fewer than 150 labeled images" in text
+    assert "automatic: folds = 5 (fewer than 50 images are held out" in text
     assert "measure on 30 labeled images by 5-fold cross-validation: accuracy" in text
     assert "entropy" in text and "neither the model" not in text
     assert summary.evaluation is None and summary.ranking == summary.cross_validation

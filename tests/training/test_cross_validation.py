@@ -183,6 +183,8 @@ def test_it_is_made_by_itself_where_few_images_are_learned_soon(
     warm = plan(open_, paced(10), 60, True)
     assert warm.folds == 0 and "the weights of the warm start have seen" in warm.line
     assert plan(open_, paced(10), 150, False) == cross_validation.Plan(0, "")
+    unmeasured = plan(open_, paced(10), 150, False, unmeasured=True)
+    assert unmeasured.folds == 5 and "fewer than 50 images are held out" in unmeasured.line
 
 
 def test_it_is_made_or_left_out_where_the_settings_say_so(
