@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,11 @@ from numpy.typing import NDArray
 
 from lloss.annotations import Problems
 from lloss.data.labeled_set import LabeledSet
+from lloss.data.near_copies import Groups, groups_of, prints_of
 from lloss.errors import DivergedError, LabelError, SettingsError
 from lloss.files import write_json
 from lloss.modeling.network import TappedNetwork
+from lloss.pools import Item
 from lloss.tasks import get_task
 from lloss.tasks.task import Task
 from lloss.tasks.train_settings import TrainSettings
@@ -32,7 +34,7 @@ from lloss.training.cautions import measured
 from lloss.training.checkpoint import FILE, Checkpoint, load_checkpoint
 from lloss.training.evaluation import Evaluation, Measurement
 from lloss.training.fit_head import FOLDS, LEAST
-from lloss.training.holdout import LABELS, MEASURABLE
+from lloss.training.holdout import LABELS, MEASURABLE, of_groups
 from lloss.training.pace import in_words
 from lloss.training.ranking_evidence import CROSS_VALIDATION
 from lloss.training.run_folder import METRICS, continue_run
@@ -118,13 +120,21 @@ def _seconds(metrics: Path, images: int) -> float:
     return sum(images / max(pace, 0.05) for pace in paces)
 
 
-def draw_folds(task: Task, labeled: LabeledSet, folds: int, seed: int) -> NDArray[np.int64]:
+def draw_folds(
+    task: Task,
+    labeled: LabeledSet,
+    folds: int,
+    seed: int,
+    groups: Callable[[Sequence[Item]], Groups] | None = None,
+) -> NDArray[np.int64]:
     """Draw the fold of each labeled image, int64 [N]: spread over the strata, of equal sizes.
 
-    Items of one image are in one fold.
+    Items of one image are in one fold, and near-duplicates, where ``groups`` looks for them.
     """
     strata: dict[str, str] = {}
     images = [task.image_of(item, label) for item, label in zip(labeled.items, labeled.labels)]
+    if groups:
+        images = of_groups(images, labeled.items, groups)
     for image, label in zip(images, labeled.labels):
         strata.setdefault(image, task.stratum(label))
     names = list(strata)
@@ -171,7 +181,7 @@ class CrossValidation:
         plain, rows = load_examples(
             self.labeled, self.whole.classes, settings, Problems(skip=True), scratch=self.run
         )
-        of = draw_folds(task, self.labeled, folds, settings.seed)
+        of = draw_folds(task, self.labeled, folds, settings.seed, self._groups)
         labels = [self.labeled.labels[row] for row in rows]
         found, levels = Measurement(settings, plain, labels), np.zeros(len(rows))
         for fold in range(folds):
@@ -187,6 +197,12 @@ class CrossValidation:
         whole = self.whole.network().to(on)
         levels -= _level(whole, settings, plain, np.arange(len(rows)))
         return self._written(found.evaluation(folds=of[rows], levels=levels))
+
+    def _groups(self, items: Sequence[Item]) -> Groups:
+        found = groups_of(prints_of(items))
+        if line := str(found):
+            self.say(line)
+        return found
 
     def _trained(self, fold: int, folds: int, rest: NDArray[np.int64]) -> Checkpoint:
         """Train on the rows ``rest``, or go on with that."""

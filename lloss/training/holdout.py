@@ -59,7 +59,7 @@ def draw_holdout(
     if round(len(set(images)) * share) < 2:
         return {}
     if groups:
-        images = _of_groups(images, labeled.items, groups)
+        images = of_groups(images, labeled.items, groups)
     strata: dict[str, str] = {}
     together: dict[str, list[str]] = {}
     for image, item, label in zip(images, labeled.items, labeled.labels):
@@ -84,7 +84,7 @@ def draw_holdout(
     }
 
 
-def _of_groups(
+def of_groups(
     images: Sequence[str], items: Sequence[Item], groups: Callable[[Sequence[Item]], Groups]
 ) -> list[str]:
     """Name each item's image by the first, in the order of their names, of its near-duplicates."""

@@ -14,6 +14,7 @@ import pytest
 
 from lloss.data.class_labels import open_labeled
 from lloss.data.labeled_set import LabeledSet
+from lloss.data.near_copies import Groups
 from lloss.errors import DivergedError, InterruptedRunError, LabelError, SettingsError
 from lloss.statistics.ranking_metrics import accuracy_interval, ranking_figures
 from lloss.tasks import get_task
@@ -218,6 +219,15 @@ def test_folds_have_equal_sizes_and_all_strata(labeled: LabeledSet) -> None:
         assert np.bincount(folds[rows]).tolist() == [5] * 4
     other = draw_folds(get_task("classification"), labeled, 4, seed=4)
     assert (folds != other).any()
+
+
+def test_near_duplicates_are_in_one_fold(labeled: LabeledSet) -> None:
+    def pairs(items: Any) -> Groups:  # in the order of the images' names
+        return Groups(np.arange(len(items)) // 2 * 2)
+
+    folds = draw_folds(get_task("classification"), labeled, 5, seed=0, groups=pairs)
+    by_name = folds[np.argsort([item.id for item in labeled.items])].reshape(30, 2)
+    assert (by_name[:, 0] == by_name[:, 1]).all() and np.bincount(folds).tolist() == [12] * 5
 
 
 def test_persons_of_one_image_are_in_one_fold() -> None:
