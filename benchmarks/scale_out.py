@@ -335,16 +335,18 @@ def main(
     unknown = set(only) - set(contestants())
     if unknown:
         raise click.UsageError(f"--only {unknown.pop()!r}: give {', '.join(contestants())}")
+    found: list[Subject] = []
     with tempfile.TemporaryDirectory(prefix="lloss-scale-") as folder:
         scratch = Path(folder)
-        found = [measure(*each, repeats, only, scratch) for each in tasks(scratch, options, cores)]
-    text = report(found, cpu_name(), cores, repeats)
+        for title, task in tasks(scratch, options, cores):
+            found.append(measure(title, task, repeats, only, scratch))
+            text = report(found, cpu_name(), cores, repeats)
+            content = {"cpu": cpu_name(), "cores": cores, "subjects": list(map(asdict, found))}
+            if out:
+                out.write_text(text, encoding="utf-8")
+            if figures:
+                figures.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     click.echo(text)
-    if out:
-        out.write_text(text, encoding="utf-8")
-    if figures:
-        content = {"cpu": cpu_name(), "cores": cores, "subjects": [asdict(each) for each in found]}
-        figures.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
