@@ -81,15 +81,27 @@ class Groups:
         )
 
 
+def groups_among(items: Sequence[Item]) -> Groups:
+    """Decode images small and group near-duplicates, see :func:`groups_of`."""
+    if len(items) > MOST:
+        return _ungrouped(len(items))
+    return groups_of(prints_of(items))
+
+
+def _ungrouped(images: int) -> Groups:
+    doubt = f"near-duplicates are not looked for among more than {MOST:,} images"
+    return Groups(np.arange(images), doubt)
+
+
 def groups_of(prints: Prints) -> Groups:
     """Group near-duplicates, and near-duplicates of these.
 
     Where more than half of the images would be one group, as those of a fixed camera are, or where
     there are more than :data:`MOST`, likeness does not say what to hold out together.
     """
-    own = np.arange(len(prints))
     if len(prints) > MOST:
-        return Groups(own, f"near-duplicates are not looked for among more than {MOST:,} images")
+        return _ungrouped(len(prints))
+    own = np.arange(len(prints))
     first = own.copy()
     for row, near in enumerate(_near(prints, prints)):
         linked = np.unique(first[: row + 1][near[: row + 1]])

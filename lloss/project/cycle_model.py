@@ -72,7 +72,7 @@ class CycleModel:
             f"classes{of}"
         )
         with self._remedy():
-            return train(
+            checkpoint = train(
                 training,
                 settings,
                 self.folder,
@@ -82,6 +82,9 @@ class CycleModel:
                 problems=self.problems,
                 say=self.say,
             )
+        for line in (read_cross_validation(self.folder) or {}).get("notes", []):
+            self.problems.note(line)
+        return checkpoint
 
     def evaluate(
         self, checkpoint: Checkpoint, held_out: LabeledSet | None, training: LabeledSet

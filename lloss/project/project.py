@@ -24,7 +24,7 @@ from lloss.data.image_overlap import find_test_images, without_test_images
 from lloss.data.label_joining import labeled_pool
 from lloss.data.label_source import nothing_in
 from lloss.data.labeled_set import LabeledSet
-from lloss.data.near_copies import Groups, groups_of, prints_of
+from lloss.data.near_copies import Groups, groups_among
 from lloss.errors import LabelError, ProjectError, SettingsError
 from lloss.files import locked, within, write_text
 from lloss.pools import Item, Pool
@@ -322,7 +322,7 @@ class Project:
         if not path.exists():
 
             def grouped(items: Sequence[Item]) -> Groups:
-                found = groups_of(prints_of(items))
+                found = groups_among(items)
                 problems.note(f"{labeled.origin}: {found}" if str(found) else "")
                 return found
 

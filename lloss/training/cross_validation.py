@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from lloss.annotations import Problems
 from lloss.data.labeled_set import LabeledSet
-from lloss.data.near_copies import Groups, groups_of, prints_of
+from lloss.data.near_copies import Groups, groups_among
 from lloss.errors import DivergedError, LabelError, SettingsError
 from lloss.files import write_json
 from lloss.modeling.network import TappedNetwork
@@ -127,9 +127,10 @@ def draw_folds(
     seed: int,
     groups: Callable[[Sequence[Item]], Groups] | None = None,
 ) -> NDArray[np.int64]:
-    """Draw the fold of each labeled image, int64 [N]: spread over the strata, of equal sizes.
+    """Draw the fold of each labeled image, int64 [N], at most ``folds``: spread over the strata.
 
-    Items of one image are in one fold, and near-duplicates, where ``groups`` looks for them.
+    Items of one image are in one fold, and so are near-duplicates, where ``groups`` looks for them:
+    folds have equal numbers of groups.
     """
     strata: dict[str, str] = {}
     images = [task.image_of(item, label) for item, label in zip(labeled.items, labeled.labels)]
@@ -176,12 +177,15 @@ class CrossValidation:
         A fold that diverges leaves the run unmeasured, with a line that says so. Raises
         ``InterruptedRunError`` on Ctrl-C; the same call goes on from there.
         """
-        settings = self.whole.settings
-        task, on = get_task(settings.task), device_of(self.device)
+        settings, on = self.whole.settings, device_of(self.device)
         plain, rows = load_examples(
             self.labeled, self.whole.classes, settings, Problems(skip=True), scratch=self.run
         )
-        of = draw_folds(task, self.labeled, folds, settings.seed, self._groups)
+        of, note = self._drawn(folds)
+        if not of.any():
+            self.say("not measured: all labels are of one image, so that no part can be left out")
+            return self.whole
+        folds = int(of.max()) + 1
         labels = [self.labeled.labels[row] for row in rows]
         found, levels = Measurement(settings, plain, labels), np.zeros(len(rows))
         for fold in range(folds):
@@ -196,13 +200,21 @@ class CrossValidation:
             levels[held] = _level(model, settings, plain, np.flatnonzero(of[rows] != fold))
         whole = self.whole.network().to(on)
         levels -= _level(whole, settings, plain, np.arange(len(rows)))
-        return self._written(found.evaluation(folds=of[rows], levels=levels))
+        evaluation = found.evaluation(folds=of[rows], levels=levels)
+        notes = [*filter(None, [note]), *evaluation.notes]
+        return self._written(dataclasses.replace(evaluation, notes=notes))
 
-    def _groups(self, items: Sequence[Item]) -> Groups:
-        found = groups_of(prints_of(items))
-        if line := str(found):
-            self.say(line)
-        return found
+    def _drawn(self, folds: int) -> tuple[NDArray[np.int64], str]:
+        """Draw the fold of each labeled image, and return a line on near-duplicates, if any."""
+        settings, lines = self.whole.settings, list[str]()
+
+        def grouped(items: Sequence[Item]) -> Groups:
+            found = groups_among(items)
+            lines.append(str(found))
+            return found
+
+        task = get_task(settings.task)
+        return draw_folds(task, self.labeled, folds, settings.seed, grouped), lines[0]
 
     def _trained(self, fold: int, folds: int, rest: NDArray[np.int64]) -> Checkpoint:
         """Train on the rows ``rest``, or go on with that."""
@@ -228,6 +240,8 @@ class CrossValidation:
     def _written(self, evaluation: Evaluation) -> Checkpoint:
         figures: dict[str, Any] = evaluation.as_dict()
         self.say(in_line(figures, evaluation.metric_name))
+        for line in evaluation.notes:
+            self.say(f"note: {line}")
         dataclasses.replace(self.whole, unit=evaluation.unit).save(self.run / FILE)
         write_json(self.run / CROSS_VALIDATION, figures)  # last: it is complete
         shutil.rmtree(self.run / FOLDER, ignore_errors=True)

@@ -82,12 +82,17 @@ class HeadFit:
     compared: dict[str, Any] = field(default_factory=dict)
     unit: LossUnit = IN_NO_UNIT
 
+    @property
+    def conditions(self) -> list[str]:
+        """What must be named with the figures: near-duplicates that were found, and ``notes``."""
+        return [*filter(None, [str(self.groups or "")]), *self.notes]
+
     def as_dict(self) -> dict[str, Any]:
         """Return the ranking as :meth:`.Evaluation.as_dict` does, for JSON."""
         figures = {
             "images": self.held_out,
             "folds": self.folds,
-            "near_copies": self.groups.copies if self.groups else 0,
+            "notes": self.conditions,
             "mean_loss": self.mean_loss,
             "head": asdict(self.ranking),
             "entropy": self.entropy and asdict(self.entropy),
@@ -107,8 +112,7 @@ class HeadFit:
             f"95 % interval {range_in_percent(self.interval)} (chance 50%)",
             f"the predicted loss is {self.unit}",
         ]
-        notes = [*filter(None, [str(self.groups or "")]), *self.notes]
-        return "\n".join([*lines, *(f"note: {line}" for line in notes)])
+        return "\n".join([*lines, *(f"note: {line}" for line in self.conditions)])
 
 
 def fit_head(
@@ -180,7 +184,9 @@ def fit_cached_head(
     entropy = None if cache.entropies is None else cache.entropies.cpu().numpy()[held]
     # As the head of all images would have predicted them
     above = found.predicted - found.levels + level_of(whole, cache, np.arange(cache.images))
-    source = f"images, by {FOLDS}-fold cross-validation" if held.all() else "held-out images"
+    source = "held-out images"
+    if held.all():
+        source = f"images, by {folds.max() + 1}-fold cross-validation"
     model.unit = fit_unit(above[held], losses[held], model.objective.loss_unit, source)
     return HeadFit(
         images=cache.images,

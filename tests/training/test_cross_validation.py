@@ -14,8 +14,9 @@ import pytest
 
 from lloss.data.class_labels import open_labeled
 from lloss.data.labeled_set import LabeledSet
-from lloss.data.near_copies import Groups
+from lloss.data.near_copies import Groups, groups_among
 from lloss.errors import DivergedError, InterruptedRunError, LabelError, SettingsError
+from lloss.simulation.image_variants import variant_of
 from lloss.statistics.ranking_metrics import accuracy_interval, ranking_figures
 from lloss.tasks import get_task
 from lloss.tasks.train_settings import TrainSettings
@@ -32,6 +33,8 @@ from lloss.training.run_folder import METRICS
 from lloss.training.run_unit import unit_of_run
 from lloss.training.trainer import Trainer, predict
 from lloss.training.training_data import TrainingData
+
+from ..data.test_near_copies import item_of, scene
 
 
 @pytest.fixture
@@ -243,3 +246,41 @@ def test_persons_of_one_image_are_in_one_fold() -> None:
     folds = draw_folds(Crops(), LabeledSet(items, names, "persons"), 5, seed=0)  # type: ignore[arg-type]
     by_image = folds.reshape(20, 3)
     assert (by_image == by_image[:, :1]).all() and np.bincount(folds).tolist() == [12] * 5
+
+
+def test_a_video_is_cross_validated_by_its_scenes_and_noted(
+    folded: TrainSettings, tmp_path: Path
+) -> None:
+    random = np.random.default_rng(0)
+    items = [
+        variant_of(item_of(scene(video), f"{video}-{frame}.png"), frame, True)
+        for video in range(10)
+        for frame in range(3)
+    ]
+    labels = [str(label) for label in random.integers(0, 2, 10).repeat(3)]
+    videos, lines = LabeledSet(items, labels, "videos"), list[str]()
+    assert groups_among(items).first.tolist() == (np.arange(30) // 3 * 3).tolist()
+    folds = draw_folds(get_task("classification"), videos, 5, 0, groups_among).reshape(10, 3)
+    assert (folds == folds[:, :1]).all() and np.bincount(folds[:, 0]).tolist() == [2] * 5
+    train(videos, folded, tmp_path / "run", say=lines.append)
+    note = "20 of 30 labeled images are near-duplicates of others: held out together with these"
+    figures = read_cross_validation(tmp_path / "run")
+    assert figures and figures["notes"] == [note] and f"note: {note}" in lines
+
+
+def test_folds_are_no_more_than_the_images_that_are_apart(
+    labeled: LabeledSet, folded: TrainSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts, lines = 2, list[str]()
+    monkeypatch.setattr(
+        type(get_task("classification")),
+        "image_of",
+        lambda _, item, __: str(int(item.id[-7:-4]) % parts),
+    )
+    train(labeled, folded, tmp_path / "two", say=lines.append)
+    figures = read_cross_validation(tmp_path / "two")
+    assert figures and (figures["folds"], figures["images"]) == (2, 60)
+    parts = 1
+    train(labeled, folded, tmp_path / "one", say=lines.append)
+    assert lines[-1].startswith("not measured: all labels are of one image")
+    assert read_cross_validation(tmp_path / "one") is None

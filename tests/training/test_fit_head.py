@@ -22,6 +22,7 @@ from lloss.modeling.attached_model import AttachedModel
 from lloss.simulation.image_variants import variant_of
 from lloss.statistics.ranking_metrics import ranking_figures
 from lloss.training import head_training
+from lloss.training.cautions import cautions
 from lloss.training.feature_cache import run_network
 from lloss.training.fit_head import HeadFit
 from lloss.training.head_training import folds_of, held_out_predictions, scale_of, train_head
@@ -149,8 +150,9 @@ def test_near_duplicates_are_held_out_together() -> None:
     targets = np.arange(48) % 3
     fit = lloss.fit_head(model, images, targets, seed=5)
     assert fit.groups and fit.groups.first.tolist() == groups.tolist()
-    assert "note: 36 of 48 labeled images are near-duplicates of others" in str(fit)
-    assert fit.as_dict()["near_copies"] == 36
+    note = "36 of 48 labeled images are near-duplicates of others: held out together with these"
+    assert f"note: {note}" in str(fit) and note in fit.as_dict()["notes"]
+    assert not any("trained on" in line for line in cautions(fit.as_dict(), "accuracy"))
     cache = run_network(model, LabeledImages.of(model, images, targets), grouped=True)
     folds = folds_of(48, 5, 5, groups)
     found = held_out_predictions(model.head, cache, lloss.losses.soft_pairs, 5, folds)
