@@ -149,6 +149,11 @@ class Project:
                 f"{self.root / FILE}: warm_start and freeze: a frozen network is that of weights "
                 "in each cycle; leave one of the two out"
             )
+        if self.warm_start and self.train.folds > 0:
+            raise SettingsError(
+                f"{self.root / FILE}: warm_start and folds = {self.train.folds}: the weights of a "
+                "warm start have seen the images that each fold leaves out; leave one of them out"
+            )
         if "yolo" in self.formats:
             check_yolo(self.train.task)
         self.selection(1)

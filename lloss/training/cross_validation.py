@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ from lloss.training.evaluation import Evaluation, Measurement
 from lloss.training.fit_head import FOLDS, LEAST
 from lloss.training.holdout import LABELS, MEASURABLE, of_groups
 from lloss.training.pace import in_words
-from lloss.training.ranking_evidence import CROSS_VALIDATION
+from lloss.training.ranking_evidence import CROSS_VALIDATION, read_cross_validation
 from lloss.training.run_folder import METRICS, continue_run
 from lloss.training.trainer import Trainer, device_of, predict
 from lloss.training.training_data import TrainingData, load_examples, pixels_sha256
@@ -59,8 +59,8 @@ def check_folds(settings: TrainSettings, images: int, warm_start: bool) -> None:
         raise SettingsError(f"folds = {folds}: {_SEEN}; leave one of the two out")
     if images < max(LEAST, 2 * folds):
         raise LabelError(
-            f"folds = {folds}: {images} labeled images are too few; it takes {LEAST}, and two for "
-            "each fold"
+            f"folds = {folds}: {images} labeled images are too few: it takes {LEAST}, and two for "
+            "each fold; label more, or leave folds out"
         )
 
 
@@ -143,6 +143,16 @@ def draw_folds(
     spread = sorted(shuffled, key=strata.__getitem__)  # deal each stratum out
     fold_of = {name: place % folds for place, name in enumerate(spread)}
     return np.array([fold_of[image] for image in images], np.int64)
+
+
+def other_folds(settings: TrainSettings, run: Path) -> Iterator[str]:
+    """Yield a line where other folds are asked for than ``run`` was measured by."""
+    made = (read_cross_validation(run) or {}).get("folds")
+    if settings.folds not in (AUTOMATIC, NONE, made):
+        yield (
+            f"{run / CROSS_VALIDATION} has the figures of {made} folds, which stay; remove it to "
+            f"measure by {settings.folds}"
+        )
 
 
 def remove_folds(run: Path) -> None:

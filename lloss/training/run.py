@@ -25,6 +25,7 @@ from lloss.training.cross_validation import (
     CrossValidation,
     check_folds,
     in_line,
+    other_folds,
     plan,
     remove_folds,
 )
@@ -222,7 +223,10 @@ class _Training:
         self, done: Checkpoint, settings: TrainSettings, labeled: LabeledSet, data: TrainingData
     ) -> Checkpoint:
         """Measure a finished training by more of them, where the settings or their cost say so."""
-        if settings.freeze or (self.run / CROSS_VALIDATION).exists():
+        if settings.freeze:
+            return done
+        if (self.run / CROSS_VALIDATION).exists():
+            self._say_each(other_folds(settings, self.run))
             return done
         warm = bool(done.start_sha256)
         how = plan(settings, self.run, len(labeled), warm, self.unmeasured)

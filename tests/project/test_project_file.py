@@ -134,6 +134,12 @@ def test_a_frozen_network_has_no_warm_start(project: Project) -> None:
         change(project, "lr = 0.05", "freeze = true")
 
 
+def test_a_warm_start_is_not_cross_validated(project: Project) -> None:
+    change(project, "k = 5", "k = 5\nwarm_start = true")
+    with pytest.raises(SettingsError, match="warm_start and folds = 5: .*leave one of them out"):
+        change(project, "folds = 0", "folds = 5")
+
+
 def test_init_checks_the_labels_and_leaves_nothing_behind(
     project: Project, pool: Path, labels: Path, tmp_path: Path
 ) -> None:

@@ -202,7 +202,7 @@ def test_it_is_made_or_left_out_where_the_settings_say_so(
 def test_what_cannot_be_cross_validated_is_refused_before_training(
     labeled: LabeledSet, folded: TrainSettings, trained: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(LabelError, match="folds = 3: 12 labeled images are too few; it takes 20"):
+    with pytest.raises(LabelError, match="folds = 3: 12 labeled images are too few: it takes 20"):
         train(labeled.take(range(0, 60, 5)), folded, tmp_path / "few")
     many = dataclasses.replace(folded, folds=31)
     with pytest.raises(LabelError, match="folds = 31: 60 labeled images"):
@@ -222,6 +222,19 @@ def test_folds_have_equal_sizes_and_all_strata(labeled: LabeledSet) -> None:
         assert np.bincount(folds[rows]).tolist() == [5] * 4
     other = draw_folds(get_task("classification"), labeled, 4, seed=4)
     assert (folds != other).any()
+
+
+def test_figures_of_other_folds_stay_and_a_line_says_so(
+    labeled: LabeledSet, folded: TrainSettings, measured: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(measured, tmp_path / "run")
+    before, lines = read_cross_validation(measured), list[str]()
+    train(labeled, folded, tmp_path / "run", resume=True, say=lines.append)
+    assert not any("folds" in line for line in lines)
+    more = dataclasses.replace(folded, folds=4)
+    train(labeled, more, tmp_path / "run", resume=True, say=lines.append)
+    assert lines[-1].endswith("has the figures of 3 folds, which stay; remove it to measure by 4")
+    assert read_cross_validation(tmp_path / "run") == before
 
 
 def test_near_duplicates_are_in_one_fold(labeled: LabeledSet) -> None:
