@@ -251,7 +251,7 @@ class CrossValidation:
         figures: dict[str, Any] = evaluation.as_dict()
         self.say(in_line(figures, evaluation.metric_name))
         for line in evaluation.notes:
-            self.say(f"note: {line}")
+            self.say(line)
         dataclasses.replace(self.whole, unit=evaluation.unit).save(self.run / FILE)
         write_json(self.run / CROSS_VALIDATION, figures)  # last: it is complete
         shutil.rmtree(self.run / FOLDER, ignore_errors=True)

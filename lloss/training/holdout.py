@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from lloss.annotations import Problems
@@ -31,7 +32,12 @@ def automatic_share(images: int) -> float:
 
 
 def too_few_note(images: int) -> str:
-    """Say that of so few labels none are held out."""
+    """Say why none of so many labels are held out."""
+    if images >= LABELS:
+        return (
+            f"none of {images} labels are held out: too many of them show one image, or "
+            "near-duplicates, or are the only ones of a class; a test set measures"
+        )
     return (
         f"{images} labels are too few to hold some out: from {LABELS} labeled images on "
         f"{MEASURABLE} or more are; a test set measures at once"
@@ -49,39 +55,70 @@ def draw_holdout(
 
     A share of :data:`AUTOMATIC_SHARE` is that of :func:`automatic_share`. Items of one image are
     held out together: the model has seen an image that it is trained on. So are near-duplicates,
-    where ``groups`` looks for them. Each stratum keeps one to train on; what rounding leaves over
-    goes to those that lose the most by it. Fewer than two measure nothing: then the answer is
-    empty.
+    where ``groups`` looks for them; the share is one of images all the same, as far as groups can
+    fill it. Each stratum keeps one to train on; what rounding leaves over goes to those that lose
+    the most by it. Fewer than two measure nothing: then the answer is empty.
     """
     images = [task.image_of(*each) for each in zip(labeled.items, labeled.labels)]
     if share == AUTOMATIC_SHARE:
         share = automatic_share(len(set(images)))
     if round(len(set(images)) * share) < 2:
         return {}
+    whole = images
     if groups:
         images = of_groups(images, labeled.items, groups)
+    sizes = Counter(dict(zip(whole, images)).values())  # in images
     strata: dict[str, str] = {}
     together: dict[str, list[str]] = {}
     for image, item, label in zip(images, labeled.items, labeled.labels):
         strata.setdefault(image, task.stratum(label))
         together.setdefault(image, []).append(item.id)
-    total = round(len(strata) * share)
+    total = round(len(set(whole)) * share)
     members: dict[str, list[str]] = {name: [] for name in class_names(strata.values())}
     for image, name in strata.items():
         members[name].append(image)
-    counts = {name: min(int(len(ids) * share), len(ids) - 1) for name, ids in members.items()}
-    for name in sorted(members, key=lambda name: (-(len(members[name]) * share % 1), name)):
-        if sum(counts.values()) < total and counts[name] + 1 < len(members[name]):
+    of = {name: sum(sizes[image] for image in ids) for name, ids in members.items()}
+    counts = {name: min(int(count * share), count - 1) for name, count in of.items()}
+    for name in sorted(members, key=lambda name: (-(of[name] * share % 1), name)):
+        if sum(counts.values()) < total and counts[name] + 1 < of[name]:
             counts[name] += 1
-    if sum(counts.values()) < 2:
+    drawn = _filled(members, counts, sizes, seed)
+    if sum(sizes[image] for images in drawn.values() for image in images) < 2:
         return {}
     own = {item.id: task.stratum(label) for item, label in zip(labeled.items, labeled.labels)}
-    return {
-        id: own[id]
-        for name, drawn in members.items()
-        for image in draw_ids(drawn, counts[name], seed)
-        for id in together[image]
-    }
+    return {id: own[id] for images in drawn.values() for image in images for id in together[image]}
+
+
+def _filled(
+    members: Mapping[str, Sequence[str]],
+    counts: Mapping[str, int],
+    sizes: Mapping[str, int],
+    seed: int,
+) -> dict[str, list[str]]:
+    """Draw groups of each stratum, up to its count of images, and never all of them.
+
+    What is then missing in all is filled by groups of any stratum that fit, and at last by the
+    smallest ones, unless that exceeds the sum of all counts by more than half.
+    """
+    taken: dict[str, list[str]] = {name: [] for name in members}
+    total = left = sum(counts.values())
+    for name, groups in members.items():
+        missing = counts[name]
+        for group in draw_ids(groups, len(groups), seed):
+            if sizes[group] <= missing and len(taken[name]) + 1 < len(groups):
+                taken[name].append(group)
+                missing -= sizes[group]
+                left -= sizes[group]
+    stratum = {group: name for name, groups in members.items() for group in groups}
+    order = draw_ids(stratum, len(stratum), seed)
+    for most, groups in ((0, order), (total // 2, sorted(order, key=sizes.__getitem__))):
+        for group in groups:
+            of = taken[stratum[group]]
+            fits = left > 0 and sizes[group] - left <= most
+            if fits and group not in of and len(of) + 1 < len(members[stratum[group]]):
+                of.append(group)
+                left -= sizes[group]
+    return taken
 
 
 def of_groups(

@@ -17,7 +17,7 @@ from lloss.project.create import create_project
 from lloss.project.project import Project
 from lloss.simulation.image_variants import variant_of
 from lloss.tasks import get_task
-from lloss.training.holdout import AUTOMATIC_SHARE, draw_holdout
+from lloss.training.holdout import AUTOMATIC_SHARE, draw_holdout, too_few_note
 
 from ..data.test_near_copies import item_of, scene
 
@@ -162,3 +162,36 @@ def test_without_near_duplicates_the_draw_is_what_it_is_by_image() -> None:
     drawn = draw_holdout(task, labeled, 0.2, 3)
     alone = draw_holdout(task, labeled, 0.2, 3, lambda some: Groups(np.arange(len(some))))
     assert list(drawn.items()) == list(alone.items()) and len(drawn) == 40
+
+
+@pytest.mark.parametrize(
+    ("sizes", "least", "most"),
+    [
+        ([60] + [1] * 140, 50, 50),
+        ([10] * 20, 50, 50),
+        ([20] * 10, 60, 60),
+        ([50, 40, 30, 20, 10, 10, 5, 5, 5, 5] + [1] * 20, 50, 75),
+    ],
+)
+def test_as_many_images_are_held_out_where_groups_are_uneven(
+    sizes: list[int], least: int, most: int
+) -> None:
+    first = np.repeat(np.cumsum([0, *sizes[:-1]]), sizes)
+    for seed in range(20):
+        classes = np.repeat(np.random.default_rng(seed).integers(0, 3, len(sizes)), sizes)
+        items = [Item(f"{number:04d}.png", bytes) for number in range(200)]
+        labeled = LabeledSet(items, [str(name) for name in classes], "made up")
+        task = get_task("classification")
+        drawn = draw_holdout(task, labeled, AUTOMATIC_SHARE, seed, lambda _: Groups(first))
+        held = np.array([item.id in drawn for item in items])
+        assert least <= held.sum() <= most
+        assert all(held[first == group].all() or not held[first == group].any() for group in first)
+        assert set(classes) == set(classes[~held])  # each class keeps some to train on
+
+
+def test_labels_of_too_few_groups_are_not_called_too_few() -> None:
+    items = [Item(f"{number:04d}.png", bytes) for number in range(200)]
+    labeled, groups = LabeledSet(items, ["a"] * 200, "made up"), Groups(np.arange(200) // 100 * 100)
+    task = get_task("classification")
+    assert draw_holdout(task, labeled, AUTOMATIC_SHARE, 0, lambda _: groups) == {}
+    assert too_few_note(200).startswith("none of 200 labels are held out: too many of them show")
