@@ -253,6 +253,8 @@ class _RayParts:
         total = before.resumed + sum(count for count, _ in planned.values())
         if not planned:
             return before
+        if not before.resumed:  # in a new folder all of it would be scored again
+            self._note_idle(len(planned))
         with progress(total=total, initial=before.resumed, unit="images", desc="score") as bar:
             for row in self._rows(list(planned)):
                 self._check(row, *planned[row["part"]])
@@ -275,7 +277,6 @@ class _RayParts:
 
     def _rows(self, parts: list[int]) -> Iterator[dict[str, Any]]:
         count = min(self.workers.count, len(parts))
-        self._note_idle(len(parts))
         # A part that waits for one actor while another one is idle would be late.
         pool = ray.data.ActorPoolStrategy(size=count, max_tasks_in_flight_per_actor=1)
         numbers = ray.data.from_items([{"part": n} for n in parts], override_num_blocks=len(parts))
@@ -297,9 +298,9 @@ class _RayParts:
         idle = 1 - parts / (-(-parts // actors) * actors)
         if idle > _IDLE:
             log.warning(
-                "%d parts for %d actors: about %.0f %% of their time is idle; a smaller "
+                "%d part%s for %d actors: about %.0f %% of their time is idle; a smaller "
                 "--part-size in a new folder makes more parts",
-                parts, actors, 100 * idle,
+                parts, "s" * (parts != 1), actors, 100 * idle,
             )  # fmt: skip
 
     def _check(self, row: Mapping[str, Any], count: int, digest: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import sys
@@ -9,12 +10,13 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from lloss.serve.scoring.batch.score_pool import score_pool
+from lloss.serve.scoring.batch.scoring_run import ScoreReport
 
 from lloss import Scorer
 from lloss.errors import EngineError, SettingsError
@@ -112,6 +114,19 @@ def test_gpus_without_cores_do_not_hang_a_run(
         score_pool(scorer, open_pool(array), tmp_path / "local", part_size=20)
     assert contents(tmp_path / "fit") == contents(tmp_path / "local")
     assert contents(tmp_path / "asked") == contents(tmp_path / "local")
+
+
+def test_only_a_new_run_is_told_of_idle_actors(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run: Any = SimpleNamespace(pool=SimpleNamespace(ids=lambda: iter("abcde")), part_size=5)
+    work: Any = None
+    monkeypatch.setattr(ray_run._RayParts, "_rows", lambda *_: iter(()))
+    parts = ray_run._RayParts(run, work, ray_run._Workers(2, 1, {}))
+    parts.score(ScoreReport(5, 0, resumed=5), itertools.count())
+    assert not caplog.messages
+    parts.score(ScoreReport(0, 0, resumed=0), itertools.count())
+    assert caplog.text.count("1 part for 2 actors: about 50 % of their time is idle") == 1
 
 
 def test_the_copy_of_the_model_is_gone_once_it_is_loaded(
