@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import gc
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -118,8 +117,6 @@ def joined(process: TorchrunProcess, device: torch.device) -> Iterator[Processes
         world_size=process.count,
     )
     yield Processes(process, device)
-    # Threads of a group that something still holds may end Python's shutdown with an abort.
-    gc.collect()
     distributed.destroy_process_group()  # not after an error: the others may not come
 
 

@@ -211,13 +211,11 @@ class _Training:
             send_training(processes, trainer, data, self.run)
             self.say(f"train in {processes.count} processes, which share each batch")
             try:
-                done = continue_run(self.run, trainer, checkpoint, say=self.say)
+                return continue_run(self.run, trainer, checkpoint, say=self.say)
             except RuntimeError as error:
                 if not is_lost(error):
                     raise
                 raise lost(self.process, kept(self.run)) from error
-            trainer.leave()
-        return done
 
     def _cross_validated(
         self, done: Checkpoint, settings: TrainSettings, labeled: LabeledSet, data: TrainingData

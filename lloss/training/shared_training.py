@@ -49,7 +49,6 @@ class TrainingJob:
                 trainer.advance()
                 if processes.any(interrupted.is_set()):
                     raise InterruptedRunError("stopped")
-        trainer.leave()
 
 
 def send_training(

@@ -42,18 +42,19 @@ class Job(Protocol):
         """Do this process's part."""
 
 
-def lead(process: TorchrunProcess, command: Callable[[], None]) -> None:
-    """Run a command, and let the other processes end when it does."""
+def lead(process: TorchrunProcess, command: Callable[[], None]) -> NoReturn:
+    """Run a command, let the other processes end when it does, and exit."""
     store, status = store_of(process), 1
     try:
         command()
         status = 0
     except SystemExit as error:
         status = error.code if isinstance(error.code, int) else int(error.code is not None)
-        raise
-    finally:
-        with contextlib.suppress(distributed.DistError):  # torchrun itself is gone
-            store.set(ENDED, str(status))
+    except BaseException as error:
+        traceback.print_exception(error)
+    with contextlib.suppress(distributed.DistError):  # torchrun itself is gone
+        store.set(ENDED, str(status))
+    _leave(status)
 
 
 def called(process: TorchrunProcess, device: torch.device) -> Any:
@@ -63,11 +64,7 @@ def called(process: TorchrunProcess, device: torch.device) -> Any:
 
 
 def follow(process: TorchrunProcess) -> NoReturn:
-    """Do what the leading process sends, and exit as it does.
-
-    Python is not shut down: this process has no file to close, and threads of a broken group may
-    wait for others for ever.
-    """
+    """Do what the leading process sends, and exit as it does."""
     warnings.simplefilter("ignore")  # the leading process gives them
     try:
         status = _followed(process)
@@ -77,8 +74,19 @@ def follow(process: TorchrunProcess) -> NoReturn:
         status = _ended(process, SAVING) or error.exit_code
     except BaseException as error:  # whatever it is, only one process is to say it
         status = _failed(process, error)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    _leave(status)
+
+
+def _leave(status: int) -> NoReturn:
+    """Exit, with all files closed, but do not shut Python down.
+
+    Threads of a group may abort that, or wait for other processes for ever. It also takes so long
+    that torchrun, once another process has exited with an error, ends the leading one by a signal
+    and reports the wrong one as the cause.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):  # nobody reads it any more
+            stream.flush()
     os._exit(status)
 
 

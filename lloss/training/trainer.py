@@ -106,12 +106,6 @@ class Trainer:
             find_unused_parameters=True,  # some networks have layers that a step does not use
         )
 
-    def leave(self) -> None:
-        """Let go of the other processes: what is left to do, this one does alone."""
-        self.processes = self._joined = self._stream = None
-        if isinstance(self.batches, Batches):
-            self.batches.part = None
-
     def asked_to_stop(self, asked: bool) -> bool:
         """Return whether any process was asked to stop."""
         return asked if self.processes is None else self.processes.any(asked)
