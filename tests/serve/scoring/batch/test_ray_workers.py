@@ -116,7 +116,7 @@ def test_gpus_without_cores_do_not_hang_a_run(
     assert contents(tmp_path / "asked") == contents(tmp_path / "local")
 
 
-def test_only_a_new_run_is_told_of_idle_actors(
+def test_a_note_on_idle_actors_is_for_a_new_run(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     run: Any = SimpleNamespace(pool=SimpleNamespace(ids=lambda: iter("abcde")), part_size=5)
