@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from lloss.errors import LabelError
 
 TROUBLE = "TEST_TROUBLE"
-"""Names the variable ``RANK:PASS:WHAT``: what happens to this process in this pass of training."""
+"""Names the variable ``RANK:PASS:WHAT``: what happens to this process in this pass of training, 0: as it is made."""
 
 
 class TroubledNet(nn.Module):
@@ -23,6 +23,7 @@ class TroubledNet(nn.Module):
         self.unused = nn.Linear(3, 3)
         self.last = nn.Linear(8, num_classes)
         self.passes = 0
+        self._trouble()
 
     def forward(self, images: Tensor) -> Tensor:
         if self.training:

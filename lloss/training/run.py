@@ -33,7 +33,7 @@ from lloss.training.decisions import decide
 from lloss.training.divergence import doubts, few_steps_note
 from lloss.training.frozen import settings_of_frozen, train_frozen, without_effect
 from lloss.training.probe import probe
-from lloss.training.process_group import is_lost, refuse_few_gpus
+from lloss.training.process_group import refuse_few_gpus
 from lloss.training.ranking_evidence import CROSS_VALIDATION
 from lloss.training.run_folder import (
     METRICS,
@@ -45,7 +45,7 @@ from lloss.training.run_folder import (
     with_taps,
 )
 from lloss.training.shared_training import refuse_small_batches, send_training
-from lloss.training.torchrun import called, lost
+from lloss.training.torchrun import AGAIN, called
 from lloss.training.trainer import Trainer, device_of, finished_state
 from lloss.training.training_data import TrainingData, load_examples, pixels_sha256
 from lloss.training.warm_start import take_weights
@@ -207,15 +207,14 @@ class _Training:
         if self.process is None:
             return continue_run(self.run, trainer, checkpoint, say=self.say)
         refuse_small_batches(trainer, self.process.count)
-        with called(self.process, device_of(self.device)) as processes:
+
+        def remedy() -> str:
+            return f"{AGAIN} with --resume. {kept(self.run)}"
+
+        with called(self.process, device_of(self.device), remedy) as processes:
             send_training(processes, trainer, data, self.run)
             self.say(f"train in {processes.count} processes, which share each batch")
-            try:
-                return continue_run(self.run, trainer, checkpoint, say=self.say)
-            except RuntimeError as error:
-                if not is_lost(error):
-                    raise
-                raise lost(self.process, kept(self.run)) from error
+            return continue_run(self.run, trainer, checkpoint, say=self.say)
 
     def _cross_validated(
         self, done: Checkpoint, settings: TrainSettings, labeled: LabeledSet, data: TrainingData

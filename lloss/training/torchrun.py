@@ -13,8 +13,8 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable
-from typing import Any, NoReturn, Protocol
+from collections.abc import Callable, Iterator
+from typing import NoReturn, Protocol
 
 import torch
 from torch import distributed
@@ -26,6 +26,8 @@ from lloss.training.process_group import Processes, is_lost, joined, store_of
 CALL, ENDED, FAILED = "call", "ended", "failed"
 """Keys of the store: the device to join on, the leading process's exit status, and whether a
 following process failed by itself."""
+
+AGAIN = "run it again"
 
 POLL = 0.05  # Seconds between two looks at the store
 
@@ -57,10 +59,27 @@ def lead(process: TorchrunProcess, command: Callable[[], None]) -> NoReturn:
     _leave(status)
 
 
-def called(process: TorchrunProcess, device: torch.device) -> Any:
-    """Call the other processes: a context of the :class:`.Processes` that send them a job."""
+@contextlib.contextmanager
+def called(
+    process: TorchrunProcess, device: torch.device, remedy: Callable[[], str] = lambda: AGAIN
+) -> Iterator[Processes]:
+    """Call the other processes: a context of the :class:`.Processes` that send them a job.
+
+    Raises ``LlossError`` with a remedy where one of them ends without a word, and ``SystemExit``
+    where it says itself why.
+    """
     store_of(process).set(CALL, device.type)
-    return joined(process, device)
+    try:
+        with joined(process, device) as processes:
+            yield processes
+    except RuntimeError as error:
+        if not is_lost(error):
+            raise
+        if store_of(process).check([FAILED]):
+            raise SystemExit(2) from error
+        raise LlossError(
+            f"another process ended without a word, perhaps killed for want of memory; {remedy()}"
+        ) from error
 
 
 def follow(process: TorchrunProcess) -> NoReturn:
@@ -131,13 +150,3 @@ def _ended(process: TorchrunProcess, seconds: float) -> int | None:
         return int(store_of(process).get(ENDED))
     except distributed.DistError:  # the store is gone, and with it torchrun
         return 1
-
-
-def lost(process: TorchrunProcess, kept: str) -> LlossError | SystemExit:
-    """Make an error of a broken group, unless another process says what it is; see ``is_lost``."""
-    if store_of(process).check([FAILED]):
-        return SystemExit(2)
-    return LlossError(
-        "another process of the training ended without a word, perhaps killed for want of memory; "
-        f"run it again with --resume. {kept}"
-    )

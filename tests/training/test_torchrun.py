@@ -170,7 +170,7 @@ def test_any_number_of_processes_goes_on_and_a_signal_to_one_stops_all(
     ("what", "said"),
     [
         ("error", "lloss: process 1 of 2: a label that only this process has"),
-        ("SIGKILL", "lloss: another process of the training ended without a word"),
+        ("SIGKILL", "lloss: another process ended without a word"),
     ],
 )
 def test_trouble_of_one_process_is_said_once_and_ends_all(
@@ -183,6 +183,20 @@ def test_trouble_of_one_process_is_said_once_and_ends_all(
     assert [line[: len(said)] for line in lines] == [said]
     assert "lloss/training" not in done.stderr  # no traceback but that of torchrun
     assert len(figures(run)) == 1 and not list(run.glob(".*"))
+
+
+def test_trouble_before_the_first_step_is_said_once(
+    alone: Path, photos: Path, tmp_path: Path
+) -> None:
+    words = ["train", photos, "-o", tmp_path / "run", *options(OWN)]
+    done = torchrun(*words, **{TROUBLE: "1:0:error"})
+    lines = [line for line in done.stderr.splitlines() if line.startswith("lloss: ")]
+    assert len(lines) == 1 and lines[0].startswith("lloss: process 1 of 2: model 'tests.torchrun")
+    assert "lloss/training" not in done.stderr and not list(tmp_path.glob("run/*"))
+    done = torchrun("evaluate", alone, photos, "-o", tmp_path, **{TROUBLE: "1:0:SIGKILL"})
+    lines = [line for line in done.stderr.splitlines() if line.startswith("lloss: ")]
+    assert len(lines) == 1 and lines[0].endswith("killed for want of memory; run it again")
+    assert "lloss/training" not in done.stderr and not (tmp_path / "evaluation.json").exists()
 
 
 @pytest.fixture
