@@ -10,7 +10,10 @@ from torch import Tensor, nn
 from lloss.errors import LabelError
 
 TROUBLE = "TEST_TROUBLE"
-"""Names the variable ``RANK:PASS:WHAT``: what happens to this process in this pass of training, 0: as it is made."""
+"""Names the variable ``RANK:PASS:WHAT``: what happens to this process in this pass of training.
+
+Pass 0 is when the network is made.
+"""
 
 
 class TroubledNet(nn.Module):
