@@ -68,7 +68,12 @@ class Groups:
     @property
     def copies(self) -> int:
         """Images that are near-duplicates of one before them."""
-        return len(self.first) - len(np.unique(self.first))
+        return len(self.first) - self.apart
+
+    @property
+    def apart(self) -> int:
+        """Number of groups."""
+        return len(np.unique(self.first))
 
     def __str__(self) -> str:
         if self.doubt:

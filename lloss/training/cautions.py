@@ -24,6 +24,8 @@ FEW = 30  # Fewer held-out images than this are too few whatever the figures
 WIDE = 0.3  # So are those that leave the metric a wider interval than this
 PLURALS = {"loss": "predicted losses", "entropy": "entropies", "margin": "margins"}
 
+APART = 20  # Fewer groups of near-duplicates show no ranking, however many their images are
+
 MANY = 0.05  # Near-duplicates of training images: fewer change the figures little
 ENOUGH = 100  # Held-out images that place a share within about 0.1 of the truth (Wilson's interval)
 
@@ -54,6 +56,11 @@ def cautions(figures: Mapping[str, Any], metric: str) -> list[str]:
             f"{near} of {of} images to measure on are near-duplicates of images that were trained "
             f"on: on new scenes {metric} is lower than measured"
         )
+    if (apart := figures.get("apart", APART)) < APART:
+        lines.append(
+            f"but for near-duplicates, {images} images to measure on are only {apart}: too few to "
+            f"show how well the predicted loss or the entropy ranks; label {APART} scenes or more"
+        )
     head = figures.get("head")
     if not head:
         return lines
@@ -79,7 +86,7 @@ def ranked(figures: Mapping[str, Any] | None) -> bool | None:
     By the lower end of the 90 % interval, as :data:`.GATE` has it for the choice of a cycle;
     figures of earlier versions have that of 95 % alone.
     """
-    if not figures or not figures.get("head"):
+    if not figures or not figures.get("head") or figures.get("apart", APART) < APART:
         return None
     interval = interval_of(figures, "head", "ranking_accuracy")
     if figures["head"]["ranking_accuracy"] is None or interval is None:

@@ -30,7 +30,7 @@ from lloss.pools import Item
 from lloss.tasks import get_task
 from lloss.tasks.task import Task
 from lloss.tasks.train_settings import TrainSettings
-from lloss.training.cautions import measured
+from lloss.training.cautions import cautions, measured, ranked
 from lloss.training.checkpoint import FILE, Checkpoint, load_checkpoint
 from lloss.training.evaluation import Evaluation, Measurement
 from lloss.training.fit_head import FOLDS, LEAST
@@ -191,7 +191,7 @@ class CrossValidation:
         plain, rows = load_examples(
             self.labeled, self.whole.classes, settings, Problems(skip=True), scratch=self.run
         )
-        of, note = self._drawn(folds)
+        of, groups = self._drawn(folds)
         if not of.any():
             self.say("not measured: all labels are of one image, so that no part can be left out")
             return self.whole
@@ -211,20 +211,19 @@ class CrossValidation:
         whole = self.whole.network().to(on)
         levels -= _level(whole, settings, plain, np.arange(len(rows)))
         evaluation = found.evaluation(folds=of[rows], levels=levels)
-        notes = [*filter(None, [note]), *evaluation.notes]
-        return self._written(dataclasses.replace(evaluation, notes=notes))
+        notes = [*filter(None, [str(groups)]), *evaluation.notes]
+        return self._written(dataclasses.replace(evaluation, notes=notes), groups)
 
-    def _drawn(self, folds: int) -> tuple[NDArray[np.int64], str]:
-        """Draw the fold of each labeled image, and return a line on near-duplicates, if any."""
-        settings, lines = self.whole.settings, list[str]()
+    def _drawn(self, folds: int) -> tuple[NDArray[np.int64], Groups]:
+        """Draw the fold of each labeled image, and return the groups that are in one."""
+        settings, groups = self.whole.settings, list[Groups]()
 
         def grouped(items: Sequence[Item]) -> Groups:
-            found = groups_among(items)
-            lines.append(str(found))
-            return found
+            groups.append(groups_among(items))
+            return groups[0]
 
         task = get_task(settings.task)
-        return draw_folds(task, self.labeled, folds, settings.seed, grouped), lines[0]
+        return draw_folds(task, self.labeled, folds, settings.seed, grouped), groups[0]
 
     def _trained(self, fold: int, folds: int, rest: NDArray[np.int64]) -> Checkpoint:
         """Train on the rows ``rest``, or go on with that."""
@@ -247,8 +246,10 @@ class CrossValidation:
         dataclasses.replace(done, state=kept).save(folder / FILE)
         return done
 
-    def _written(self, evaluation: Evaluation) -> Checkpoint:
-        figures: dict[str, Any] = evaluation.as_dict()
+    def _written(self, evaluation: Evaluation, groups: Groups) -> Checkpoint:
+        figures: dict[str, Any] = {**evaluation.as_dict(), "apart": groups.apart}
+        warnings = cautions(figures, evaluation.metric_name)
+        figures |= {"ranked": ranked(figures), "warnings": warnings}
         self.say(in_line(figures, evaluation.metric_name))
         for line in evaluation.notes:
             self.say(line)

@@ -93,6 +93,7 @@ class HeadFit:
             "images": self.held_out,
             "folds": self.folds,
             "notes": self.conditions,
+            **({"apart": self.groups.apart} if self.groups else {}),
             "mean_loss": self.mean_loss,
             "head": asdict(self.ranking),
             "entropy": self.entropy and asdict(self.entropy),

@@ -14,7 +14,7 @@ from typing import Any
 
 from lloss.selection.automatic import Evidence, Ranking
 from lloss.statistics.confidence_intervals import Floats
-from lloss.training.cautions import interval_of
+from lloss.training.cautions import APART, interval_of
 
 CROSS_VALIDATION = "cross_validation.json"
 """File name of figures on the labeled images themselves, in a run's folder."""
@@ -72,7 +72,7 @@ def evidence_of(
         has_entropy: whether the task's entropy is one to choose by.
         lift: ``lift`` and ``picks`` of :class:`.Evidence`.
     """
-    if not figures or not figures.get("head"):
+    if not figures or not figures.get("head") or figures.get("apart", APART) < APART:
         return Evidence(labeled=labeled, **lift)
     compared = figures.get("comparison") or {}
     ahead, within = compared.get("entropy_ahead"), compared.get("entropy_ahead_interval")

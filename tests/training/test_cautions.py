@@ -8,6 +8,7 @@ import numpy as np
 from lloss.selection import Selection, SelectionSettings
 from lloss.statistics.confidence_intervals import wilson
 from lloss.training.cautions import cautions, how_picked, measured, ranked
+from lloss.training.ranking_evidence import evidence_of
 
 
 def figures(
@@ -138,3 +139,12 @@ def test_near_duplicates_of_training_images_are_named() -> None:
     ]
     for few in (0, 9):
         assert cautions({**found, "near_copies": few}, "accuracy") == []
+
+
+def test_images_of_few_scenes_show_no_ranking() -> None:
+    found = {**figures(), "apart": 6}
+    (line,) = [line for line in cautions(found, "accuracy") if "near-duplicates" in line]
+    assert "are only 6: too few to show how well" in line
+    assert ranked(found) is None and ranked({**found, "apart": 20}) is not None
+    assert evidence_of(found, 60, has_entropy=True).head is None
+    assert evidence_of({**found, "apart": 20}, 60, has_entropy=True).head is not None

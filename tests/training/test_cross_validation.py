@@ -279,6 +279,8 @@ def test_a_video_is_cross_validated_by_its_scenes_and_noted(
     note = "20 of 30 labeled images are near-duplicates of others: held out together with these"
     figures = read_cross_validation(tmp_path / "run")
     assert figures and figures["notes"] == [note] and note in lines
+    assert figures["apart"] == 10 and figures["ranked"] is None
+    assert any("30 images to measure on are only 10" in line for line in figures["warnings"])
 
 
 def test_folds_are_no_more_than_the_images_that_are_apart(
