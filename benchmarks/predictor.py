@@ -213,11 +213,8 @@ def _data(trial: Trial, what: str) -> tuple[Inputs, Tensor, Inputs]:
         case "seen":
             return [*trial.inputs[:-1], trial.seen_summary], trial.seen_losses, trial.test
         case "distance":
-            return (
-                [*trial.inputs, trial.distances],
-                trial.losses,
-                [*trial.test, trial.test_distances],
-            )
+            test = [*trial.test, trial.test_distances]
+            return [*trial.inputs, trial.distances], trial.losses, test
         case "no summary":
             return trial.inputs[:-1], trial.losses, trial.test[:-1]
         case "summary alone":

@@ -1,11 +1,14 @@
-"""A bucket on a real server that speaks S3."""
+"""A bucket on a real server that speaks S3, and what is in a scores folder, there or on a disk."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+
+from lloss.scores.scores_folder import ScoresFolder
 
 KEYS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "hush-hush"}
 QUICK = {"AWS_EC2_METADATA_DISABLED": "true", "AWS_DEFAULT_REGION": "us-east-1",
@@ -31,3 +34,9 @@ def s3() -> Iterator[str]:
     yield "s3://bucket"
     patch.undo()
     server.stop()
+
+
+def contents(folder: Path | str) -> dict[str, bytes]:
+    """The bytes of each file."""
+    files = ScoresFolder(folder).files
+    return {name: files.read(name) or b"" for name in files.names()}

@@ -26,6 +26,7 @@ from lloss.scores.remote_files import RemoteFiles
 from lloss.scores.scores_folder import ScoresFolder
 from lloss.scores.shard_spec import Shard
 
+from ..object_store import contents
 from ..pools.pool_files import random_images, write
 from ..small_disk import fill
 from ..waiting import until
@@ -55,11 +56,6 @@ def pool(photos: Path, tmp_path: Path) -> Path:
     write(tmp_path / "pool/dark/zzz.png", b"broken")
     write(tmp_path / "pool/bright/000.png", b"")
     return tmp_path / "pool"
-
-
-def contents(folder: Path | str) -> dict[str, bytes]:
-    files = ScoresFolder(folder).files
-    return {name: files.read(name) or b"" for name in files.names()}
 
 
 def score(onnx_file: Path, pool: Path, out: Path | str, *options: str) -> list[str]:

@@ -24,6 +24,7 @@ from lloss.pools import Chunk, Item, Pool, open_pool
 from lloss.scores.scores_folder import ScoresFolder
 from lloss.scores.shard_spec import Shard
 
+from ....object_store import contents
 from ....pools.pool_files import write
 from ....scores.test_merge import _gz, _parquet, _tar
 from ....waiting import until
@@ -59,11 +60,6 @@ def pool(photos: Path, tmp_path: Path) -> Path:
     write(tmp_path / "pool/dark/zzz.png", b"broken")
     write(tmp_path / "pool/bright/000.png", b"")
     return tmp_path / "pool"
-
-
-def contents(folder: Path | str) -> dict[str, bytes]:
-    files = ScoresFolder(folder).files
-    return {name: files.read(name) or b"" for name in files.names()}
 
 
 def on_ray(
