@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -252,7 +253,10 @@ def test_a_warm_start_goes_on_with_size_and_weights_of_its_start(
     assert (found.settings.size, found.settings.weights) == (8, "none")
 
 
-def test_an_old_checkpoint_is_resumed_with_its_own_values(photos: Path, trained: Path) -> None:
+def test_an_old_checkpoint_is_resumed_with_its_own_values(
+    photos: Path, trained: Path, tmp_path: Path
+) -> None:
     before = load_checkpoint(trained)
-    found = train(_photos(photos), TrainSettings(**OPEN), trained, resume=True)
+    run = shutil.copytree(trained, tmp_path / "run")  # which is measured by folds now
+    found = train(_photos(photos), TrainSettings(**OPEN), run, resume=True)
     assert found.settings == before.settings
