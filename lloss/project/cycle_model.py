@@ -12,7 +12,7 @@ from typing import Any
 
 from lloss.annotations import Problems
 from lloss.data.labeled_set import LabeledSet
-from lloss.data.near_copies import near_copies
+from lloss.data.near_copies import MOST, near_copies
 from lloss.errors import DivergedError, InterruptedRunError
 from lloss.export.automatic_precision import AUTO, AutomaticPrecision
 from lloss.export.export_model import export_onnx
@@ -106,7 +106,13 @@ class CycleModel:
         figures: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         result = measured(figures, self.project.task.metric)
         self.say(f"measure on {figures['images']} held-out images: {result}")
-        for line in figures.get("missed", []):
+        lines = list(figures.get("missed", []))
+        if len(training.items) > MOST:
+            lines.append(
+                f"more than {MOST:,} images were trained on: near-duplicates of them among the "
+                "held-out ones are not counted"
+            )
+        for line in lines:
             self.say(line)
             self.problems.note(line)
         return figures

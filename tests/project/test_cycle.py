@@ -125,14 +125,16 @@ def test_enough_held_out_images_leave_a_cross_validation_out(
 
 
 def test_a_second_cycle_selects_other_images_and_writes_every_file(
-    done: Project, labels: Path
+    done: Project, labels: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(cycle_model, "MOST", 20)
     first = selected(done.cycles / "001")
     add(labels, first)
     done = change(done, "lr = 0.05", "lr = 0.04")
     said = list[str]()
     second = next_cycle(done, said.append)
     assert "before was trained with lr = 0.05 (now 0.04)" in "\n".join(said)
+    assert any(line.startswith("more than 20 images were trained on") for line in said)
     again = selected(second.folder)
     assert len({*first, *again}) == 10 and not set(again) & set(read_labels(labels))
     assert second.folder.name == "002" and second.summary.labeled == 24 + 5
