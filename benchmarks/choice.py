@@ -7,12 +7,15 @@ EfficientNet-Lite0 with ImageNet's weights, frozen, at 96 pixels; CIFAR-10 as ``
 ``train_labels.npy`` and the same of ``test`` in FOLDER: pools of the first 10,000 training images,
 100 labels and 100 more in each of five cycles, 2,000 test images. The part ``full`` trains a small
 network from random weights instead: 1,000 labels and three times 500 more of 45,000 images. Each
-part is one ``lloss simulate``; the frozen ones share the cached features. What is done is not
-computed again; the tables are those of ``OUT/PART/report.html``.
+of these parts is one ``lloss simulate``, whose trials make jitters of the same 2,500 images. The
+part ``redundant`` draws each trial's pool of all training images, with a simulation of its own, and
+measures on all test images, so that its intervals know what other images would change. The frozen
+parts share the cached features. What is done is not computed again.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -22,7 +25,10 @@ import torch
 from pretrained import NETWORK, RESIZED, imagenet_weights, write_split
 
 from lloss.files import atomic_write
+from lloss.simulation.comparison import Comparison, compare, compare_rows
+from lloss.simulation.plan import read_plan
 from lloss.simulation.report import write_report
+from lloss.simulation.results import read_rows
 from lloss.simulation.tables import markdown_tables
 
 PATH = click.Path(path_type=Path)
@@ -36,6 +42,7 @@ PARTS = {
         10,
     ),
     "full": ("random,auto", 8),
+    "redundant": ("random,badge,core-set,auto", 20),
 }
 """Methods and trials of each part."""
 
@@ -43,6 +50,8 @@ BUDGET = ["--initial", 100, "-k", 100, "--cycles", 6]
 FULL_POOL = 45_000
 FULL = ["--full", "--model", "resnet10-cifar-narrow", "--weights", "none"]
 FULL_BUDGET = ["--initial", 1000, "-k", 500, "--cycles", 4]
+EVERY, EVERY_TESTED = 50_000, 10_000
+REDUNDANT = ["--scenario", "redundant:8", "--pool-size", 10_000]
 
 
 @click.command()
@@ -50,7 +59,7 @@ FULL_BUDGET = ["--initial", 1000, "-k", 500, "--cycles", 4]
 @click.option("--out", type=PATH, required=True, help="Folder of the parts.")
 @click.option("--pool", default=10_000, show_default=True, help="Images that pools are drawn of.")
 @click.option("--test", "tested", default=2000, show_default=True, help="Images to measure on.")
-@click.option("--trials", type=int, help="Trials of each part.  [default: 20 and 10]")
+@click.option("--trials", type=int, help="Trials of each part.  [default: 8 to 20]")
 @click.option("--scenario", default=SCENARIOS, show_default=True, help="As lloss simulate takes.")
 @click.option("--only", type=click.Choice(list(PARTS)), multiple=True, help="Parts; default: all.")
 def main(
@@ -64,20 +73,46 @@ def main(
 ) -> None:
     """Run the parts and print their tables."""
     out.mkdir(parents=True, exist_ok=True)
-    test = out / f"test-{tested}.npz"
-    write_split(arrays, "test", tested, test)
     for part in only or PARTS:
         methods, usual = PARTS[part]
-        compared = ["--methods", methods, "--trials", trials or usual, "--test", test]
+        count, measured = pool, tested
+        how = [*_frozen(out), *BUDGET, "--scenario", scenario]
         if part == "full":
             count, how = FULL_POOL, [*FULL, *FULL_BUDGET]
-        else:
-            count, how = pool, [*_frozen(out), *BUDGET, "--scenario", scenario]
-        train = out / f"train-{count}.npz"
-        write_split(arrays, "train", count, train)
-        _simulate(train, *compared, *how, "-o", out / part)
-        write_report(out / part)
-        print(f"\n## {part}\n\n{markdown_tables(out / part)}")
+        if part == "redundant":
+            count, measured = EVERY, EVERY_TESTED
+            how = [*_frozen(out), *BUDGET, *REDUNDANT]
+        data = _split(arrays, out, "train", count)
+        words = [data, "--methods", methods, "--test", _split(arrays, out, "test", measured), *how]
+        repeated = _pools if part == "redundant" else _trials
+        compared = repeated(words, trials or usual, out / part)
+        print(f"\n## {part}\n\n{markdown_tables(compared)}")
+
+
+def _split(arrays: Path, out: Path, name: str, count: int) -> Path:
+    path = out / f"{name}-{count}.npz"
+    write_split(arrays, name, count, path)
+    return path
+
+
+def _trials(words: list[object], trials: int, out: Path) -> Comparison:
+    """Run one simulation, whose trials share what pools are drawn of; write its report."""
+    _simulate(*words, "--trials", trials, "-o", out)
+    comparison = compare(out)
+    write_report(out, comparison)
+    return comparison
+
+
+def _pools(words: list[object], trials: int, out: Path) -> Comparison:
+    """Run a simulation for each trial, with its own seed."""
+    rows = []
+    for seed in range(trials):
+        folder = out / f"seed-{seed}"
+        _simulate(*words, "--trials", 1, "--seed", seed, "-o", folder)
+        rows += [dataclasses.replace(row, trial=seed) for row in read_rows(folder)]
+    plan = read_plan(out / "seed-0")
+    every = dict.fromkeys(plan.methods, trials)
+    return compare_rows(dataclasses.replace(plan, trials=every), rows)
 
 
 def _frozen(out: Path) -> list[object]:

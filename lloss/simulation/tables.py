@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from lloss.simulation.comparison import (
     COUNTED,
@@ -12,7 +11,6 @@ from lloss.simulation.comparison import (
     Comparison,
     MethodResult,
     ScenarioResult,
-    compare,
 )
 from lloss.simulation.figure_text import NONE, about, percent, plain, points, probability, span
 from lloss.simulation.measured import Difference, Measured
@@ -234,9 +232,8 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def markdown_tables(out: Path) -> str:
-    """The verdict and all tables of a simulation's folder in Markdown."""
-    comparison = compare(out)
+def markdown_tables(comparison: Comparison) -> str:
+    """The verdict and all tables of a simulation in Markdown."""
     said = verdict(comparison)
     parts = [f"**{said.headline}.**", "\n".join(f"- {line}" for line in said.lines)]
     parts += [f"> Warning: {line}" for line in said.warnings]

@@ -96,7 +96,7 @@ def test_the_terminal_s_warnings_come_last(tmp_path: Path) -> None:
 
 
 def test_markdown_has_every_table_and_escapes_bars(tmp_path: Path) -> None:
-    text = markdown_tables(write(tmp_path, rows(GAINS)))
+    text = markdown_tables(compare(write(tmp_path, rows(GAINS))))
     assert "|  | all | balanced | long\\|tail |" in text
     assert "| auto | **+" in text
     assert text.count("| --- |") == 2 + 2 * 2
