@@ -155,12 +155,15 @@ def command(
     with problems.explaining():
         created = create_project(project, values, {"preset": preset, **train}, problems)
     print_notes(*problems.lines())
-    click.echo(f"{project / 'lloss.toml'}: {_counted(created)}; now run: lloss next {folder}")
+    click.echo(f"{project / 'lloss.toml'}: {_what_next(created)}: lloss next {folder}")
 
 
-def _counted(project: Project) -> str:
+def _what_next(project: Project) -> str:
     if project.unlabeled():
-        return f"no labels yet, the first {project.k} images are chosen without training"
+        return f"no labels yet, the first {project.k} images are chosen without training; now run"
     labeled = project.open_labels()
     classes = project.task.classes(labeled.labels)
-    return f"{len(labeled)} labeled images of {len(classes)} classes"
+    counted = f"{len(labeled)} labeled images of {len(classes)} classes"
+    if project.left_to_label(len(labeled)) == 0:
+        return f"{counted}, none is left to label; add images to the pool, then run"
+    return f"{counted}; now run"

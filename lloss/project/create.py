@@ -100,11 +100,10 @@ def _k(project: Project, labels: int, problems: Problems) -> int:
         k, why = FIRST, "nothing is labeled yet"
     elif k != labels // 4:
         why += f", {'at least' if k == LEAST else 'at most'} {k}"
-    pool = project.open_pool()
-    if pool.counted:
-        left = pool.count() - labels
-        if k > left // 2:
-            k, why = max(left // 2, 1), f"half of the {left} images that are not labeled"
+    left = project.left_to_label(labels)
+    if left and k > left // 2:
+        k, why = max(left // 2, 1), f"half of the {left} images that are not labeled"
+        why = why if left > 1 else "one image is not labeled"
     problems.note(f"k = {k} images to label per cycle: {why}; -k sets it")
     return k
 

@@ -28,12 +28,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lloss.annotations import Problems
-from lloss.errors import LabelError, ProjectError
+from lloss.errors import PoolError, ProjectError
 from lloss.files import sweep, write_json
 from lloss.manifest import read_manifest
 from lloss.pools import Pool, SubsetPool
 from lloss.project.changes import note_training
-from lloss.project.cycle_choice import CyclePicks, distance_note, lift_of_rounds, pick_images
+from lloss.project.cycle_choice import (
+    CyclePicks,
+    distance_note,
+    lift_of_rounds,
+    pick_images,
+    refuse_too_few,
+)
 from lloss.project.cycle_model import EVALUATION, MODEL, CycleModel
 from lloss.project.cycle_output import REPORT, training_in_words, write_task_lists
 from lloss.project.cycle_start import START, note_changes_since, read_start, write_start
@@ -172,17 +178,20 @@ class _Cycle:
 
     def run(self, at_most: bool) -> Summary:
         """Run the steps that are not done yet."""
+        pool = self.project.open_pool()
+        tested = self.project.test_ids(pool, self.held_out, self.problems)
+        labeled = {item.id for item in self.labeled.items}
+        unlabeled = SubsetPool(pool, tested | labeled)
+        refuse_too_few(self.project, unlabeled, at_most)
+        self._say_notes()
         model = CycleModel(self.project, self.folder, self.problems, self.say)
         checkpoint = model.train(self.training, self.held_out, self.held_back, self.before)
         if self.before:
             settings = self._settings_of(self.before)
             note_training(settings, checkpoint.settings.as_dict(), self.problems)
         evaluation = model.evaluate(checkpoint, self.held_out, self.training)
-        pool = self.project.open_pool()
-        tested = self.project.test_ids(pool, self.held_out, self.problems)
-        labeled = {item.id for item in self.labeled.items}
         self._say_notes()
-        model.export(checkpoint, SubsetPool(pool, tested | labeled))
+        model.export(checkpoint, unlabeled)
         counts = self._score(pool, tested if self.start.scores_labeled else tested | labeled)
         payoff = self._payoff()
         distance = self._distance(checkpoint)
@@ -268,11 +277,10 @@ class _Cycle:
             report = score_pool(scorer, pool, self.scores.path, exclude=excluded)
         self.problems.note(pool.remark())
         self._say_notes()
-        unlabeled = len(self._losses())
+        unlabeled, where = len(self._losses()), self.scores.path / "skipped.parquet"
         if not unlabeled:
-            raise LabelError(f"{pool.uri}: every image is labeled, none is left to select")
+            raise PoolError(f"{pool.uri}: no image that is left to label can be read, see {where}")
         if report.skipped:
-            where = self.scores.path / "skipped.parquet"
             self.say(f"{report.skipped} images cannot be read, see {where}")
         return {"scored": unlabeled, "skipped": report.skipped}
 

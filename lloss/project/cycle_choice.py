@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from lloss.errors import SelectionError
+from lloss.pools import Pool
 from lloss.project.pick_payoff import Payoff
 from lloss.project.picks_file import with_random
-from lloss.project.project import Project
+from lloss.project.project import FILE, Project
 from lloss.project.summary import Summary
 from lloss.scores.score_source import ScoreSource
 from lloss.selection import Selection, SelectionSettings, select
@@ -23,6 +25,21 @@ class CyclePicks:
     selection: Selection
     choice: Choice
     random: int  # of the picks, the last ones: drawn to monitor
+
+
+def refuse_too_few(project: Project, left: Pool, at_most: bool) -> None:
+    """Raise ``SelectionError`` if a pool of the images left to label has too few to select K."""
+    count = sum(1 for _ in itertools.islice(left.ids(), project.k))
+    if not count:
+        raise SelectionError(
+            f"{left.uri}: every image is labeled or to measure on, none is left to select; add "
+            "images to the pool; a model of all labels is made by lloss train"
+        )
+    if count < project.k and not at_most:
+        raise SelectionError(
+            f"k = {project.k}: only {count} left to label in {left.uri}; lower k in "
+            f"{project.root / FILE}, or pass --at-most to take what is left"
+        )
 
 
 def pick_images(

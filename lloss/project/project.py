@@ -223,6 +223,11 @@ class Project:
         except LabelError:
             return False  # reading them again says why
 
+    def left_to_label(self, labels: int) -> int | None:
+        """Count the images beside so many labeled ones; None where that takes long."""
+        pool = self.open_pool()
+        return pool.count() - labels if pool.counted else None
+
     @property
     def cycles(self) -> Path:
         """The folder of the cycles."""

@@ -16,7 +16,7 @@ from lloss.export import automatic_precision
 
 from lloss.annotations import Problems
 from lloss.annotations.label_csv import read_labels
-from lloss.errors import LabelError
+from lloss.errors import PoolError, SelectionError
 from lloss.manifest import Manifest, read_manifest
 from lloss.project import cycle as cycle_module
 from lloss.project import cycle_choice, cycle_model
@@ -29,6 +29,7 @@ from lloss.training import head_training
 from lloss.training.checkpoint import load_checkpoint
 from lloss.training.evaluation import evaluate_checkpoint
 
+from ..command_line import call
 from .cycle_steps import TRAIN, add, change, selected, undo, unlabeled
 
 
@@ -221,12 +222,27 @@ def test_a_test_folder_inside_the_pool_is_neither_scored_nor_trained_on(
     assert any("18 images of the pool are in the test set" in line for line in said)
 
 
-def test_a_pool_all_labeled_has_nothing_to_select(done: Project, pool: Path, labels: Path) -> None:
-    undo(done, "cycle.score_pool")
-    for name in ["broken.png", *unlabeled(pool, labels)]:
-        (pool / name).unlink()
-    with pytest.raises(LabelError, match="every image is labeled"):
+def test_a_pool_all_labeled_has_nothing_to_select(
+    pool: Path, labels: Path, done: Project, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add(labels, unlabeled(pool, labels))
+    with pytest.raises(SelectionError, match="k = 5: only 1 left to label in"):
         next_cycle(done)
+    said = list[str]()
+    with pytest.raises(PoolError, match=r"left to label can be read, see .*skipped\.parquet"):
+        next_cycle(done, said.append, at_most=True)
+    shutil.rmtree(done.cycles / "002")
+    (pool / "broken.png").unlink()
+    words = ["init", tmp_path / "new", "--pool", pool, "--labels", labels]
+    text = call(capsys, *words, "--model", TRAIN["model"], code=0).text
+    assert "k = 15 images to label per cycle: a quarter of the 60 labels" in text
+    assert "60 labeled images of 3 classes, none is left to label; add images to the pool" in text
+    for project in (done.root, tmp_path / "new"):
+        found = call(capsys, "next", project)
+        assert found.code == 2 and "train resnet" not in found.text
+        last = found.err.splitlines()[-1]
+        assert "every image is labeled or to measure on, none is left to select; add" in last
+    assert len(list(tmp_path.rglob("checkpoint.pt"))) == 1
 
 
 class _Int8:

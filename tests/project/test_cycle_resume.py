@@ -127,7 +127,7 @@ def test_a_cycle_of_an_earlier_version_resumes(done: Project) -> None:
 def test_a_k_larger_than_what_is_left_can_be_corrected(done: Project) -> None:
     folder = undo(done, "cycle_choice.select")
     too_many = change(done, "k = 5 ", "k = 500 ")
-    with pytest.raises(SelectionError, match="k = 500, but 30 images are left"):
+    with pytest.raises(SelectionError, match="k = 500: only 31 left to label"):
         next_cycle(too_many)
     assert not (folder / "selected.csv").exists()
     assert next_cycle(too_many, at_most=True).summary.selected == 30

@@ -222,7 +222,8 @@ def test_a_project_can_be_inside_its_pool(tmp_path: Path) -> None:
         (8, 200, 10, "a quarter of the 8 labels, at least 10"),
         (60, 200, 15, "a quarter of the 60 labels"),
         (30, 40, 5, "half of the 10 images that are not labeled"),
-        (40, 40, 1, "half of the 0 images"),
+        (30, 31, 1, "one image is not labeled"),
+        (40, 40, 10, "a quarter of the 40 labels"),
     ],
 )
 def test_k_is_chosen_by_the_number_of_labels(
