@@ -151,6 +151,11 @@ class _Training:
             raise SettingsError(
                 "compile = True: is not for several processes; leave it out, or train with one"
             )
+        if settings.folds > 0:
+            raise SettingsError(
+                f"folds = {settings.folds}: cross-validation takes one process; train without "
+                f"folds, then run it again without torchrun, with --resume --folds {settings.folds}"
+            )
         if device_of(self.device).type == "cuda":
             refuse_few_gpus(self.process)
 

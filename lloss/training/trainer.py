@@ -157,6 +157,7 @@ class Trainer:
     def _learn(self, images: Tensor, targets: Any) -> None:
         self.model.train()
         losses, predicted = self._of_all(*(self._joined or self._losses_of)(images, targets))
+        self._refuse_negative(losses.detach())
         total = losses.mean()
         head_loss = torch.zeros(())
         if predicted is not None:
@@ -182,7 +183,7 @@ class Trainer:
             normalised = normalised.contiguous(memory_format=torch.channels_last)
             forward: Forward = self._run(normalised, stop_gradient=self.gradient_stopped)
         losses = self.model.objective.loss_per_image(forward.output, targets)
-        return self._checked(losses, len(images)), forward.loss
+        return one_per_image(losses, self.settings.task, len(images)), forward.loss
 
     def _of_all(self, losses: Tensor, predicted: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Add the rows of other processes, so that pairs and means are of the whole batch."""
@@ -206,15 +207,13 @@ class Trainer:
             if self.settings.clip > 0:
                 torch.nn.utils.clip_grads_with_norm_(parameters, self.settings.clip, norm)
 
-    def _checked(self, found: Any, images: int) -> Tensor:
-        """Refuse losses of a user's task that the head cannot learn."""
-        losses, settings = one_per_image(found, self.settings.task, images), self.settings
-        if self.network and settings.head_loss == "soft-pairs" and losses.detach().min() < 0:
+    def _refuse_negative(self, losses: Tensor) -> None:
+        """Refuse losses of a user's task that the head cannot learn, in all processes alike."""
+        if self.settings.head_loss == "soft-pairs" and losses.min() < 0:
             raise SettingsError(
-                f"a loss of {float(losses.detach().min()):.3g}: soft-pairs takes losses from 0 on; "
-                'pass head_loss="margin"'
+                f"a loss of {float(losses.min()):.3g}: soft-pairs takes losses from 0 on; "
+                'pass head_loss="margin" (--head-loss margin)'
             )
-        return losses
 
     def _refuse_infinite(self, what: str, value: Tensor) -> None:
         if not torch.isfinite(value):

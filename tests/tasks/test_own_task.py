@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -76,6 +78,29 @@ def test_the_task_of_a_package_trains_networks_from_outside(
     options = [*tiny_options, "--task=tags", "--model=nets:own", "--size=16"]
     call(capsys, "train", "photos", "--labels=tags.csv", "-o", "run", *options, code=0)
     assert "right_tags" in call(capsys, "evaluate", "run", "photos", "--labels=tags.csv").out
+
+
+def test_negative_losses_are_refused_by_one_process_and_by_the_leading_one_of_several(
+    beaches: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_options: list[str]
+) -> None:
+    site = tmp_path / "site"
+    _installed(
+        site,
+        monkeypatch,
+        lloss_tags=CODE.replace("return cross_entropy", "return -cross_entropy", 1),
+    )
+    monkeypatch.setenv("PYTHONPATH", str(site))
+    words = ["-m", "lloss", "train", "photos", "--labels=tags.csv", "--task=tags", *tiny_options]
+    several = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    for start in ([], several):
+        command = [sys.executable, *start, *words, "-o", "run", "--device=cpu"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=beaches)
+        (line,) = [line for line in done.stderr.splitlines() if line.startswith("lloss: ")]
+        assert done.returncode and line.startswith("lloss: a loss of -")
+        assert line.endswith(
+            'soft-pairs takes losses from 0 on; pass head_loss="margin" (--head-loss margin)'
+        )
+        assert "lloss/training" not in done.stderr and not (beaches / "run/checkpoint.pt").exists()
 
 
 def test_the_loss_and_the_entropy_of_the_documented_task_are_their_formulas(

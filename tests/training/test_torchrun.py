@@ -226,6 +226,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int, int]
         (2, "score m.onnx p -o s", "lloss score: does not run in 2 processes"),
         (2, "train PHOTOS -o RUN --freeze", "freeze = True: trains a head in seconds, in one"),
         (2, "train PHOTOS -o RUN --compile", "compile = True: is not for several processes"),
+        (2, "train PHOTOS -o RUN --folds 5", "folds = 5: cross-validation takes one process; tr"),
         (61, "train PHOTOS -o RUN --weights none", "batch_size = 60: cuts 60 images into batches"),
         (2, "train PHOTOS", "give labeled images and the run's folder"),
     ],
