@@ -57,9 +57,15 @@ def cached(url: str) -> Path:
 
 
 def answers(url: str) -> None:
-    """Return if a server answers, whatever it says; ``OSError`` if it does not in time."""
-    with contextlib.suppress(urllib.error.HTTPError):
-        _open(urllib.request.Request(url, method="HEAD")).close()
+    """Return if a server answers, whatever it says; ``OSError`` if it does not in time.
+
+    One byte is read: hosts may answer HEAD where what serves the content does not.
+    """
+    with (
+        contextlib.suppress(urllib.error.HTTPError),
+        _open(urllib.request.Request(url, headers={"Range": "bytes=0-0"})) as reply,
+    ):
+        reply.read(1)
 
 
 def _download(url: str, path: Path, digest: str) -> None:

@@ -66,8 +66,9 @@ def test_a_hub_that_does_not_answer_is_not_waited_for(
     assert constants.HF_HUB_OFFLINE is False
 
 
+@pytest.mark.parametrize("whole_headers", [False, True])
 def test_a_hub_whose_files_do_not_answer_is_not_waited_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole_headers: bool
 ) -> None:
     pytest.importorskip("timm", reason="timm is not installed")
     constants = pytest.importorskip("huggingface_hub").constants
@@ -79,11 +80,15 @@ def test_a_hub_whose_files_do_not_answer_is_not_waited_for(
 
     class Hub(BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:
-            asked.append(self.path)
-            if self.path != "/":  # as where a firewall lets the hub through, not its files
-                release.wait()
             self.send_response(200)
             self.end_headers()
+
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            if self.path != "/":  # as where a firewall lets the hub through, not its files
+                if whole_headers:
+                    self.do_HEAD()
+                release.wait()
 
         def log_message(self, format: str, *arguments: object) -> None:
             pass
