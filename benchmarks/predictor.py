@@ -14,7 +14,6 @@ once, as one product of batches of matrices. Figures and conclusions: ``benchmar
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ import click
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from stacked_heads import Inputs, Recipe, predictions, stacked
 from torch import Tensor
 from torch.nn import functional
 
@@ -35,14 +35,7 @@ from lloss.statistics.loss_unit import calibration, fit_unit
 from lloss.statistics.paired_trials import mean_interval
 from lloss.statistics.ranking_metrics import spearman
 from lloss.tasks.classification import ClassificationObjective
-from lloss.training.head_training import (
-    HEAD_BATCH,
-    LEARNING_RATE,
-    STEPS,
-    WEIGHT_DECAY,
-    folds_of,
-    scale_of,
-)
+from lloss.training.head_training import folds_of
 from lloss.training.last_layer import FOLDS, fit_linear
 
 PATH = click.Path(path_type=Path)
@@ -50,8 +43,6 @@ CLASSES = 10
 SIZE = 96
 SPLITS = {"train": 12_000, "test": 4_000}
 OBJECTIVE = ClassificationObjective([str(number) for number in range(CLASSES)])
-
-Inputs = list[Tensor]
 
 
 @dataclass(frozen=True)
@@ -99,108 +90,16 @@ def _distances(points: Tensor, labeled: Tensor, own: int) -> Tensor:
     return found.clamp(min=1e-4).log()[:, None]
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """How a head is trained; the defaults are those of ``lloss train --freeze``."""
-
-    steps: int = STEPS
-    per_batch: int = 0  # steps for each batch of labels, where these are more
-    rate: float = LEARNING_RATE
-    decay: float = WEIGHT_DECAY
-    hidden: int = 128
-    snapshots: tuple[float, ...] = (1.0,)  # shares of the steps whose predictions are averaged
-    regress: bool = False  # on the losses, by the Gamma likelihood, instead of on pairs
-
-    def steps_of(self, labels: int) -> int:
-        """Steps for so many labels, at most 3,000."""
-        return min(max(self.steps, self.per_batch * math.ceil(labels / HEAD_BATCH)), 3000)
-
-
-def predictions(
-    inputs: Inputs, losses: Tensor, test: Inputs, recipe: Recipe, seeds: Sequence[int]
-) -> Tensor:
-    """Train a head for each trial, and predict its test images: float [S, T].
-
-    ``inputs`` are float [S, N, C_k], ``losses`` [S, N], ``test`` [S, T, C_k].
-    """
-    inputs, test = _standardized(inputs, test)
-    count = losses.shape[1]
-    weights = _first_weights([values.shape[2] for values in inputs], recipe.hidden, seeds)
-    optimizer = torch.optim.AdamW(weights, recipe.rate, weight_decay=recipe.decay)
-    steps = recipe.steps_of(count)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.rate, total_steps=steps + 1)
-    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    chunks: list[Tensor] = []
-    taken, found = {round(share * steps) for share in recipe.snapshots}, []
-    for step in range(1, steps + 1):
-        if not chunks:
-            order = torch.stack([torch.randperm(count, generator=each) for each in generators])
-            chunks = list(order.tensor_split(math.ceil(count / HEAD_BATCH), 1))
-        some = chunks.pop()
-        batch = [x.gather(1, some[:, :, None].expand(-1, -1, x.shape[2])) for x in inputs]
-        p, l = _predict(weights, batch), losses.gather(1, some)
-        # The sum over trials, so that each has the gradient that it would have alone
-        total = (p + l * (-p).exp()).mean(1).sum() if recipe.regress else _soft_pairs(p, l)
-        optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        optimizer.step()
-        schedule.step()
-        if step in taken:
-            with torch.no_grad():
-                found.append(_predict(weights, test))
-    return torch.stack(found).mean(0)
-
-
-def _soft_pairs(p: Tensor, l: Tensor) -> Tensor:
-    """The sum over trials of :func:`lloss.losses.soft_pairs`."""
-    i, j = torch.triu_indices(p.shape[1], p.shape[1], 1)
-    total = l[:, i] + l[:, j]
-    share = torch.where(total > 0, l[:, i] / total.clamp(min=torch.finfo(l.dtype).tiny), 0.5)
-    each = functional.binary_cross_entropy_with_logits(p[:, i] - p[:, j], share, reduction="none")
-    return each.mean(1).sum()
-
-
-def _standardized(inputs: Inputs, test: Inputs) -> tuple[Inputs, Inputs]:
-    scaled: tuple[Inputs, Inputs] = ([], [])
-    for values, new in zip(inputs, test):
-        scales = [scale_of(each) for each in values]
-        mean, std = (torch.stack(parts)[:, None] for parts in zip(*scales))
-        for found, x in zip(scaled, (values, new)):
-            found.append((x - mean) / std)
-    return scaled
-
-
-def _first_weights(sizes: Sequence[int], hidden: int, seeds: Sequence[int]) -> Inputs:
-    """Weight and bias of each layer, [S, in, out] and [S, 1, out], as ``nn.Linear`` draws them."""
-    drawn: list[Inputs] = []
-    for seed in seeds:
-        generator = torch.Generator().manual_seed(seed)
-        layers = [*((size, hidden) for size in sizes), (hidden * len(sizes), 1)]
-        drawn.append([
-            (2 * torch.rand(*shape, generator=generator) - 1) / math.sqrt(size)
-            for size, out in layers
-            for shape in ((size, out), (1, out))
-        ])  # fmt: skip
-    return [torch.stack(each).requires_grad_() for each in zip(*drawn)]
-
-
-def _predict(weights: Inputs, inputs: Inputs) -> Tensor:
-    """Predict, float [S, B]: :class:`lloss.LossPredictionHead` of each trial."""
-    layers = list(zip(weights[::2], weights[1::2]))
-    hidden = [torch.relu(x @ weight + bias) for (weight, bias), x in zip(layers, inputs)]
-    weight, bias = layers[-1]
-    return (torch.cat(hidden, 2) @ weight + bias).squeeze(2)
-
-
+TODAY = Recipe()
 Score = Callable[[Sequence[Trial]], NDArray[np.float32]]
 
 
-def _of(recipe: Recipe = Recipe(), what: str = "", heads: int = 1) -> Score:
+def _of(recipe: Recipe = TODAY, what: str = "", heads: int = 1) -> Score:
     """A variant: ``what`` differs in its inputs, the mean of ``heads`` heads predicts."""
 
     def scores(trials: Sequence[Trial]) -> NDArray[np.float32]:
         inputs, losses, test = zip(*(_data(trial, what) for trial in trials))
-        data = _stacked(inputs), torch.stack(losses), _stacked(test)
+        data = stacked(inputs), torch.stack(losses), stacked(test)
         seeds = ([1000 * head + seed for seed in range(len(trials))] for head in range(heads))
         return torch.stack([predictions(*data, recipe, some) for some in seeds]).mean(0).numpy()
 
@@ -357,10 +256,10 @@ def _difference(values: NDArray[np.float64]) -> str:
 def _calibrated(trials: Sequence[Trial]) -> None:
     """Fit the unit by cross-validation, as ``fit_head`` does, and measure it on the test images."""
     known = _out_of_fold(trials)
-    inputs, test = _stacked([t.inputs for t in trials]), _stacked([t.test for t in trials])
+    inputs, test = stacked([t.inputs for t in trials]), stacked([t.test for t in trials])
     both = [torch.cat(pair, 1) for pair in zip(inputs, test)]
     losses = torch.stack([trial.losses for trial in trials])
-    whole = predictions(inputs, losses, both, Recipe(), range(len(trials))).numpy()
+    whole = predictions(inputs, losses, both, TODAY, range(len(trials))).numpy()
     rows = []
     for trial, above, p in zip(trials, known, whole):
         count = len(above)
@@ -382,21 +281,16 @@ def _calibrated(trials: Sequence[Trial]) -> None:
 def _out_of_fold(trials: Sequence[Trial]) -> NDArray[np.float64]:
     """Predictions of labeled images less the level of the head that made them, [S, N]."""
     above = np.full((len(trials), len(trials[0].losses)), np.nan)
-    every = _stacked([trial.inputs for trial in trials])
+    every = stacked([trial.inputs for trial in trials])
     for fold in range(FOLDS):
         rest = [torch.from_numpy(np.flatnonzero(trial.folds != fold)) for trial in trials]
-        inputs = _stacked([[x[rows] for x in t.inputs] for t, rows in zip(trials, rest)])
+        inputs = stacked([[x[rows] for x in t.inputs] for t, rows in zip(trials, rest)])
         losses = torch.stack([trial.losses[rows] for trial, rows in zip(trials, rest)])
-        found = predictions(inputs, losses, every, Recipe(), range(len(trials))).numpy()
+        found = predictions(inputs, losses, every, TODAY, range(len(trials))).numpy()
         for trial, p, row in zip(trials, found, above):
             held = trial.folds == fold
             row[held] = p[held] - p[~held].mean()
     return above
-
-
-def _stacked(inputs: Sequence[Inputs]) -> Inputs:
-    """Inputs of all trials, float [S, N, C_k]."""
-    return [torch.stack(each) for each in zip(*inputs)]
 
 
 if __name__ == "__main__":

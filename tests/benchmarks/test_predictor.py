@@ -1,4 +1,4 @@
-"""The heads that are trained for all trials at once are those that lloss trains one by one."""
+"""The variants of the benchmark of loss prediction, and its report."""
 
 from __future__ import annotations
 
@@ -10,12 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from lloss.modeling.head import LossPredictionHead
-from lloss.modeling.head_losses import soft_pairs
 from lloss.simulation.feature_store import FeatureStore
 from lloss.simulation.image_variants import content_digest
-from lloss.training import head_training
-from lloss.training.feature_cache import FeatureCache
 
 
 @pytest.fixture(scope="module")
@@ -23,38 +19,6 @@ def bench() -> ModuleType:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
         return importlib.import_module("predictor")
-
-
-def test_heads_of_all_trials_are_those_of_each(
-    bench: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(head_training, "STEPS", 30)
-    sizes, head, seeds = (3, 5), LossPredictionHead([3, 5], hidden=8), (4, 7)
-    generator = torch.Generator().manual_seed(0)
-    inputs = [torch.randn(2, 100, size, generator=generator) for size in sizes]
-    test = [torch.randn(2, 20, size, generator=generator) for size in sizes]
-    losses = torch.rand(2, 100, generator=generator)
-    first = [head_training._fresh(head, seed) for seed in seeds]
-
-    def weights(*_: object) -> list[torch.Tensor]:
-        layers = [[*(one.inputs), one.output] for one in first]
-        return [
-            torch.stack([value(layer) for layer in same]).detach().requires_grad_()
-            for same in zip(*layers)
-            for value in (lambda layer: layer.weight.T, lambda layer: layer.bias[None])
-        ]
-
-    monkeypatch.setattr(bench, "_first_weights", weights)
-    found = bench.predictions(inputs, losses, test, bench.Recipe(steps=30, hidden=8), seeds)
-    for row, seed in enumerate(seeds):
-        cache = FeatureCache([values[row] for values in inputs], losses[row], 100)
-        every = torch.arange(100)
-        trained = head_training.train_head(head, cache, every, soft_pairs, seed)
-        with torch.no_grad():
-            wanted = trained([values[row] for values in test])
-        # Pairs do not feel a constant: rounding alone moves the last bias.
-        apart = found[row] - found[row].mean()
-        np.testing.assert_allclose(apart, wanted - wanted.mean(), atol=1e-4)
 
 
 def test_features_of_a_simulation_are_read_by_the_images(bench: ModuleType, tmp_path: Path) -> None:
@@ -68,12 +32,6 @@ def test_features_of_a_simulation_are_read_by_the_images(bench: ModuleType, tmp_
     wanted = torch.from_numpy(vectors[[3, 1]])
     assert torch.equal(torch.cat(found.pooled, 1), wanted[:, :5]) and len(found.pooled) == 2
     assert torch.equal(found.last, wanted[:, 5:]) and found.targets.tolist() == [7, 2]
-
-
-def test_steps_grow_with_the_labels_where_a_recipe_asks_for_it(bench: ModuleType) -> None:
-    recipe = bench.Recipe(steps=600, per_batch=60)
-    assert [recipe.steps_of(count) for count in (100, 640, 641, 9999)] == [600, 600, 660, 3000]
-    assert bench.Recipe().steps_of(9999) == head_training.STEPS
 
 
 def test_each_variant_predicts_and_the_report_is_printed(
@@ -93,7 +51,7 @@ def test_each_variant_predicts_and_the_report_is_printed(
 
     monkeypatch.setattr(bench, "read_features", split)
     short = bench.Recipe(steps=5, hidden=4)
-    monkeypatch.setattr(bench, "Recipe", lambda: short)
+    monkeypatch.setattr(bench, "TODAY", short)
     for what in ("", "seen", "distance", "no summary", "summary alone", "last tap"):
         trials = [bench.make_trial(split(), split(), 60, seed) for seed in range(2)]
         found = bench._of(short, what, heads=2)(trials)
