@@ -98,8 +98,8 @@ def plan(
         why = f"no cross-validation, since {_SEEN}"
     elif seconds > AFFORDABLE:
         why = (
-            f"cross-validation, {how}, takes about {in_words(seconds)}, more than "
-            f"{in_words(AFFORDABLE)}; folds = {folds} (--folds {folds}) makes it"
+            f"cross-validation, {how}, takes about {in_words(seconds)} on this machine, more than "
+            f"{in_words(AFFORDABLE)}; folds = {folds} (--resume --folds {folds}) makes it anywhere"
         )
     else:
         few = f"fewer than {LABELS} labeled images"

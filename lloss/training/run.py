@@ -240,6 +240,7 @@ class _Training:
             return done
         self._say_each(filter(None, [how.line]))
         if not how.folds:
+            self.problems.note(how.line)  # for the report of a cycle
             return done
         return CrossValidation(self.run, done, labeled, data, self.device, self.say).measure(
             how.folds

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lloss.annotations import Problems
 from lloss.data.class_labels import open_labeled
 from lloss.data.labeled_set import LabeledSet
 from lloss.data.near_copies import Groups, groups_among
@@ -181,7 +182,7 @@ def test_it_is_made_by_itself_where_few_images_are_learned_soon(
     assert "about 40 s; folds = 0 leaves it out" in made.line
     long = plan(open_, paced(600), 60, False)
     assert long.folds == 0
-    assert "takes about 40 min, more than 5 min; folds = 5 (--folds 5) makes it" in long.line
+    assert "takes about 40 min on this machine, more than 5 min; folds = 5 (--resume" in long.line
     few = plan(open_, paced(10), 19, False)
     assert few.folds == 0 and "19 labeled images are too few" in few.line
     warm = plan(open_, paced(10), 60, True)
@@ -189,6 +190,22 @@ def test_it_is_made_by_itself_where_few_images_are_learned_soon(
     assert plan(open_, paced(10), 150, False) == cross_validation.Plan(0, "")
     unmeasured = plan(open_, paced(10), 150, False, unmeasured=True)
     assert unmeasured.folds == 5 and "fewer than 50 images are held out" in unmeasured.line
+
+
+def test_what_takes_too_long_here_is_said_and_kept_for_the_report(
+    labeled: LabeledSet, folded: TrainSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cross_validation, "AFFORDABLE", 0.0)
+    problems, said = Problems(), list[str]()
+    train(
+        labeled,
+        dataclasses.replace(folded, folds=-1),
+        tmp_path / "run",
+        problems=problems,
+        say=said.append,
+    )
+    (line,) = [line for line in said if line.startswith("not measured: cross-validation, 5 more")]
+    assert line in problems.notes and not (tmp_path / "run" / CROSS_VALIDATION).exists()
 
 
 def test_it_is_made_or_left_out_where_the_settings_say_so(
