@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import io
 import os
+import shutil
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,15 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (root / name).mkdir(exist_ok=True)
         Image.fromarray(pixels).save(root / name / f"{number:03d}.png")
     return root
+
+
+@pytest.fixture
+def pool(photos: Path, tmp_path: Path) -> Path:
+    """A copy of ``photos``, two of them broken: one more, and one of before."""
+    pool = shutil.copytree(photos, tmp_path / "pool")
+    (pool / "dark/zzz.png").write_bytes(b"broken")
+    (pool / "bright/000.png").write_bytes(b"")
+    return pool
 
 
 @pytest.fixture(scope="session")

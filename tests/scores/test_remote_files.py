@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -47,15 +46,6 @@ def url(s3: str, tmp_path: Path) -> Iterator[str]:
     files, path = fsspec.core.url_to_fs(root)
     if files.exists(path):
         files.rm(path, recursive=True)
-
-
-@pytest.fixture
-def pool(photos: Path, tmp_path: Path) -> Path:
-    """A copy of the photos, two of them broken."""
-    shutil.copytree(photos, tmp_path / "pool")
-    write(tmp_path / "pool/dark/zzz.png", b"broken")
-    write(tmp_path / "pool/bright/000.png", b"")
-    return tmp_path / "pool"
 
 
 def score(onnx_file: Path, pool: Path, out: Path | str, *options: str) -> list[str]:

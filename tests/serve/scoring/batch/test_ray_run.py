@@ -53,15 +53,6 @@ def cluster(s3: str) -> Iterator[None]:
     ray.shutdown()
 
 
-@pytest.fixture
-def pool(photos: Path, tmp_path: Path) -> Path:
-    """A copy of the photos, two of them broken."""
-    shutil.copytree(photos, tmp_path / "pool")
-    write(tmp_path / "pool/dark/zzz.png", b"broken")
-    write(tmp_path / "pool/bright/000.png", b"")
-    return tmp_path / "pool"
-
-
 def on_ray(
     onnx_file: Path, pool: Path | str, out: Path | str, exclude: Any = (), **options: Any
 ) -> Any:

@@ -35,16 +35,6 @@ def scorer(onnx_file: Path) -> Scorer:
 
 
 @pytest.fixture
-def pool(photos: Path, tmp_path: Path) -> Path:
-    """A copy of the photos, two of them broken."""
-    copy = tmp_path / "pool"
-    shutil.copytree(photos, copy)
-    (copy / "dark" / "zzz.png").write_bytes(b"broken")
-    (copy / "bright" / "000.png").write_bytes(b"")
-    return copy
-
-
-@pytest.fixture
 def whole(scorer: Scorer, pool: Path, tmp_path: Path) -> dict[str, bytes]:
     """The files of a run in parts of ten that nothing interrupted."""
     score_pool(scorer, open_pool(pool), tmp_path / "whole", part_size=10)
