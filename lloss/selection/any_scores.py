@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import warnings
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,10 @@ def select(
             with the columns ``id`` and that of ``balance``, or groups by id.
         options: the other fields of :class:`lloss.SelectionSettings`, such as ``by``.
 
+    Warns:
+        UserWarning: none of the images to exclude, or only some of those that a file names, are in
+            the scores; rows of ``metadata`` match no image.
+
     Raises:
         SelectionError: fewer than K are left and ``at_most`` is off.
         ScoresError: the scores cannot be read or lack a column.
@@ -54,10 +59,18 @@ def select(
         settings = SelectionSettings(k=k, **options)
     elif k is not None or options:
         raise SettingsError("settings: give these, or k and options, not both")
-    source = score_source(scores)
+    source, problems = score_source(scores), Problems(skip=True)
     table = Path(metadata) if isinstance(metadata, str) else metadata
-    with_groups = joined(source, settings, table)
-    return select_from_source(with_groups, settings, _excluded(exclude, source))
+    with_groups = joined(source, settings, table, problems)
+    excluded, given = _excluded(exclude, source, problems)
+    selection = select_from_source(with_groups, settings, excluded)
+    if given and not selection.excluded:
+        problems.note(
+            f"none of the {len(given)} ids to exclude is in the scores (the first: {min(given)!r})"
+        )
+    for line in problems.lines():
+        warnings.warn(line, stacklevel=2)
+    return selection
 
 
 def score_source(scores: Any) -> ScoreSource:
@@ -103,9 +116,12 @@ def _with_text_ids(table: pa.Table) -> pa.Table:
     return table
 
 
-def _excluded(exclude: Any, source: ScoreSource) -> set[str]:
+def _excluded(
+    exclude: Any, source: ScoreSource, problems: Problems
+) -> tuple[set[str], Collection[str]]:
+    """Return the ids to exclude, and those of them that were given as ids."""
     if isinstance(exclude, LabeledSet):
-        return {item.id for item in exclude.items}
+        exclude = [item.id for item in exclude.items]
     if isinstance(exclude, str):
         raise SettingsError(f"exclude = {exclude!r}: give ids in a list, or a Path of a file")
     many: Iterable[Any] = [exclude] if isinstance(exclude, Path) else exclude
@@ -116,12 +132,11 @@ def _excluded(exclude: Any, source: ScoreSource) -> set[str]:
         else:
             ids.add(str(one))
     if not files:
-        return ids
+        return ids, ids
 
     def all_ids() -> Iterator[str]:
         for batch in source.scan(["id"]):
             yield from batch["id"].to_pylist()
 
-    problems = Problems(skip=True)
     named = read_excluded(files, problems)
-    return ids | find_excluded(named, all_ids, "the scores", problems)
+    return ids | find_excluded(named, all_ids, "the scores", problems), ids

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from lloss.errors import SelectionError, SettingsError
 from lloss.scores.score_source import ScoreSource
-from lloss.selection.selection import ORDER_OF, PREDICTION, SelectionSettings
+from lloss.selection.selection import NO_GROUP, ORDER_OF, PREDICTION, SelectionSettings
 from lloss.selection.strategies import get_strategy
 
 GROUP = "group"
@@ -20,9 +20,6 @@ GROUP = "group"
 
 CLASS = "class"
 """The column of the class predicted, where rare ones weigh more."""
-
-NO_GROUP = "(none)"
-"""The group of images that have no value in the column to balance by."""
 
 
 class EligibleRows:

@@ -140,7 +140,8 @@ def _check_enough(settings: SelectionSettings, rows: EligibleRows, eligible: int
         why.append(f"the sub-pool is {settings.subset}")
     reason = f" ({rows.pool} scored; {', '.join(why)})" if why else ""
     remedy = "lower k, or pass --at-most to take what is left" if eligible else "score more images"
-    raise SelectionError(f"k = {settings.k}, but {eligible} images are left{reason}; {remedy}")
+    images = "image is" if eligible == 1 else "images are"
+    raise SelectionError(f"k = {settings.k}, but {eligible} {images} left{reason}; {remedy}")
 
 
 def _check_usable(
@@ -154,13 +155,16 @@ def _check_usable(
     if total >= settings.k or (settings.at_most and total):
         return
     candidates = sum(len(each.candidates) for each in found.values()) + unusable
-    if settings.min_distance and unusable < candidates:
+    near = candidates - unusable - total
+    if settings.min_distance and near:
+        broken = f" ({unusable} have a NaN, infinite or extreme embedding)" if unusable else ""
         raise SelectionError(
             f"k = {settings.k}, but {total} images are left that are at least "
-            f"{settings.min_distance:g} from labeled ones and each other; lower k or the distance, "
-            "or pass --at-most to take what is left"
+            f"{settings.min_distance:g} from labeled ones and each other{broken}; lower k or the "
+            "distance, or pass --at-most to take what is left"
         )
+    apart = ", without a distance" if settings.min_distance else ""
     raise SelectionError(
-        f"{unusable} of the {candidates} candidates have an infinite or extreme "
-        f"embedding, and k = {settings.k} cannot be spread over the others; choose --strategy top"
+        f"{unusable} of the {candidates} candidates have a NaN, infinite or extreme embedding, and "
+        f"k = {settings.k} cannot be spread over the others; choose --strategy top{apart}"
     )

@@ -31,6 +31,9 @@ ORDER_OF = {
 }
 """Which end of a column is worth labeling first, where that is known."""
 
+NO_GROUP = "(none)"
+"""The group of images that have no value in the column to balance by."""
+
 _GROUPS_SHOWN = 12
 
 
@@ -184,7 +187,7 @@ class Selection:
         """How many images could not be chosen for what their scores are, in words."""
         counts = {
             "without a finite score": self.unscored,
-            "with an infinite or extreme embedding left out": self.unspread,
+            "with a NaN, infinite or extreme embedding left out": self.unspread,
         }
         return [f"{count} {what}" for what, count in counts.items() if count]
 
@@ -221,7 +224,10 @@ class Selection:
 def _shares(groups: Mapping[str, tuple[int, int]]) -> str:
     """Say how many of each group were picked; of many groups, in a summary."""
     if len(groups) <= _GROUPS_SHOWN:
-        return "; ".join(f"{picked} of {size} {name}" for name, (picked, size) in groups.items())
+        return "; ".join(
+            f"{picked} of {size} in {name if name == NO_GROUP else repr(name)}"
+            for name, (picked, size) in groups.items()
+        )
     counts = sorted(picked for picked, _ in groups.values())
     none = f" ({counts.count(0)} groups have none)" if not counts[0] else ""
     return f"{counts[0]} to {counts[-1]} of each of {len(groups):,} groups{none}"

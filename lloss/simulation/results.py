@@ -156,15 +156,17 @@ def read_settings(out: Path) -> dict[str, Any]:
 def fix_settings(out: Path, settings: dict[str, Any]) -> None:
     """Write ``settings.json``, or compare with what is there: one folder, one experiment.
 
+    A folder without a finished cycle, of a simulation that could not begin, takes any experiment.
     Raises SimulationError, which names the first difference: another version of lloss, whose trials
     may differ, files of other content under the same name, or another setting.
     """
     settings = json.loads(json.dumps(settings))  # as it will be read: tuples are lists
-    if not (out / SETTINGS).exists():
-        if (out / RESULTS).exists():
-            raise SimulationError(f"{out}: has results without {SETTINGS}; choose another folder")
+    if not read_rows(out):
+        (out / PICKS).unlink(missing_ok=True)  # of a cycle that was not finished
         write_json(out / SETTINGS, settings)
         return
+    if not (out / SETTINGS).exists():
+        raise SimulationError(f"{out}: has results without {SETTINGS}; choose another folder")
     before = read_settings(out)
     _refuse_version(out, before, settings)
     if found := _difference(before, settings):

@@ -125,14 +125,14 @@ def test_select_passes_over_near_duplicates_and_balances(
     result = call(capsys, *balanced, "--metadata", table)
     picked = [cameras[id] for id in result.out.splitlines()]
     assert picked == ["left", "right"] * 4
-    assert "balanced by camera: 4 of 54 left; 4 of 6 right" in result.err
+    assert "balanced by camera: 4 of 54 in 'left'; 4 of 6 in 'right'" in result.err
     lacking = call(capsys, *balanced)
     assert lacking.code == 2 and "give a table that has it (--metadata TABLE)" in lacking.err
     useless = call(capsys, "select", scores, "-k", 8, "--metadata", table)
     assert useless.code == 2 and "metadata with no column to balance by" in useless.err
     predicted = call(capsys, "select", scores, "-k", 4, "--balance", "predicted")
     assert predicted.code == 0 and "balanced by predicted: " in predicted.err
-    assert all(f" {name}" in predicted.err for name in ("bright", "dark", "red"))
+    assert all(f"in '{name}'" in predicted.err for name in ("bright", "dark", "red"))
     spread = [*balanced, "--metadata", table, "--strategy", "herding", "--format", "csv"]
     reasons = [row.split(",")[3] for row in call(capsys, *spread).out.splitlines()[1:]]
     assert all(reason.startswith("in its group: adds ") for reason in reasons)

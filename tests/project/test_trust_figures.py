@@ -109,7 +109,8 @@ def test_groups_of_predictions_have_the_names_of_their_classes() -> None:
     groups = {"0": (2, 8), "1": (1, 9), "(none)": (0, 1)}
     found = Selection(["a", "b", "c"], np.zeros(3), 18, 0, 0, 18, settings, groups=groups)
     (line,) = remarks_on(found, ["cat", "dog"])
-    assert line.endswith("balanced by predicted: 2 of 8 cat; 1 of 9 dog; 0 of 1 (none)")
+    shares = "2 of 8 in 'cat'; 1 of 9 in 'dog'; 0 of 1 in (none)"
+    assert line.endswith(f"balanced by predicted: {shares}")
 
 
 def test_a_flat_curve_says_that_more_labels_hardly_pay() -> None:

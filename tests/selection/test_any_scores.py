@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,23 @@ def test_labels_are_excluded(tmp_path: Path) -> None:
     file.write_text("id,label\nb,cat\nd,dog\n")
     assert lloss.select(_scores(), k=1, exclude=file).ids == ["e"]
     assert lloss.select(_scores(), k=1, exclude=[file, "e"]).ids == ["a"]
+
+
+def test_what_is_named_and_not_there_is_warned_of(tmp_path: Path) -> None:
+    elsewhere = LabeledSet([Item("pool/b", bytes), Item("pool/a", bytes)], ["cat", "dog"], "labels")
+    with pytest.warns(UserWarning, match="none of the 2 ids to exclude .* first: 'pool/a'"):
+        assert lloss.select(_scores(), k=1, exclude=elsewhere).ids == ["b"]
+    file = tmp_path / "labels.csv"
+    file.write_text("id,label\nb,cat\nnowhere,dog\n")
+    with pytest.warns(UserWarning, match="1 of the 2 ids to exclude match nothing"):
+        assert lloss.select(_scores(), k=1, exclude=file).ids == ["d"]
+    table = tmp_path / "images.csv"
+    table.write_text("id,site\nb,x\nnowhere,y\n")
+    with pytest.warns(UserWarning, match="1 of its rows match no image of the scores"):
+        lloss.select(_scores(), k=1, balance="site", metadata=table)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        lloss.select(_scores(), k=1, exclude=["b", "nowhere"])
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,16 @@ def test_images_without_a_usable_embedding_are_left_out_and_counted() -> None:
         select_from(score_table([3.0, 2.0]), k=1, min_distance=0.1)
 
 
+def test_the_error_says_whether_distance_or_embeddings_leave_too_few() -> None:
+    vectors = np.array([[np.nan, 1], [1, 0], [0, 1], [0, 1]])
+    table = score_table([4.0, 3.0, 2.0, 1.0], vectors=vectors)
+    with pytest.raises(SelectionError, match=r"2 images are left .* each other \(1 have a NaN"):
+        select_from(table, k=3, min_distance=0.1)
+    broken = r"1 of the 3 candidates have a NaN, .*choose --strategy top, without a distance"
+    with pytest.raises(SelectionError, match=broken):
+        select_from(table.slice(0, 3), k=3, min_distance=0.1)
+
+
 @pytest.mark.parametrize("value", [-0.1, 2.1, float("nan"), float("inf")])
 def test_a_distance_that_no_two_images_have(value: float) -> None:
     with pytest.raises(
@@ -72,7 +82,8 @@ def test_shares_are_equal_and_ranks_take_turns() -> None:
     picks = select_from(table, k=12, balance="site")
     assert picks.groups == {"day": (5, 50), "dusk": (2, 2), "night": (5, 50)}
     assert _rows(picks.ids) == [0, 100, 50, 1, 101, 51, 2, 52, 3, 53, 4, 54]
-    assert picks.remarks() == ["balanced by site: 5 of 50 day; 2 of 2 dusk; 5 of 50 night"]
+    said = "balanced by site: 5 of 50 in 'day'; 2 of 2 in 'dusk'; 5 of 50 in 'night'"
+    assert picks.remarks() == [said]
     assert select_from(table, k=102, balance="site").groups["dusk"] == (2, 2)
 
 

@@ -64,6 +64,7 @@ def test_a_damaged_line_is_refused_with_its_number(tmp_path: Path, line: str) ->
 
 def test_a_folder_holds_one_experiment(tmp_path: Path) -> None:
     fix_settings(tmp_path, {"k": 5, "train": {"lr": 0.1, "taps": (1,)}})
+    ResultsWriter(tmp_path).write(ROW, PICKED)
     fix_settings(tmp_path, {"k": 5, "train": {"lr": 0.1, "taps": (1,)}})
     assert read_settings(tmp_path)["k"] == 5
     with pytest.raises(SimulationError, match="k = 5, not 6; give the same settings"):
@@ -72,8 +73,17 @@ def test_a_folder_holds_one_experiment(tmp_path: Path) -> None:
         fix_settings(tmp_path, {"k": 5, "train": {"lr": 0.2, "taps": (1,)}})
 
 
+def test_a_simulation_that_never_began_leaves_the_folder_to_another(tmp_path: Path) -> None:
+    fix_settings(tmp_path, {"k": 5, "weights_sha256": "of a file that was refused"})
+    left = PICKED.line().encode("utf-8", "surrogateescape")
+    (tmp_path / PICKS).write_bytes(left)  # killed before its row
+    fix_settings(tmp_path, {"k": 6, "weights_sha256": "of another"})
+    assert read_settings(tmp_path)["k"] == 6 and read_picks(tmp_path) == []
+
+
 def test_settings_that_an_earlier_version_lacks_are_not_compared(tmp_path: Path) -> None:
     fix_settings(tmp_path, {"k": 5, "methods": {"random": {"by": "entropy"}}})
+    ResultsWriter(tmp_path).write(ROW, PICKED)
     fix_settings(tmp_path, {"k": 5, "new": 1, "methods": {"random": {"by": "entropy", "new": 2}}})
     with pytest.raises(SimulationError, match=r'methods\.random\.by = "entropy", not "loss"'):
         fix_settings(tmp_path, {"k": 5, "methods": {"random": {"by": "loss"}}})
@@ -81,6 +91,7 @@ def test_settings_that_an_earlier_version_lacks_are_not_compared(tmp_path: Path)
 
 def test_another_version_is_not_taken_for_other_settings(tmp_path: Path) -> None:
     fix_settings(tmp_path, {"format": 1, "version": "0.1.0", "k": 5})
+    ResultsWriter(tmp_path).write(ROW, PICKED)
     for other in ({"format": 1, "version": "0.2.0"}, {"format": 2, "version": "0.1.0"}):
         with pytest.raises(SimulationError, match=r"begun by lloss 0\.1\.0 .* another folder"):
             fix_settings(tmp_path, {**other, "k": 6})

@@ -71,7 +71,7 @@ def test_embeddings_without_a_usual_distance_are_left_out_and_counted() -> None:
     picks = k_center(vectors[usable], 10)
     chosen = select_from(score_table(np.arange(40.0), vectors=vectors), k=10, strategy="diverse")
     assert chosen.ids == [f"{usable[pick]:04d}.jpg" for pick in picks]
-    assert chosen.unusable() == ["3 with an infinite or extreme embedding left out"]
+    assert chosen.unusable() == ["3 with a NaN, infinite or extreme embedding left out"]
 
 
 def test_too_few_embeddings_with_a_distance_are_refused() -> None:

@@ -124,7 +124,7 @@ def test_near_duplicates_are_passed_over_and_groups_balanced(bench: Any) -> None
     settings = SelectionSettings(k=2, min_distance=0.5, balance="predicted")
     first = bench.selections.hand_out("copies", settings)
     assert [image.id for image in first.images] == ["00.png", "12.png"]
-    assert "balanced by predicted: 1 of 12 0; 1 of 4 1" in first.notes
+    assert "balanced by predicted: 1 of 12 in '0'; 1 of 4 in '1'" in first.notes
     fewer = SelectionSettings(k=4, min_distance=0.5, at_most=True)
     second = bench.selections.hand_out("copies", fewer)  # what is pending counts as labeled
     assert [image.id for image in second.images] == ["04.png", "08.png"]
