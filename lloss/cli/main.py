@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
+import threading
 import warnings
 from typing import NoReturn
 
@@ -97,6 +99,7 @@ def main(arguments: list[str] | None = None) -> None:
     except SettingsError as error:
         _fail(str(error))
     if process is None:
+        _interrupt_on_sigterm()
         _run(arguments)
         return
     # torch's DistributedDataParallel would note in each process that no layer is unused.
@@ -106,6 +109,13 @@ def main(arguments: list[str] | None = None) -> None:
     if process.rank:
         follow(process)
     lead(process, lambda: _run(arguments))
+
+
+def _interrupt_on_sigterm() -> None:
+    """Stop on SIGTERM as on Ctrl-C, so that nothing is left behind; the daemon sets its own."""
+    main_thread = threading.current_thread() is threading.main_thread()
+    if main_thread and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def _run(arguments: list[str] | None) -> None:

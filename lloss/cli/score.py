@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -127,7 +126,6 @@ def command(
     _check_outside(folder, pool)
     images, excluded = _open(pool, exclude, empty, folder)
     remark = images.remark()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stop as on Ctrl-C
     done = folder.part_numbers() if folder.run() else []
     last_written = folder.files.modified([part_name(number) for number in done])
     run: dict[str, Any] = {"out": out, "part_size": part_size, "shard": part}

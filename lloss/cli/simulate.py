@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +100,6 @@ def command(
         raise click.UsageError(
             "--report-only reads OUT alone: leave DATA out" if data else "Missing argument 'DATA'."
         )
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stop as on Ctrl-C
     if data is not None:
         _simulate(data, out, preset, train, device, given)
     comparison = compare(out)

@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -83,6 +85,27 @@ def test_an_interrupted_training_gives_the_same_selection(
     assert selected(next_cycle(project).folder) == selected(
         done_template / "project" / "cycles" / "001"
     )
+
+
+def test_sigterm_ends_any_step_in_a_line_and_the_same_command_goes_on(
+    done: Project, done_template: Path
+) -> None:
+    folder = undo(done, "cycle_model.export_onnx")
+    code = (
+        "import os, signal, sys; from lloss.cli.main import main; from lloss.files import "
+        "atomic_write; from lloss.project import cycle_model\n"
+        "def stop(checkpoint, path, *_):\n"
+        "    with atomic_write(path) as aside:\n"
+        "        aside.write_bytes(b'half')\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "cycle_model.export_onnx = stop; main(['next', sys.argv[1]])"
+    )
+    command = [sys.executable, "-c", code, str(done.root)]
+    stopped = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert stopped.returncode == 130, stopped.stderr
+    assert stopped.stderr.splitlines()[-1] == "lloss: interrupted"
+    assert "Traceback" not in stopped.stderr and not list(folder.glob(".*"))
+    assert selected(next_cycle(done).folder) == selected(done_template / "project/cycles/001")
 
 
 def test_a_removed_checkpoint_is_trained_measured_and_exported_again(done: Project) -> None:
