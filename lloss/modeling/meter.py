@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lloss.statistics.confidence_intervals import Floats, Interval, bootstrap
+from lloss.statistics.confidence_intervals import Clusters, Floats, Interval, bootstrap
 
 
 class Meter(ABC):
@@ -32,9 +32,12 @@ class Meter(ABC):
         figures = self.resampled(np.ones((1, self.images)))
         return {name: float(value[0]) for name, value in figures.items()}
 
-    def intervals(self) -> dict[str, Interval]:
-        """Compute the 95 % intervals of the figures, by the bootstrap over images."""
-        return bootstrap(self.images, self.resampled)
+    def intervals(self, clusters: Clusters = None) -> dict[str, Interval]:
+        """Compute the 95 % intervals of the figures, by the bootstrap over images.
+
+        ``clusters`` are of images in the order of the updates.
+        """
+        return bootstrap(self.images, self.resampled, clusters)
 
     def notes(self) -> list[str]:
         """Name conditions that a printed result must name."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from lloss.selection.strategies import get_strategy
 from lloss.statistics.confidence_intervals import (
+    Clusters,
     Floats,
     Interval,
     in_percent,
@@ -95,21 +96,22 @@ class Evidence:
         head: Floats,
         entropy: Floats | None = None,
         folds: Floats | None = None,
+        clusters: Clusters = None,
     ) -> Evidence:
         """Measure scores against true losses, each [N], of images that were not trained on.
 
-        ``folds`` are those of :func:`.ranking_figures`; leave ``entropy`` out for a task that has
-        none of its own.
+        ``folds`` are those of :func:`.ranking_figures`, ``clusters`` the images of one scene; leave
+        ``entropy`` out for a task that has none of its own.
         """
         advantage = None
         if entropy is not None:
-            found = compare_rankings(entropy, head, loss, folds)
+            found = compare_rankings(entropy, head, loss, folds, clusters)
             advantage = found.value, found.interval
         return cls(
             labeled=labeled,
             images=len(loss),
-            head=_ranking(head, loss, folds),
-            entropy=None if entropy is None else _ranking(entropy, loss, folds),
+            head=_ranking(head, loss, folds, clusters),
+            entropy=None if entropy is None else _ranking(entropy, loss, folds, clusters),
             advantage=advantage,
         )
 
@@ -206,12 +208,15 @@ def automatic_choice(evidence: Evidence, strategy: str = "herding") -> Choice:
     )
 
 
-def _ranking(score: Floats, loss: Floats, folds: Floats | None) -> Ranking | None:
+def _ranking(
+    score: Floats, loss: Floats, folds: Floats | None, clusters: Clusters
+) -> Ranking | None:
     accuracy = ranking_figures(score, loss, folds=folds).ranking_accuracy if len(loss) else math.nan
     if math.isnan(accuracy):
         return None
-    low, _ = accuracy_interval(score, loss, folds, GATE)
-    return Ranking(accuracy=accuracy, interval=accuracy_interval(score, loss, folds), low=low)
+    low, _ = accuracy_interval(score, loss, folds, GATE, clusters)
+    interval = accuracy_interval(score, loss, folds, clusters=clusters)
+    return Ranking(accuracy=accuracy, interval=interval, low=low)
 
 
 def _too_few(evidence: Evidence) -> str:

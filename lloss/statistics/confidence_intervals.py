@@ -2,6 +2,7 @@
 
 A share of images gets Wilson's interval, every other figure that is a mean over images the
 bootstrap's: the figure is computed again on images drawn with replacement, always by the same seed.
+Images of one scene are drawn together, see :mod:`.clusters`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ Floats = NDArray[Any]
 Interval: TypeAlias = tuple[float, float]
 Resampled: TypeAlias = Callable[[Floats], Mapping[str, Floats]]
 """Figures, each float [R], of R draws of the N images: weights float64 [R, N], how often an image
-was drawn."""
+was drawn; N times in all, or about that where clusters are drawn."""
+
+Clusters: TypeAlias = NDArray[np.int64] | None
+"""The number of each image's cluster, int64 [N] from 0 on; None where each is one of its own."""
 
 CONFIDENCE = 0.95
 
@@ -40,20 +44,26 @@ def wilson(hits: float, count: float, confidence: float = CONFIDENCE) -> Interva
     return max((middle - reach) / shrink, 0.0), min((middle + reach) / shrink, 1.0)
 
 
-def bootstrap(count: int, figures: Resampled) -> dict[str, Interval]:
+def bootstrap(count: int, figures: Resampled, clusters: Clusters = None) -> dict[str, Interval]:
     """Compute percentile intervals of the figures of N images.
+
+    Clusters of images are drawn whole, as many as there are (Davison and Hinkley 1997, "Bootstrap
+    Methods and their Application", section 3.8; Field and Welsh 2007, "Bootstrapping clustered
+    data").
 
     NaN, NaN for a figure that no draw has, or that is the same in all: that none of few images
     differs is not a certainty.
     """
     drawn: dict[str, list[Floats]] = {}
-    random = np.random.default_rng([count, 95])
+    units = count if clusters is None else int(clusters.max()) + 1
+    random = np.random.default_rng([units, 95])
     left = min(_DRAWS, max(_FEWEST_DRAWS, _LARGE // count)) if count else 0
     while left > 0:
         some = min(left, max(1, _AT_A_TIME // count))
-        rows = random.integers(count, size=(some, count)) + count * np.arange(some)[:, None]
-        weights = np.bincount(rows.ravel(), minlength=some * count).reshape(some, count)
-        for name, values in figures(weights.astype(np.float64)).items():
+        rows = random.integers(units, size=(some, units)) + units * np.arange(some)[:, None]
+        weights = np.bincount(rows.ravel(), minlength=some * units).reshape(some, units)
+        drawn_images = weights if clusters is None else weights[:, clusters]
+        for name, values in figures(drawn_images.astype(np.float64)).items():
             drawn.setdefault(name, []).append(values)
         left -= some
     return {name: _percentiles(np.concatenate(parts)) for name, parts in drawn.items()}

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lloss.statistics.confidence_intervals import Floats
+from lloss.statistics.clusters import among, design_effect, sums_by
+from lloss.statistics.confidence_intervals import Clusters, Floats
 
 LEAST = 20  # Unseen images: of fewer, two fitted numbers say nothing
 
@@ -87,7 +88,11 @@ IN_NO_UNIT = LossUnit()
 
 
 def fit_unit(
-    predicted: Floats, losses: Floats, name: str, source: str = "held-out images"
+    predicted: Floats,
+    losses: Floats,
+    name: str,
+    source: str = "held-out images",
+    clusters: Clusters = None,
 ) -> LossUnit:
     """Fit ``a`` and ``b`` on images that the network was not trained on.
 
@@ -95,13 +100,16 @@ def fit_unit(
     ``sum(log mu + l / mu)``, which needs no logarithm of a loss of 0 and estimates the mean without
     bias whatever the distribution (McCullagh and Nelder 1989, "Generalized Linear Models", chapter
     8). The prior of ``a`` is worth one image, so that a fit exists for any losses. The standard
-    errors are the sandwich's, which do not rely on the distribution either.
+    errors are the sandwich's, which do not rely on the distribution either; where images are in
+    clusters, the scores of each are summed first (Liang and Zeger 1986, "Longitudinal data analysis
+    using generalized linear models").
 
     Args:
         predicted: scores [N].
         losses: true losses [N], from 0 on.
         name: of the losses' unit.
         source: the images, in the plural.
+        clusters: of images of one scene: fewer than :data:`LEAST` are too few.
 
     Returns:
         The unit; one in no unit, whose note says why, for too few images or losses that have no
@@ -109,13 +117,13 @@ def fit_unit(
     """
     p, l = (np.asarray(values, np.float64) for values in (predicted, losses))
     finite = np.isfinite(p) & np.isfinite(l)
-    p, l = p[finite], l[finite]
-    if why := _why_not(l):
+    p, l, clusters = p[finite], l[finite], among(clusters, finite)
+    if why := _why_not(l, clusters):
         return LossUnit(note=why)
     center, spread = p.mean(), p.std()
     if spread <= 1e-6 * (1 + abs(center)):
         spread = 1.0  # all are equal: only the mean can be fitted
-    a, b, covariance = _gamma_fit((p - center) / spread, l)
+    a, b, covariance = _gamma_fit((p - center) / spread, l, clusters)
     # a z + b of z = (p - center) / spread, in terms of p
     to_scores = np.array([[1 / spread, 0.0], [-center / spread, 1.0]])
     errors = np.sqrt(np.diag(to_scores @ covariance @ to_scores.T))
@@ -132,14 +140,21 @@ def fit_unit(
         source=source,
         note="; ".join(notes),
     )
-    return dataclasses.replace(unit, calibration=calibration(unit, p, l))
+    return dataclasses.replace(unit, calibration=calibration(unit, p, l, clusters))
 
 
-def calibration(unit: LossUnit, predicted: Floats, losses: Floats) -> tuple[CalibrationBin, ...]:
+def calibration(
+    unit: LossUnit, predicted: Floats, losses: Floats, clusters: Clusters = None
+) -> tuple[CalibrationBin, ...]:
     """Compare predicted with true losses, [N] each and finite, in bins of equal size.
 
     The bins go from the lowest predictions to the highest.
     """
+
+    def error(rows: NDArray[np.int64], values: Floats) -> float:
+        effect = design_effect(values - values.mean(), among(clusters, rows))
+        return float(values.std(ddof=1) / math.sqrt(len(values)) * math.sqrt(effect))
+
     order = np.lexsort((np.asarray(losses), np.asarray(predicted)))
     means, true = unit.losses(predicted)[order], np.asarray(losses, np.float64)[order]
     count = min(BINS, len(true) // LEAST_OF_BIN)
@@ -149,14 +164,17 @@ def calibration(unit: LossUnit, predicted: Floats, losses: Floats) -> tuple[Cali
             images=len(rows),
             predicted=float(means[rows].mean()),
             true=float(true[rows].mean()),
-            error=float(true[rows].std(ddof=1) / math.sqrt(len(rows))),
+            error=error(order[rows], true[rows]),
         )
         for rows in bins
     )
 
 
-def _why_not(losses: NDArray[np.float64]) -> str:
+def _why_not(losses: NDArray[np.float64], clusters: Clusters) -> str:
     """Say why no unit can be fitted on these losses; "" where one can."""
+    if clusters is not None and (scenes := int(clusters.max()) + 1) < LEAST:
+        many = f"{len(losses)} unseen images are of {scenes} scenes"
+        return f"but for near-duplicates, {many}: too few for one, {LEAST} are needed"
     if len(losses) < LEAST:
         return f"{len(losses)} losses of unseen images are too few for one, {LEAST} are needed"
     if losses.min() < 0:
@@ -167,7 +185,7 @@ def _why_not(losses: NDArray[np.float64]) -> str:
 
 
 def _gamma_fit(
-    z: NDArray[np.float64], losses: NDArray[np.float64]
+    z: NDArray[np.float64], losses: NDArray[np.float64], clusters: Clusters
 ) -> tuple[float, float, NDArray[np.float64]]:
     """Return slope and intercept of log mu on ``z``, standardized, and their covariance [2, 2].
 
@@ -196,5 +214,5 @@ def _gamma_fit(
             break
     ratio = ratios(theta)
     inverse = np.linalg.inv(columns.T @ (ratio[:, None] * columns) + prior)
-    each = columns * (1 - ratio)[:, None]
+    each = sums_by(clusters, columns * (1 - ratio)[:, None])
     return float(theta[0]), float(theta[1] + math.log(scale)), inverse @ (each.T @ each) @ inverse

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lloss.statistics.confidence_intervals import Floats, Interval, bootstrap
+from lloss.statistics.clusters import among
+from lloss.statistics.confidence_intervals import Clusters, Floats, Interval, bootstrap
 
 MOST = 2000
 """Images that are compared: of more, so many are drawn, always the same. There are four million
@@ -29,13 +30,18 @@ class AccuracyDifference:
 
 
 def compare_rankings(
-    score: Floats, other: Floats, loss: Floats, folds: Floats | None = None
+    score: Floats,
+    other: Floats,
+    loss: Floats,
+    folds: Floats | None = None,
+    clusters: Clusters = None,
 ) -> AccuracyDifference:
     """Subtract the ranking accuracy of ``other`` [N] from that of ``score`` [N].
 
     The interval is the paired bootstrap's: both scores are measured on the same drawn images, so
-    that what makes a draw easy for both cancels. With ``folds`` [N] of a cross-validation only
-    pairs within a fold are compared, see :func:`.ranking_figures`.
+    that what makes a draw easy for both cancels. ``clusters`` of images are drawn whole. With
+    ``folds`` [N] of a cross-validation only pairs within a fold are compared, see
+    :func:`.ranking_figures`.
     """
     rows = np.arange(len(loss))
     if len(rows) > MOST:
@@ -54,7 +60,7 @@ def compare_rankings(
             return {"": _weighted(ahead, weights) / (2 * _weighted(counted, weights))}
 
     value = float(differences(np.ones((1, len(rows))))[""][0])
-    found = bootstrap(len(rows), differences)
+    found = bootstrap(len(rows), differences, among(clusters, rows))
     return AccuracyDifference(value, found.get("", (math.nan, math.nan)))
 
 

@@ -27,7 +27,8 @@ from lloss.modeling.objective import Objective
 from lloss.modeling.prediction import prediction_of
 from lloss.modeling.published_weights import Published
 from lloss.pools import Item
-from lloss.statistics.confidence_intervals import Floats, Interval, wilson
+from lloss.statistics.clusters import share_interval
+from lloss.statistics.confidence_intervals import Clusters, Floats, Interval
 from lloss.tasks.task import Decoding, Share, Task
 from lloss.tasks.train_settings import TrainSettings
 
@@ -101,8 +102,9 @@ class Accuracy(Meter):
     def resampled(self, weights: Floats) -> dict[str, Floats]:
         return {"accuracy": weights @ np.array(self.right, np.float64) / max(self.images, 1)}
 
-    def intervals(self) -> dict[str, Interval]:
-        return {"accuracy": wilson(sum(self.right), self.images)}
+    def intervals(self, clusters: Clusters = None) -> dict[str, Interval]:
+        right = np.array(self.right, np.float64)
+        return {"accuracy": share_interval(sum(self.right), right, clusters)}
 
 
 class _Classification(Task):

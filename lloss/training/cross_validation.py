@@ -27,6 +27,8 @@ from lloss.errors import DivergedError, LabelError, SettingsError
 from lloss.files import write_json
 from lloss.modeling.network import TappedNetwork
 from lloss.pools import Item
+from lloss.statistics.clusters import among
+from lloss.statistics.confidence_intervals import Clusters
 from lloss.tasks import get_task
 from lloss.tasks.task import Task
 from lloss.tasks.train_settings import TrainSettings
@@ -34,7 +36,7 @@ from lloss.training.cautions import cautions, measured, ranked
 from lloss.training.checkpoint import FILE, Checkpoint, load_checkpoint
 from lloss.training.evaluation import Evaluation, Measurement
 from lloss.training.fit_head import FOLDS, LEAST
-from lloss.training.holdout import LABELS, MEASURABLE, of_groups
+from lloss.training.holdout import LABELS, MEASURABLE, of_groups, scenes_of
 from lloss.training.pace import in_words
 from lloss.training.ranking_evidence import CROSS_VALIDATION, read_cross_validation
 from lloss.training.run_folder import METRICS, continue_run
@@ -210,7 +212,8 @@ class CrossValidation:
             levels[held] = _level(model, settings, plain, np.flatnonzero(of[rows] != fold))
         whole = self.whole.network().to(on)
         levels -= _level(whole, settings, plain, np.arange(len(rows)))
-        evaluation = found.evaluation(folds=of[rows], levels=levels)
+        scenes = among(self._scenes(groups), np.array(rows))
+        evaluation = found.evaluation(folds=of[rows], levels=levels, clusters=scenes)
         notes = [*filter(None, [str(groups)]), *evaluation.notes]
         return self._written(dataclasses.replace(evaluation, notes=notes), groups)
 
@@ -224,6 +227,10 @@ class CrossValidation:
 
         task = get_task(settings.task)
         return draw_folds(task, self.labeled, folds, settings.seed, grouped), groups[0]
+
+    def _scenes(self, groups: Groups) -> Clusters:
+        task, labeled = get_task(self.whole.settings.task), self.labeled
+        return scenes_of([*map(task.image_of, labeled.items, labeled.labels)], groups)
 
     def _trained(self, fold: int, folds: int, rest: NDArray[np.int64]) -> Checkpoint:
         """Train on the rows ``rest``, or go on with that."""
@@ -251,9 +258,12 @@ class CrossValidation:
         warnings = cautions(figures, evaluation.metric_name)
         figures |= {"ranked": ranked(figures), "warnings": warnings}
         self.say(in_line(figures, evaluation.metric_name))
+        unit = evaluation.unit
+        if unit is not None and not unit.name:
+            self.say(f"the predicted loss is {unit}")
         for line in evaluation.notes:
             self.say(line)
-        dataclasses.replace(self.whole, unit=evaluation.unit).save(self.run / FILE)
+        dataclasses.replace(self.whole, unit=unit).save(self.run / FILE)
         write_json(self.run / CROSS_VALIDATION, figures)  # last: it is complete
         shutil.rmtree(self.run / FOLDER, ignore_errors=True)
         return load_checkpoint(self.run)

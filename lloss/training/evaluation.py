@@ -18,7 +18,8 @@ from lloss.data.labeled_set import LabeledSet
 from lloss.modeling.meter import Meter
 from lloss.modeling.network import TappedNetwork
 from lloss.runtime.torchrun_process import TorchrunProcess
-from lloss.statistics.confidence_intervals import CONFIDENCE, Floats, bootstrap
+from lloss.statistics.clusters import among
+from lloss.statistics.confidence_intervals import CONFIDENCE, Clusters, Floats, bootstrap
 from lloss.statistics.loss_unit import LossUnit, fit_unit
 from lloss.statistics.ranking_metrics import RankingFigures, ranking_figures, ranking_intervals
 from lloss.tasks import get_task
@@ -30,6 +31,7 @@ from lloss.training.checkpoint import Checkpoint
 from lloss.training.holdout import refuse_unknown
 from lloss.training.process_group import Processes
 from lloss.training.ranking_evidence import comparison, finite
+from lloss.training.scenes import NO_SCENES, Scenes, scenes_among
 from lloss.training.shared_evaluation import send_evaluation, shared_predict
 from lloss.training.torchrun import called
 from lloss.training.trainer import device_of, predict
@@ -61,6 +63,7 @@ class Evaluation:
     unit: LossUnit | None = None
     checkpoint_sha256: str = ""  # of the file that was measured; "" if it was not of a file
     folds: int = 1  # of a cross-validation, whose images were each held out from a model of its own
+    scenes: Scenes = NO_SCENES  # near-duplicates among the images
 
     def as_dict(self) -> dict[str, Any]:
         """Return the figures without the arrays, for JSON, with warnings."""
@@ -79,6 +82,7 @@ class Evaluation:
             **({"comparison": finite(self.comparison)} if self.comparison else {}),
             **({"missed": self.missed} if self.missed else {}),
             **({"cut_off": self.cut_off} if self.cut_off else {}),
+            **self.scenes.as_dict(),
             **({"unit": json.loads(msgspec.json.encode(self.unit))} if self.unit else {}),
             "checkpoint_sha256": self.checkpoint_sha256,
         }
@@ -93,15 +97,18 @@ def measure(
     labels: Sequence[Any] = (),
     seen: NDArray[np.bool_] | None = None,
     processes: Processes | None = None,
+    scenes: Scenes = NO_SCENES,
 ) -> Evaluation:
     """Evaluate on held-out images; without ``labels`` all are of the network's classes.
 
     ``seen`` [N] are images that were trained on after all: the loss's unit is fitted without them.
-    ``processes`` share the batches; this is the leading one, and has the figures.
+    ``processes`` share the batches; this is the leading one, and has the figures. Intervals count
+    ``scenes``.
     """
     found = Measurement(settings, data, labels)
     found.add(model, np.arange(len(data)), processes)
-    return found.evaluation(seen)
+    evaluation = found.evaluation(seen, clusters=scenes.clusters)
+    return replace(evaluation, notes=[*evaluation.notes, *scenes.lines()], scenes=scenes)
 
 
 class Measurement:
@@ -115,6 +122,7 @@ class Measurement:
         self.task = get_task(settings.task)
         self._meter: Meter | None = None
         self._columns: dict[str, NDArray[np.float32]] = {}
+        self._order: list[NDArray[np.int64]] = []  # rows, as the meter got them
         self._unit = ""
 
     def add(
@@ -130,6 +138,7 @@ class Measurement:
         for part, forward in passes:
             targets = [data.targets[row] for row in rows[part]]
             self._meter.update(forward.output, targets)
+            self._order.append(rows[part])
             with torch.no_grad():
                 collated = self.task.collate(targets).to(forward.embedding.device)
                 found = {
@@ -147,6 +156,7 @@ class Measurement:
         seen: NDArray[np.bool_] | None = None,
         folds: NDArray[np.int64] | None = None,
         levels: Floats | None = None,
+        clusters: Clusters = None,
     ) -> Evaluation:
         """Return the figures of all images; each must have been added.
 
@@ -154,6 +164,7 @@ class Measurement:
             seen: see :func:`measure`.
             folds: of a cross-validation [N], see :func:`.ranking_figures`.
             levels: what a prediction is above that of the model which the unit is for [N].
+            clusters: of near-duplicates among the images [N]: intervals count each as one.
         """
         assert self._meter is not None, "no image was added"
         task, data, meter = self.task, self.data, self._meter
@@ -172,7 +183,8 @@ class Measurement:
             source = "held-out images"
             if folds is not None:
                 source = f"images, by {len(np.unique(folds))}-fold cross-validation"
-            unit = fit_unit(above[new], true_loss[new], self._unit, source)
+            unseen = among(clusters, rows[new])
+            unit = fit_unit(above[new], true_loss[new], self._unit, source, unseen)
         figures = meter.figures()
         cut = data.cut.line("held-out", task.cut_effect) if data.cut else ""
         return Evaluation(
@@ -187,8 +199,11 @@ class Measurement:
             entropy=ranking_figures(entropy, true_loss, folds=folds),
             true_loss=true_loss,
             predicted_loss=predicted,
-            intervals=_intervals(meter, true_loss, predicted, entropy, folds),
-            comparison=comparison(true_loss, predicted, entropy, folds),
+            intervals={
+                **meter.intervals(among(clusters, np.concatenate(self._order))),
+                **_intervals(true_loss, predicted, entropy, folds, among(clusters, rows)),
+            },
+            comparison=comparison(true_loss, predicted, entropy, folds, among(clusters, rows)),
             missed=[*filter(None, [cut]), *_unknown(task.classes(self.labels), data.classes)],
             cut_off=data.cut.as_dict() if data.cut else {},
             unit=unit,
@@ -197,18 +212,23 @@ class Measurement:
 
 
 def _intervals(
-    meter: Meter,
     loss: NDArray[np.float32],
     predicted: NDArray[np.float32] | None,
     entropy: NDArray[np.float32],
     folds: NDArray[np.int64] | None,
+    clusters: Clusters,
 ) -> dict[str, Any]:
-    head = {} if predicted is None else {"head": ranking_intervals(predicted, loss, folds=folds)}
+    def mean(weights: Floats) -> dict[str, Floats]:
+        return {"mean_loss": weights @ loss / weights.sum(1)}
+
+    scores = {"head": predicted, "entropy": entropy}
     return {
-        **meter.intervals(),
-        **bootstrap(len(loss), lambda weights: {"mean_loss": weights @ loss / len(loss)}),
-        **head,
-        "entropy": ranking_intervals(entropy, loss, folds=folds),
+        **bootstrap(len(loss), mean, clusters),
+        **{
+            name: ranking_intervals(score, loss, folds=folds, clusters=clusters)
+            for name, score in scores.items()
+            if score is not None
+        },
     }
 
 
@@ -244,12 +264,12 @@ def evaluate_checkpoint(
     problems.note(similar)
     refuse_unknown(task, labeled, classes, similar)
     data, rows = load_examples(labeled, classes, settings, problems, what="held-out")
-    labels = [labeled.labels[row] for row in rows]
+    labels, scenes = [labeled.labels[row] for row in rows], scenes_among(task, labeled.take(rows))
     network = checkpoint.network().to(on)
     if process is None:
-        found = measure(network, settings, data, labels, seen[rows])
+        found = measure(network, settings, data, labels, seen[rows], scenes=scenes)
     else:
         with called(process, on) as processes:
             data = replace(data, images=send_evaluation(processes, checkpoint, data.images))
-            found = measure(network, settings, data, labels, seen[rows], processes)
+            found = measure(network, settings, data, labels, seen[rows], processes, scenes)
     return replace(found, checkpoint_sha256=checkpoint.sha256 if checkpoint.path else "")

@@ -15,11 +15,11 @@ from lloss.data.near_copies import Groups
 from lloss.errors import LabelError, SettingsError
 from lloss.modeling.attached_model import AttachedModel
 from lloss.modeling.head_losses import HEAD_LOSSES, HeadLoss
+from lloss.statistics.clusters import among, clusters_of, share_interval
 from lloss.statistics.confidence_intervals import (
     Interval,
     in_percent,
     range_in_percent,
-    wilson,
 )
 from lloss.statistics.loss_unit import IN_NO_UNIT, LossUnit, fit_unit
 from lloss.statistics.ranking_metrics import RankingFigures, accuracy_interval, ranking_figures
@@ -60,6 +60,7 @@ class HeadFit:
         mean_loss: of the network on all images.
         metric: the mean of the task's ``metric`` on all images, of a classifier its accuracy; None
             without one.
+        metric_interval: its 95 % interval as of a share of images; None without a metric.
         notes: reasons not to rely on the figures, a line each.
         entropy: how the entropy of the network's output orders them; None without one.
         compared: the two rankings, see :func:`.comparison`.
@@ -75,6 +76,7 @@ class HeadFit:
     interval: Interval
     mean_loss: float
     metric: float | None = None
+    metric_interval: Interval | None = None
     notes: list[str] = field(default_factory=list)
     folds: int = 1
     groups: Groups | None = None
@@ -170,6 +172,7 @@ def fit_cached_head(
     """Train the head on cached features; see :func:`fit_head`."""
     _check(cache, compare)
     groups = None if cache.groups is None else cache.groups.first
+    scenes = None if groups is None else clusters_of(groups)
     folds = folds_of(cache.images, FOLDS, seed, groups)
     if holdout or cache.images >= FEW:
         count = max(2, round((holdout or HOLDOUT) * cache.images))
@@ -181,6 +184,10 @@ def fit_cached_head(
     whole = train_head(head, cache, torch.arange(len(cache.losses)), compare, seed)
     head.load_state_dict(whole.state_dict())
     held, losses = folds >= 0, cache.image_losses
+    apart, within = among(scenes, held), None
+    if cache.metrics is not None and cache.metric is not None:
+        each = cache.metrics.double().cpu().numpy()
+        within = share_interval(cache.metric * cache.images, each, scenes)
     figures = found.predicted[held], losses[held]
     entropy = None if cache.entropies is None else cache.entropies.cpu().numpy()[held]
     # As the head of all images would have predicted them
@@ -188,22 +195,23 @@ def fit_cached_head(
     source = "held-out images"
     if held.all():
         source = f"images, by {folds.max() + 1}-fold cross-validation"
-    model.unit = fit_unit(above[held], losses[held], model.objective.loss_unit, source)
+    model.unit = fit_unit(above[held], losses[held], model.objective.loss_unit, source, apart)
     return HeadFit(
         images=cache.images,
         held_out=int(held.sum()),
         ranking=ranking_figures(*figures, folds=folds[held]),
-        interval=accuracy_interval(*figures, folds=folds[held]),
+        interval=accuracy_interval(*figures, folds=folds[held], clusters=apart),
         mean_loss=float(losses.mean()),
         metric=cache.metric,
-        notes=_notes(model, losses, cache),
+        metric_interval=within,
+        notes=_notes(model, losses, cache, within),
         folds=int(folds.max()) + 1,
         groups=cache.groups,
         unit=model.unit,
         entropy=None
         if entropy is None
         else ranking_figures(entropy, losses[held], folds=folds[held]),
-        compared=comparison(losses[held], figures[0], entropy, folds[held]),
+        compared=comparison(losses[held], figures[0], entropy, folds[held], apart),
     )
 
 
@@ -243,7 +251,12 @@ def _check(cache: FeatureCache, compare: HeadLoss) -> None:
         )
 
 
-def _notes(model: AttachedModel, losses: NDArray[np.float32], cache: FeatureCache) -> list[str]:
+def _notes(
+    model: AttachedModel,
+    losses: NDArray[np.float32],
+    cache: FeatureCache,
+    within: Interval | None,
+) -> list[str]:
     """Say where the images may be those of training, or not be prepared as for training."""
     metric, (least, largest) = cache.metric, cache.span
     notes, small = [], float((losses < LEARNED * losses.max()).mean())
@@ -259,12 +272,11 @@ def _notes(model: AttachedModel, losses: NDArray[np.float32], cache: FeatureCach
             "normalizes them by mean and std of model.preparation; do so too, or attach with "
             "mean=(0, 0, 0) and std=(1, 1, 1)"
         )
-    if metric is not None and model.task == "classification":
-        within = wilson(metric * len(losses), len(losses))
-        if within[0] <= 1 / len(model.classes):
-            notes.append(
-                f"the network gets {in_percent(metric, within)} of {len(losses)} images right, not "
-                "shown to be better than guessing: check its weights, mean and std, and the order "
-                "of classes"
-            )
+    classes = model.classes if model.task == "classification" else ()
+    if within is not None and classes and within[0] <= 1 / len(classes):
+        notes.append(
+            f"the network gets {in_percent(metric, within)} of {len(losses)} images right, not "
+            "shown to be better than guessing: check its weights, mean and std, and the order "
+            "of classes"
+        )
     return notes

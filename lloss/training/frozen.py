@@ -14,7 +14,6 @@ from lloss.errors import SettingsError
 from lloss.modeling.attached_model import AttachedModel, Preparation
 from lloss.modeling.head_losses import HEAD_LOSSES
 from lloss.modeling.network import TappedNetwork
-from lloss.statistics.confidence_intervals import wilson
 from lloss.tasks import get_task
 from lloss.tasks.train_settings import TrainSettings
 from lloss.training.feature_cache import run_network
@@ -48,7 +47,7 @@ class FrozenFit:
         head, found = self.head, self.head.as_dict()
         if head.metric is not None:
             found["accuracy"] = head.metric
-            found["intervals"]["accuracy"] = wilson(head.metric * head.images, head.images)
+            found["intervals"]["accuracy"] = head.metric_interval
             found["metric_images"] = head.images
         return found
 

@@ -14,6 +14,8 @@ from lloss.data.near_copies import Groups
 from lloss.errors import LabelError
 from lloss.pools import Item, Pool
 from lloss.selection.hashing import draw_ids
+from lloss.statistics.clusters import clusters_of
+from lloss.statistics.confidence_intervals import Clusters
 from lloss.tasks.task import Task
 from lloss.text.first_names import first_names
 
@@ -125,11 +127,27 @@ def of_groups(
     images: Sequence[str], items: Sequence[Item], groups: Callable[[Sequence[Item]], Groups]
 ) -> list[str]:
     """Name each item's image by the first, in the order of their names, of its near-duplicates."""
-    shown = dict(zip(reversed(images), reversed(items)))  # the first item of each image
-    names = sorted(shown)
-    first = groups([shown[name] for name in names]).first
+    names = sorted(set(images))
+    first = groups(first_items(images, items)).first
     group = {name: names[row] for name, row in zip(names, first)}
     return [group[image] for image in images]
+
+
+def first_items(images: Sequence[str], items: Sequence[Item]) -> list[Item]:
+    """Return the first item of each image, in the order of the images' names."""
+    shown = dict(zip(reversed(images), reversed(items)))
+    return [shown[name] for name in sorted(shown)]
+
+
+def scenes_of(images: Sequence[str], groups: Groups) -> Clusters:
+    """Number the scenes of images, given each item's; None without near-duplicates.
+
+    ``groups`` are those of :func:`first_items`. Items of one image are of one scene, then.
+    """
+    if not groups.copies:
+        return None
+    first = dict(zip(sorted(set(images)), groups.first.tolist()))
+    return clusters_of([first[image] for image in images])
 
 
 def holdout_ids(

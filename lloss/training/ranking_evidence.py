@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lloss.selection.automatic import Evidence, Ranking
-from lloss.statistics.confidence_intervals import Floats
+from lloss.statistics.confidence_intervals import Clusters, Floats
 from lloss.training.cautions import APART, interval_of
 
 CROSS_VALIDATION = "cross_validation.json"
@@ -21,7 +21,11 @@ CROSS_VALIDATION = "cross_validation.json"
 
 
 def comparison(
-    loss: Floats, head: Floats | None, entropy: Floats | None, folds: Floats | None = None
+    loss: Floats,
+    head: Floats | None,
+    entropy: Floats | None,
+    folds: Floats | None = None,
+    clusters: Clusters = None,
 ) -> dict[str, Any]:
     """Compare two scores, each [N], by how they rank images of a true loss.
 
@@ -31,7 +35,7 @@ def comparison(
     """
     if head is None:
         return {}
-    found = Evidence.measured(len(loss), loss, head, entropy, folds)
+    found = Evidence.measured(len(loss), loss, head, entropy, folds, clusters)
     value, interval = found.advantage or (None, None)
     return {
         "head_low": found.head and found.head.low,

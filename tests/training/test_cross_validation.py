@@ -18,6 +18,7 @@ from lloss.data.labeled_set import LabeledSet
 from lloss.data.near_copies import Groups, groups_among
 from lloss.errors import DivergedError, InterruptedRunError, LabelError, SettingsError
 from lloss.simulation.image_variants import variant_of
+from lloss.statistics.confidence_intervals import wilson
 from lloss.statistics.ranking_metrics import accuracy_interval, ranking_figures
 from lloss.tasks import get_task
 from lloss.tasks.train_settings import TrainSettings
@@ -298,6 +299,33 @@ def test_a_video_is_cross_validated_by_its_scenes_and_noted(
     assert figures and figures["notes"] == [note] and note in lines
     assert figures["apart"] == 10 and figures["ranked"] is None
     assert any("30 images to measure on are only 10" in line for line in figures["warnings"])
+    few = (
+        "in no unit (but for near-duplicates, 30 unseen images are of 10 scenes: too few for one, "
+        "20 are needed)"
+    )
+    assert f"the predicted loss is {few}" in lines
+    assert str(unit_of_run(load_checkpoint(tmp_path / "run"))) == few
+
+
+def test_intervals_of_a_cross_validated_video_count_its_scenes(
+    folded: TrainSettings, tmp_path: Path
+) -> None:
+    items = [
+        variant_of(item_of(scene(video), f"{video:02}-{frame}.png"), frame, True)
+        for video in range(24)
+        for frame in range(3)
+    ]
+    labels = [str(video % 2) for video in range(24) for _ in range(3)]
+    videos = LabeledSet(items, labels, "videos").ordered()
+    train(videos, folded, tmp_path / "run")
+    figures = read_cross_validation(tmp_path / "run")
+    assert figures and figures["apart"] == 24 and figures["unit"]["images"] == 72
+    low, high = figures["intervals"]["accuracy"]
+    hits = figures["accuracy"] * 72
+    alone = wilson(hits, 72)
+    assert (high - low) > 1.3 * (alone[1] - alone[0])  # three alike frames: up to 1.7
+    widest = wilson(hits / 3, 24)
+    assert (high - low) < 1.2 * (widest[1] - widest[0])
 
 
 def test_folds_are_no_more_than_the_images_that_are_apart(

@@ -15,9 +15,14 @@ from lloss.data.labeled_set import LabeledSet
 from lloss.errors import LabelError, SettingsError
 from lloss.images.decode import decode_whole
 from lloss.modeling.network import TappedNetwork
+from lloss.simulation.image_variants import variant_of
+from lloss.statistics.clusters import share_interval
+from lloss.statistics.ranking_metrics import accuracy_interval
 from lloss.training.checkpoint import Checkpoint, load_checkpoint
 from lloss.training.evaluation import evaluate_checkpoint
 from lloss.training.trainer import predict
+
+from ..data.test_near_copies import item_of, scene
 
 
 @pytest.fixture
@@ -98,3 +103,51 @@ def test_a_metric_that_is_no_number_is_null_in_json(
     broken = replace(found, metric=math.nan, mean_loss=math.nan)
     figures = json.loads(json.dumps(broken.as_dict(), allow_nan=False))
     assert figures["accuracy"] is None and figures["mean_loss"] is None
+
+
+def _video(checkpoint: Checkpoint, scenes: int, frames: int) -> LabeledSet:
+    """Frames of scenes, the frames of one scene far from each other."""
+    items = [
+        variant_of(item_of(scene(number), f"{number:02}-{frame}.png"), frame, True)
+        for frame in range(frames)
+        for number in range(scenes)
+    ]
+    labels = [checkpoint.classes[number % 3] for number in range(scenes)] * frames
+    return LabeledSet(items, labels, "video")
+
+
+def test_intervals_count_scenes(checkpoint: Checkpoint) -> None:
+    found = evaluate_checkpoint(checkpoint, _video(checkpoint, 24, 3))
+    scenes = np.tile(np.arange(24), 3)
+    right = np.array(found.metric * 72).round()
+    figures = found.as_dict()
+    assert (figures["near_duplicates"], figures["apart"]) == (48, 24)
+    line = "48 of 72 images to measure on are near-duplicates of others: intervals count 24 scenes"
+    assert line in figures["notes"]
+    assert found.predicted_loss is not None
+    counted = accuracy_interval(found.predicted_loss, found.true_loss, clusters=scenes)
+    assert figures["intervals"]["head"]["ranking_accuracy"] == list(counted)
+    low, high = figures["intervals"]["accuracy"]
+    alone = share_interval(float(right), np.repeat([1.0, 0.0], [int(right), 72 - int(right)]))
+    assert high - low > 1.2 * (alone[1] - alone[0])
+    assert found.unit is not None and found.unit.images == 72
+
+
+def test_few_scenes_have_no_unit_and_a_warning(checkpoint: Checkpoint) -> None:
+    found = evaluate_checkpoint(checkpoint, _video(checkpoint, 12, 3))
+    assert found.unit is not None and str(found.unit) == (
+        "in no unit (but for near-duplicates, 36 unseen images are of 12 scenes: too few for one, "
+        "20 are needed)"
+    )
+    assert any(
+        "36 images to measure on are only 12" in each for each in found.as_dict()["warnings"]
+    )
+
+
+def test_without_near_duplicates_intervals_count_images(checkpoint: Checkpoint) -> None:
+    found = evaluate_checkpoint(checkpoint, _video(checkpoint, 24, 1))
+    figures = found.as_dict()
+    assert figures["near_duplicates"] == 0 and not {"apart", "notes"} & set(figures)
+    assert found.predicted_loss is not None
+    counted = accuracy_interval(found.predicted_loss, found.true_loss)
+    assert figures["intervals"]["head"]["ranking_accuracy"] == list(counted)

@@ -20,7 +20,7 @@ from lloss.errors import LabelError, SettingsError
 from lloss.images.decode import decode_whole
 from lloss.modeling.attached_model import AttachedModel
 from lloss.simulation.image_variants import variant_of
-from lloss.statistics.ranking_metrics import ranking_figures
+from lloss.statistics.ranking_metrics import accuracy_interval, ranking_figures
 from lloss.training import head_training
 from lloss.training.cautions import cautions
 from lloss.training.feature_cache import run_network
@@ -157,6 +157,12 @@ def test_near_duplicates_are_held_out_together() -> None:
     folds = folds_of(48, 5, 5, groups)
     found = held_out_predictions(model.head, cache, lloss.losses.soft_pairs, 5, folds)
     assert fit.ranking == ranking_figures(found.predicted, cache.image_losses, folds=folds)
+    counted = accuracy_interval(
+        found.predicted, cache.image_losses, folds, clusters=np.arange(48) // 4
+    )
+    assert fit.interval == counted
+    assert fit.as_dict()["intervals"]["head"]["ranking_accuracy"] == list(counted)
+    assert str(fit.unit).startswith("in no unit (but for near-duplicates, 48 unseen images are of")
     once = lloss.fit_head(model, images, targets, holdout=0.25)
     assert once.held_out == 12
 

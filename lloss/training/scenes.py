@@ -1,0 +1,65 @@
+"""Near-duplicates among images to measure on: their intervals count scenes, not images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from lloss.data.labeled_set import LabeledSet
+from lloss.data.near_copies import Groups, groups_among
+from lloss.statistics.confidence_intervals import Clusters
+from lloss.tasks.task import Task
+from lloss.training.holdout import first_items, scenes_of
+
+MOST = 5000
+"""More images to measure on are not compared with each other: that takes 15 seconds of a core."""
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """Near-duplicates among N images to measure on.
+
+    Attributes:
+        clusters: the scene of each, see :data:`.Clusters`.
+        groups: of the images' files; None where they were not compared.
+        doubt: why intervals count images all the same; "" where nothing speaks against scenes.
+    """
+
+    clusters: Clusters = None
+    groups: Groups | None = None
+    doubt: str = ""
+
+    def lines(self) -> Iterator[str]:
+        """Yield what must be named with the figures."""
+        if self.doubt:
+            yield f"{self.doubt}: intervals count images, and are too narrow where scenes repeat"
+        elif self.groups and self.groups.copies:
+            yield (
+                f"{self.groups.copies} of {len(self.groups.first)} images to measure on are "
+                f"near-duplicates of others: intervals count {self.groups.apart} scenes"
+            )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the counts for JSON; ``apart``, the number of scenes, where images repeat."""
+        if self.doubt or self.groups is None:
+            return {}
+        found = {"near_duplicates": self.groups.copies}
+        return {**found, "apart": self.groups.apart} if self.groups.copies else found
+
+
+NO_SCENES = Scenes()
+
+
+def scenes_among(task: Task, labeled: LabeledSet) -> Scenes:
+    """Find near-duplicates among images to measure on, unless that takes long."""
+    images = [*map(task.image_of, labeled.items, labeled.labels)]
+    items = first_items(images, labeled.items)
+    if len(items) > MOST:
+        return Scenes(doubt=f"near-duplicates are not looked for among more than {MOST:,} images")
+    if any(isinstance(item.file, str) for item in items):
+        return Scenes(doubt="near-duplicates are not looked for among remote images")
+    groups = groups_among(items)
+    if groups.doubt:
+        return Scenes(doubt="more than half of the images to measure on are near-duplicates")
+    return Scenes(scenes_of(images, groups), groups)
