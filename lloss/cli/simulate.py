@@ -132,5 +132,5 @@ def _simulate(
     )  # fmt: skip
     processes = given["j"] or usable_cores()
     Run(out, processes, given["features"], device).simulate(
-        experiment, opened, options, print_notes
+        experiment, opened, options.drawn(opened), print_notes
     )

@@ -35,10 +35,14 @@ MEASURED = 500  # Images to measure on, at most, that are held against those tra
 
 EVEN = 1.0  # Deviation, of 255 levels, up to which an image shows nothing to compare
 
-_BLOCK = 64
+_BLOCK, _DECODED = 64, 4096
 
 Prints = NDArray[np.floating]
 """Images at :data:`SIDE` pixels, [N, SIDE, SIDE, C], from 0 to 255."""
+
+
+Middles = NDArray[np.floating]
+"""What an image is compared by as the earlier one of two: [N, D], products are correlations."""
 
 
 def prints_of(items: Sequence[Item]) -> NDArray[np.float16]:
@@ -50,6 +54,14 @@ def prints_of(items: Sequence[Item]) -> NDArray[np.float16]:
         if not isinstance(pixels, ImageError):
             prints[row] = pixels
     return prints
+
+
+def middles_of(items: Sequence[Item]) -> NDArray[np.float16]:
+    """Decode images small and return the middles of their prints, float16 [N, D]."""
+    middles = [_part(np.zeros((0, SIDE, SIDE, 3), np.float16), REACH, REACH)]
+    for start in range(0, len(items), _DECODED):
+        middles.append(_part(prints_of(items[start : start + _DECODED]), REACH, REACH))
+    return np.concatenate(middles).astype(np.float16)
 
 
 @dataclass(frozen=True)
@@ -108,7 +120,7 @@ def groups_of(prints: Prints) -> Groups:
         return _ungrouped(len(prints))
     own = np.arange(len(prints))
     first = own.copy()
-    for row, near in enumerate(_near(prints, prints)):
+    for row, near in enumerate(_near(prints, _part(prints, REACH, REACH))):
         linked = np.unique(first[: row + 1][near[: row + 1]])
         if len(linked) > 1:
             first[np.isin(first, linked)] = linked[0]
@@ -120,24 +132,25 @@ def groups_of(prints: Prints) -> Groups:
     return Groups(first)
 
 
-def near_copies(measured: Sequence[Item], trained: Sequence[Item]) -> dict[str, int]:
+def near_copies(measured: Sequence[Item], trained: Middles) -> dict[str, int]:
     """Count images to measure on that are near-duplicates of images that were trained on.
 
+    Args:
+        measured: the images to measure on.
+        trained: of the others, as :func:`middles_of` gives them.
+
     Returns:
-        ``near_copies`` of ``near_copies_of`` images, at most :data:`MEASURED`, spread over all;
-        empty where more than :data:`MOST` were trained on.
+        ``near_copies`` of ``near_copies_of`` images, at most :data:`MEASURED`, spread over all.
     """
-    if len(trained) > MOST:
-        return {}
     rows = np.linspace(0, len(measured) - 1, min(MEASURED, len(measured))).astype(int)
     some = prints_of([measured[row] for row in rows])
-    count = sum(int(near.any()) for near in _near(some, prints_of(trained)))
+    count = sum(int(near.any()) for near in _near(some, trained))
     return {"near_copies": count, "near_copies_of": len(some)}
 
 
-def _near(prints: Prints, others: Prints) -> Iterator[NDArray[np.bool_]]:
+def _near(prints: Prints, others: Middles) -> Iterator[NDArray[np.bool_]]:
     """Yield for each image its near-duplicates among others, bool [M]."""
-    middles = _part(others, REACH, REACH)
+    middles = others.astype(np.float32, copy=False)
     for start in range(0, len(prints), _BLOCK):
         some = prints[start : start + _BLOCK]
         best = np.full((len(some), len(others)), -1, np.float32)

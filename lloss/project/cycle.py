@@ -189,7 +189,7 @@ class _Cycle:
         if self.before:
             settings = self._settings_of(self.before)
             note_training(settings, checkpoint.settings.as_dict(), self.problems)
-        evaluation = model.evaluate(checkpoint, self.held_out, self.training)
+        evaluation = model.evaluate(checkpoint, self.held_out)
         self._say_notes()
         model.export(checkpoint, unlabeled)
         counts = self._score(pool, tested if self.start.scores_labeled else tested | labeled)

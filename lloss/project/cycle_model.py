@@ -12,7 +12,6 @@ from typing import Any
 
 from lloss.annotations import Problems
 from lloss.data.labeled_set import LabeledSet
-from lloss.data.near_copies import MOST, near_copies
 from lloss.errors import DivergedError, InterruptedRunError
 from lloss.export.automatic_precision import AUTO, AutomaticPrecision
 from lloss.export.export_model import export_onnx
@@ -79,6 +78,7 @@ class CycleModel:
                 resume=True,
                 warm_start=before if self.project.warm_start else None,
                 unmeasured=not measured,
+                known=before,
                 problems=self.problems,
                 say=self.say,
             )
@@ -87,12 +87,9 @@ class CycleModel:
         return checkpoint
 
     def evaluate(
-        self, checkpoint: Checkpoint, held_out: LabeledSet | None, training: LabeledSet
+        self, checkpoint: Checkpoint, held_out: LabeledSet | None
     ) -> dict[str, Any] | None:
-        """Measure on the held-out images: figures as of :meth:`.Evaluation.as_dict`.
-
-        Also counts those that are near-duplicates of images that were trained on.
-        """
+        """Measure on the held-out images: figures as of :meth:`.Evaluation.as_dict`."""
         if held_out is None:
             if not read_cross_validation(self.folder):
                 what = "neither the model nor its ranking is measured"
@@ -101,18 +98,11 @@ class CycleModel:
         path = self.folder / EVALUATION
         if not path.exists():
             evaluation = evaluate_checkpoint(checkpoint, held_out, self.problems)
-            near = near_copies(held_out.items, training.items)
-            write_json(path, {**evaluation.as_dict(), **near})
+            write_json(path, evaluation.as_dict())
         figures: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         result = measured(figures, self.project.task.metric)
         self.say(f"measure on {figures['images']} held-out images: {result}")
-        lines = list(figures.get("missed", []))
-        if len(training.items) > MOST:
-            lines.append(
-                f"more than {MOST:,} images were trained on: near-duplicates of them among the "
-                "held-out ones are not counted"
-            )
-        for line in lines:
+        for line in figures.get("missed", []):
             self.say(line)
             self.problems.note(line)
         return figures

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from lloss.annotations import Problems
 from lloss.data.empty_labels import drop_empty
 from lloss.data.labeled_set import LabeledSet
+from lloss.data.near_copies import Groups, groups_among
 from lloss.errors import ImageError, LabelError
 from lloss.pools import Item
 from lloss.simulation.image_variants import item_digest, variant_of
@@ -40,6 +42,7 @@ class DataOptions:
         skip_bad: whether broken annotations are left out.
         empty: what labels without objects mean.
         seed: that the share is drawn by.
+        held: the ids of the images to test on, where they are drawn already.
     """
 
     task: str
@@ -51,6 +54,7 @@ class DataOptions:
     skip_bad: bool = False
     empty: str = ""
     seed: int = 0
+    held: frozenset[str] = frozenset()
 
     def described(self, opened: SimulatedData) -> dict[str, Any]:
         """Return what identifies the data, for ``settings.json``: its labels and its images."""
@@ -77,12 +81,36 @@ class DataOptions:
             test = self._opened(task, self.test, self.test_labels, problems)
             _refuse_unknown(task, data, test)
             return SimulatedData(task, data, test)
-        held = draw_holdout(task, data, share, self.seed)
+        held: Collection[str] = self.held or self._drawn(task, data, share, problems)
         if not held:
             raise LabelError(f"{self.test} of {len(data)} images are too few to test on")
         rows = [row for row, item in enumerate(data.items) if item.id in held]
         rest = [row for row, item in enumerate(data.items) if item.id not in held]
         return SimulatedData(task, data.take(rest), data.take(rows))
+
+    def drawn(self, opened: SimulatedData) -> DataOptions:
+        """Return options by which others open the same without a search for near-duplicates."""
+        if read_share(self.test, f"--test {self.test}") is None:
+            return self
+        return dataclasses.replace(self, held=frozenset(item.id for item in opened.test.items))
+
+    def _drawn(
+        self, task: Task, data: LabeledSet, share: float, problems: Problems
+    ) -> dict[str, str]:
+        """Draw the images to test on: near-duplicates together."""
+
+        def grouped(items: Sequence[Item]) -> Groups:
+            found = groups_among(items)
+            line = found.doubt
+            if found.copies:
+                line = (
+                    f"{found.copies} of {len(items)} images are near-duplicates of others: the "
+                    f"test images are drawn from {found.apart} groups, none of them divided"
+                )
+            problems.note(f"{data.origin}: {line}" if line else "")
+            return found
+
+        return draw_holdout(task, data, share, self.seed, grouped)
 
     def _opened(self, task: Task, data: str, labels: Path | None, problems: Problems) -> LabeledSet:
         with problems.explaining():

@@ -31,7 +31,7 @@ from lloss.training.checkpoint import Checkpoint
 from lloss.training.holdout import refuse_unknown
 from lloss.training.process_group import Processes
 from lloss.training.ranking_evidence import comparison, finite
-from lloss.training.scenes import NO_SCENES, Scenes, scenes_among
+from lloss.training.scenes import NO_SCENES, Scenes, scenes_of_evaluation
 from lloss.training.shared_evaluation import send_evaluation, shared_predict
 from lloss.training.torchrun import called
 from lloss.training.trainer import device_of, predict
@@ -264,7 +264,9 @@ def evaluate_checkpoint(
     problems.note(similar)
     refuse_unknown(task, labeled, classes, similar)
     data, rows = load_examples(labeled, classes, settings, problems, what="held-out")
-    labels, scenes = [labeled.labels[row] for row in rows], scenes_among(task, labeled.take(rows))
+    labels = [labeled.labels[row] for row in rows]
+    run = checkpoint.path.parent if checkpoint.path else None
+    scenes = scenes_of_evaluation(task, labeled.take(rows), run)
     network = checkpoint.network().to(on)
     if process is None:
         found = measure(network, settings, data, labels, seen[rows], scenes=scenes)

@@ -46,6 +46,7 @@ from lloss.training.run_folder import (
 )
 from lloss.training.shared_training import refuse_small_batches, send_training
 from lloss.training.torchrun import AGAIN, called
+from lloss.training.trained_prints import PRINTS, add_prints, keep_prints
 from lloss.training.trainer import Trainer, device_of, finished_state
 from lloss.training.training_data import TrainingData, load_examples, pixels_sha256
 from lloss.training.warm_start import take_weights
@@ -68,6 +69,7 @@ def train(
     say: Callable[[str], None] = lambda _: None,
     process: TorchrunProcess | None = None,
     unmeasured: bool = False,
+    known: Path | None = None,
 ) -> Checkpoint:
     """Train on a labeled set and leave ``checkpoint.pt`` and ``metrics.jsonl`` in ``run``.
 
@@ -76,14 +78,15 @@ def train(
     is taken, see :mod:`lloss.training.frozen`. ``problems`` are of labels and images, and doubts
     about the network; ``say`` receives a line on each thing left out. ``process`` is the leading
     one of several that train together, see :mod:`lloss.training.torchrun`. ``unmeasured``, no other
-    images will measure it: see :func:`.cross_validation.plan`.
+    images will measure it: see :func:`.cross_validation.plan`. ``known`` is a run on many of the
+    same images: what near-duplicates are known by is taken from it, see :mod:`.trained_prints`.
 
     Raises ``CheckpointError`` for a run that is there, at work or of other settings,
     ``LabelError``, ``DivergedError`` (the checkpoint before stays), or ``InterruptedRunError`` on
     Ctrl-C.
     """
     with training_folder(run):
-        training = _Training(run, device, problems or Problems(), say, process, unmeasured)
+        training = _Training(run, device, problems or Problems(), say, process, unmeasured, known)
         return training.of(labeled, settings, resume, warm_start)
 
 
@@ -97,6 +100,7 @@ class _Training:
     say: Callable[[str], None]
     process: TorchrunProcess | None
     unmeasured: bool
+    known: Path | None
 
     def of(
         self, labeled: LabeledSet, settings: TrainSettings, resume: bool, warm_start: Path | None
@@ -132,13 +136,22 @@ class _Training:
         )
         if before is None:
             remove_folds(self.run)
+            (self.run / PRINTS).unlink(missing_ok=True)
         if before is not None and before.finished:
             self._say_doubts(settings)
         elif settings.freeze:
-            return self._freeze(checkpoint, data)
+            before = self._freeze(checkpoint, data)
         else:
             before = self._train(checkpoint, data, before, start)
+        self._keep_prints(labeled, warm_start)
         return self._cross_validated(before, settings, labeled, data)
+
+    def _keep_prints(self, labeled: LabeledSet, warm_start: Path | None) -> None:
+        if (self.run / PRINTS).exists():
+            return
+        keep_prints(self.run, labeled.items, self.known)
+        if warm_start is not None:
+            add_prints(self.run, warm_start)
 
     def _refuse_in_several(self, settings: TrainSettings) -> None:
         if self.process is None:

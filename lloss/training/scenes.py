@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from lloss.data.labeled_set import LabeledSet
-from lloss.data.near_copies import Groups, groups_among
+from lloss.data.near_copies import Groups, groups_among, near_copies
 from lloss.statistics.confidence_intervals import Clusters
 from lloss.tasks.task import Task
+from lloss.training.cautions import MANY
 from lloss.training.holdout import first_items, scenes_of
+from lloss.training.trained_prints import PRINTS, read_prints
 
 MOST = 5000
 """More images to measure on are not compared with each other: that takes 15 seconds of a core."""
@@ -24,11 +27,15 @@ class Scenes:
         clusters: the scene of each, see :data:`.Clusters`.
         groups: of the images' files; None where they were not compared.
         doubt: why intervals count images all the same; "" where nothing speaks against scenes.
+        near: those that are near-duplicates of images trained on, see :func:`.near_copies`.
+        unknown: why these are not known; "" where they are.
     """
 
     clusters: Clusters = None
     groups: Groups | None = None
     doubt: str = ""
+    near: Mapping[str, int] = field(default_factory=dict)
+    unknown: str = ""
 
     def lines(self) -> Iterator[str]:
         """Yield what must be named with the figures."""
@@ -39,16 +46,35 @@ class Scenes:
                 f"{self.groups.copies} of {len(self.groups.first)} images to measure on are "
                 f"near-duplicates of others: intervals count {self.groups.apart} scenes"
             )
+        if self.unknown:
+            yield self.unknown
+        count, of = self.near.get("near_copies", 0), self.near.get("near_copies_of", 0)
+        if 0 < count < MANY * of:  # of more `cautions` warns
+            yield f"{count} of {of} images to measure on are near-duplicates of images trained on"
 
     def as_dict(self) -> dict[str, Any]:
         """Return the counts for JSON; ``apart``, the number of scenes, where images repeat."""
-        if self.doubt or self.groups is None:
-            return {}
-        found = {"near_duplicates": self.groups.copies}
-        return {**found, "apart": self.groups.apart} if self.groups.copies else found
+        found = dict(self.near)
+        if not self.doubt and self.groups is not None:
+            found["near_duplicates"] = self.groups.copies
+            if self.groups.copies:
+                found["apart"] = self.groups.apart
+        return found
 
 
 NO_SCENES = Scenes()
+
+
+def scenes_of_evaluation(task: Task, labeled: LabeledSet, run: Path | None) -> Scenes:
+    """Find near-duplicates among images to measure on, and of those that ``run`` was trained on."""
+    found = scenes_among(task, labeled)
+    if run is None:
+        return found
+    trained = read_prints(run)
+    if trained is None:
+        why = f"near-duplicates of images trained on are not counted, without a {run / PRINTS}"
+        return replace(found, unknown=f"{why}: the same training with --resume writes it")
+    return replace(found, near=near_copies(labeled.items, trained))
 
 
 def scenes_among(task: Task, labeled: LabeledSet) -> Scenes:

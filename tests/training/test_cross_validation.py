@@ -33,6 +33,7 @@ from lloss.training.ranking_evidence import (
 from lloss.training.run import train
 from lloss.training.run_folder import METRICS
 from lloss.training.run_unit import unit_of_run
+from lloss.training.trained_prints import PRINTS
 from lloss.training.trainer import Trainer, predict
 from lloss.training.training_data import TrainingData
 
@@ -142,6 +143,7 @@ def test_a_training_from_the_start_removes_figures_of_another(
     assert sorted(path.name for path in (tmp_path / "run").iterdir() if path.suffix) == [
         "checkpoint.pt",
         METRICS,
+        PRINTS,
     ]
 
 

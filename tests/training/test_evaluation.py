@@ -18,8 +18,11 @@ from lloss.modeling.network import TappedNetwork
 from lloss.simulation.image_variants import variant_of
 from lloss.statistics.clusters import share_interval
 from lloss.statistics.ranking_metrics import accuracy_interval
+from lloss.tasks.train_settings import TrainSettings
 from lloss.training.checkpoint import Checkpoint, load_checkpoint
 from lloss.training.evaluation import evaluate_checkpoint
+from lloss.training.run import train
+from lloss.training.trained_prints import PRINTS
 from lloss.training.trainer import predict
 
 from ..data.test_near_copies import item_of, scene
@@ -151,3 +154,24 @@ def test_without_near_duplicates_intervals_count_images(checkpoint: Checkpoint) 
     assert found.predicted_loss is not None
     counted = accuracy_interval(found.predicted_loss, found.true_loss)
     assert figures["intervals"]["head"]["ranking_accuracy"] == list(counted)
+
+
+def test_near_duplicates_of_images_trained_on_are_counted(
+    tiny: TrainSettings, tmp_path: Path
+) -> None:
+    pixels = [item_of(scene(number), f"{number:02}.png") for number in range(60)]
+    labels = [("a", "b")[number % 2] for number in range(60)]
+    train(LabeledSet(pixels[:30], labels[:30], "trained"), tiny, tmp_path / "run")
+    shown = [*(variant_of(item, 1, True) for item in pixels[:2]), *pixels[30:]]
+    test = LabeledSet(shown, [*labels[:2], *labels[30:]], "test")
+    found = evaluate_checkpoint(load_checkpoint(tmp_path / "run"), test)
+    figures = found.as_dict()
+    assert (figures["near_copies"], figures["near_copies_of"]) == (2, 32)
+    assert any(line.startswith("2 of 32 images to measure on are") for line in figures["warnings"])
+    (tmp_path / "run" / PRINTS).write_bytes(b"damaged")
+    figures = evaluate_checkpoint(load_checkpoint(tmp_path / "run"), test).as_dict()
+    assert "near_copies" not in figures and "are not counted, without" in figures["notes"][0]
+    (tmp_path / "run" / PRINTS).unlink()
+    train(LabeledSet(pixels[:30], labels[:30], "trained"), tiny, tmp_path / "run", resume=True)
+    again = evaluate_checkpoint(load_checkpoint(tmp_path / "run"), test)
+    assert again.as_dict() == found.as_dict()

@@ -27,6 +27,7 @@ from lloss.training.process_group import store_of
 from lloss.training.run import train
 from lloss.training.run_folder import METRICS
 from lloss.training.torchrun import CALL, ENDED
+from lloss.training.trained_prints import PRINTS
 
 from ..command_line import call
 from ..conftest import TINY
@@ -117,7 +118,7 @@ def test_one_process_speaks_and_writes(
     together: tuple[Path, subprocess.CompletedProcess[str]],
 ) -> None:
     run, done = together
-    assert sorted(path.name for path in run.iterdir()) == ["checkpoint.pt", METRICS]
+    assert sorted(path.name for path in run.iterdir()) == ["checkpoint.pt", METRICS, PRINTS]
     said = [line for line in done.stdout.splitlines() if line]
     assert len(said) == 2
     assert said[0] == "train resnet10-cifar-narrow on 60 images of 3 classes"
