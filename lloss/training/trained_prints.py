@@ -38,7 +38,7 @@ def keep_prints(run: Path, items: Sequence[Item], known: Path | None = None) -> 
         places = order[np.searchsorted(found[0], keys, sorter=order).clip(max=len(order) - 1)]
         new = found[0][places] != keys
         middles[~new] = found[1][places[~new]]
-    rows = np.flatnonzero(new)
+    rows = np.flatnonzero(new).tolist()
     middles[rows] = middles_of([items[row] for row in rows])
     _write(run, keys, middles)
 
