@@ -52,7 +52,10 @@ def read_state_dict(path: str) -> dict[str, Tensor]:
     """
     content = _read(Path(path))
     if isinstance(content, dict) and {"format", "settings", "state"} <= content.keys():
-        raise SettingsError(f"weights {path}: is a run of lloss; give it as --warm-start instead")
+        raise SettingsError(
+            f"weights {path}: is a checkpoint of lloss train, not a state dict; lloss train starts "
+            "from its run with --warm-start RUN"
+        )
     while isinstance(content, dict) and not _is_state(content):
         inside = [name for name in WRAPPERS if isinstance(content.get(name), dict)]
         if len(inside) != 1:

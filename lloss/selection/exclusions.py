@@ -46,6 +46,8 @@ def read_excluded(paths: Iterable[Path], problems: Problems, empty: str = "") ->
             labels = drop_empty_labels(labels, empty, problems)
         keys = [*sorted(problems.unusable.get(str(path), ())), *labels]
         names = {key: image_names(key, labels.get(key)) for key in keys}
+        if not names:
+            problems.note(f"{path}: names no image to exclude")
         files.append(NamedImages(str(path), names, own_suffix=not of_masks))
     if problems.unusable:
         problems.note("images that broken annotations name are excluded all the same")

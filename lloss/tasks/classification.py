@@ -167,8 +167,9 @@ class _Classification(Task):
 
     def check(self, labels: Sequence[str], classes: Sequence[str]) -> None:
         if len(set(labels)) < 2:
+            many = f"all {len(labels)} labels are" if len(labels) != 1 else "the only label is"
             only = repr(labels[0]) if labels else "none"
-            raise LabelError(f"all {len(labels)} labels are {only}: label a second class first")
+            raise LabelError(f"{many} {only}: label a second class first")
 
     def example(self, item: Item, label: str, how: Decoding, out: Pixels) -> int:
         raw = item.read()

@@ -78,7 +78,10 @@ def test_nothing_is_matched_loosely() -> None:
     ("content", "message"),
     [
         ({"state_dict": {"a": torch.ones(1)}, "model": {"a": torch.ones(1)}}, "under state_dict"),
-        ({"format": 1, "settings": {}, "state": {}}, "give it as --warm-start"),
+        (
+            {"format": 1, "settings": {}, "state": {}},
+            "is a checkpoint of lloss train, not a state dict",
+        ),
         ({}, "not a state dict"),
         ([1, 2], "not a state dict"),
         (nn.Linear(2, 2), r"holds Python objects .*; write the tensors alone"),

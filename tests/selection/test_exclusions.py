@@ -177,6 +177,14 @@ def test_an_image_that_could_not_be_scored_may_be_named(tmp_path: Path) -> None:
     ]
 
 
+def test_a_file_that_names_no_image_is_noted(tmp_path: Path) -> None:
+    path, problems = tmp_path / "labels.csv", Problems(skip=True)
+    path.write_text("id,label\n")
+    files = read_excluded([path], problems)
+    assert find_excluded(files, partial(iter, ["1.png"]), "the scores", problems) == set()
+    assert problems.notes == [f"{path}: names no image to exclude"]
+
+
 @pytest.mark.parametrize("kind", ["objects", "masks"])
 @pytest.mark.parametrize("empty", ["", "background", "unlabeled"])
 def test_labels_that_show_nothing_are_left_out_or_not(

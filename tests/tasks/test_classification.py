@@ -156,6 +156,8 @@ def test_a_class_the_model_does_not_know_has_no_loss() -> None:
 def test_one_class_alone_is_refused_by_name() -> None:
     with pytest.raises(LabelError, match="all 24 labels are 'cat': label a second class"):
         TASK.check(["cat"] * 24, ("cat",))
+    with pytest.raises(LabelError, match="the only label is 'cat': label a second class"):
+        TASK.check(["cat"], ("cat",))
     TASK.check(["cat", "dog"], ("cat", "dog"))
 
 
