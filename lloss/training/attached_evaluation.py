@@ -7,15 +7,16 @@ from typing import Any
 
 import numpy as np
 
+from lloss.data.near_copies import Groups
 from lloss.errors import LabelError
 from lloss.modeling.attached_model import AttachedModel
+from lloss.statistics.clusters import clusters_of, share_interval
 from lloss.statistics.confidence_intervals import (
     Interval,
     bootstrap,
     in_percent,
     in_words,
     range_in_percent,
-    wilson,
 )
 from lloss.statistics.loss_unit import IN_NO_UNIT, LossUnit, fit_unit
 from lloss.statistics.ranking_metrics import RankingFigures, accuracy_interval, ranking_figures
@@ -38,6 +39,7 @@ class ModelEvaluation:
         metric_interval: its 95 % interval.
         metric_name: its name.
         unit: how the predicted loss becomes one in the task's unit, fitted on these images.
+        groups: near-duplicates among them, each group of which the intervals count as one.
     """
 
     images: int
@@ -48,6 +50,7 @@ class ModelEvaluation:
     metric_interval: Interval | None = None
     metric_name: str = "metric"
     unit: LossUnit = IN_NO_UNIT
+    groups: Groups | None = None
 
     def __str__(self) -> str:
         share = in_percent(self.ranking.ranking_accuracy, self.interval)
@@ -55,6 +58,8 @@ class ModelEvaluation:
             f"the head orders {share} of the pairs of {self.images} images right, 95 % interval "
             f"{range_in_percent(self.interval)} (chance 50%)"
         )
+        if self.groups and self.groups.copies:
+            line += f"; intervals count {self.groups.apart} groups of near-duplicates"
         if self.metric is None:
             return line
         return f"{self.metric_name} {in_words(self.metric, self.metric_interval)}; {line}"
@@ -77,24 +82,26 @@ def evaluate(model: AttachedModel, data: Any, targets: Any = None) -> ModelEvalu
 
 def measure_model(model: AttachedModel, labeled: LabeledImages) -> ModelEvaluation:
     """Measure on images that are decoded already; see :func:`evaluate`."""
-    cache = run_network(model, labeled)
+    cache = run_network(model, labeled, grouped=True)
     if cache.images < 2:
         raise LabelError("one image cannot be ranked; give at least 2")
-    losses = cache.image_losses
+    losses, groups = cache.image_losses, cache.groups
+    scenes = None if groups is None else clusters_of(groups.first)
     predicted = predict_losses(model.head, cache, np.arange(cache.images))
     interval: Interval | None = None
     if cache.metrics is not None:
         metrics = cache.metrics.double().cpu().numpy()
-        interval = bootstrap(len(metrics), lambda w: {"": w @ metrics / len(metrics)})[""]
+        interval = bootstrap(len(metrics), lambda w: {"": w @ metrics / w.sum(1)}, scenes)[""]
         if np.isin(metrics, (0, 1)).all():
-            interval = wilson(float(metrics.sum()), len(metrics))
+            interval = share_interval(float(metrics.sum()), metrics, scenes)
     return ModelEvaluation(
         images=cache.images,
         ranking=ranking_figures(predicted, losses),
-        interval=accuracy_interval(predicted, losses),
+        interval=accuracy_interval(predicted, losses, clusters=scenes),
         mean_loss=float(losses.mean()),
         metric=cache.metric,
         metric_interval=interval,
         metric_name=get_task(model.task).metric if model.task in task_names() else "metric",
-        unit=fit_unit(predicted, losses, model.objective.loss_unit, "images measured on"),
+        unit=fit_unit(predicted, losses, model.objective.loss_unit, "images measured on", scenes),
+        groups=groups,
     )

@@ -13,8 +13,11 @@ from torch.nn import functional as F
 
 import lloss
 from lloss.errors import LabelError
+from lloss.images.decode import decode_whole
+from lloss.simulation.image_variants import variant_of
 from lloss.statistics.confidence_intervals import wilson
 
+from ..data.test_near_copies import item_of, scene
 from ..outside_networks import DepthLoss, DepthNet, TwoStages
 
 
@@ -40,6 +43,26 @@ def test_figures_are_those_of_the_formulas(photos: Path) -> None:
     assert found.metric == pytest.approx(hits / 60)
     assert found.metric_interval == wilson(hits, 60)
     assert str(found).startswith("accuracy ") and "of the pairs of 60 images right" in str(found)
+
+
+def test_intervals_count_groups_of_near_duplicates() -> None:
+    scenes = [item_of(scene(number), f"{number}.png") for number in range(24)]
+    items = [variant_of(item, frame, True) for item in scenes for frame in range(3)]
+    images = np.stack([decode_whole(item.read()) for item in items])
+    targets = np.arange(24).repeat(3) % 3
+    torch.manual_seed(0)
+    model = lloss.attach(TwoStages(), classes=["a", "b", "c"], size=64)
+    found = lloss.evaluate(model, images, targets)
+    assert found.groups and found.groups.apart == 24
+    assert str(found).endswith("; intervals count 24 groups of near-duplicates")
+    assert found.metric is not None and found.metric_interval is not None
+    alone = wilson(found.metric * 72, 72)
+    assert found.metric_interval[1] - found.metric_interval[0] > 1.2 * (alone[1] - alone[0])
+    few = lloss.evaluate(model, images[:57], targets[:57])
+    assert "57 unseen images are of 19 scenes: too few" in str(few.unit)
+    apart = lloss.evaluate(model, images[::3], targets[::3])
+    assert apart.metric is not None and "near" not in str(apart)
+    assert apart.metric_interval == wilson(round(apart.metric * 24), 24)
 
 
 def _normalized(model: lloss.AttachedModel, png: bytes) -> torch.Tensor:
