@@ -6,9 +6,10 @@
 EfficientNet-Lite0 with ImageNet's weights, frozen, at 96 pixels; CIFAR-10 as ``train_images.npy``,
 ``train_labels.npy`` and the same of ``test`` in FOLDER: pools of the first 10,000 training images,
 100 labels and 100 more in each of five cycles, 2,000 test images. The part ``full`` trains a small
-network from random weights instead: 1,000 labels and three times 500 more of 45,000 images. Each
-of these parts is one ``lloss simulate``, whose trials make jitters of the same 2,500 images. The
-part ``redundant`` draws each trial's pool of all training images, with a simulation of its own, and
+network from random weights instead: 1,000 labels and three times 500 more of 45,000 images; with
+2,000 test images most of its interval would be theirs, so that it takes all 10,000. Each of these
+parts is one ``lloss simulate``, whose trials make jitters of the same 2,500 images. The part
+``redundant`` draws each trial's pool of all training images, with a simulation of its own, and
 measures on all test images, so that its intervals know what other images would change. The frozen
 parts share the cached features. What is done is not computed again.
 """
@@ -75,13 +76,13 @@ def main(
     out.mkdir(parents=True, exist_ok=True)
     for part in only or PARTS:
         methods, usual = PARTS[part]
-        count, measured = pool, tested
-        how = [*_frozen(out), *BUDGET, "--scenario", scenario]
         if part == "full":
-            count, how = FULL_POOL, [*FULL, *FULL_BUDGET]
-        if part == "redundant":
-            count, measured = EVERY, EVERY_TESTED
-            how = [*_frozen(out), *BUDGET, *REDUNDANT]
+            count, measured, how = FULL_POOL, EVERY_TESTED, [*FULL, *FULL_BUDGET]
+        elif part == "redundant":
+            count, measured, how = EVERY, EVERY_TESTED, [*_frozen(out), *BUDGET, *REDUNDANT]
+        else:
+            count, measured = pool, tested
+            how = [*_frozen(out), *BUDGET, "--scenario", scenario]
         data = _split(arrays, out, "train", count)
         words = [data, "--methods", methods, "--test", _split(arrays, out, "test", measured), *how]
         repeated = _pools if part == "redundant" else _trials
