@@ -43,7 +43,7 @@ PARTS = {
         10,
     ),
     "full": ("random,auto", 8),
-    "redundant": ("random,badge,core-set,auto", 20),
+    "redundant": ("random,badge,core-set,auto", 10),
 }
 """Methods and trials of each part."""
 
