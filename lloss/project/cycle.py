@@ -321,7 +321,7 @@ class _Cycle:
         figures = self._ranking(evaluation)
         lift = lift_of_rounds(self.done, payoff)
         evidence = evidence_of(figures, len(self.labeled), self.task.has_entropy, **lift)
-        evidence = replace(evidence, least=self.task.weighs_from)
+        evidence = replace(evidence, least=self.task.chooses_from)
         # K comes from lloss.toml as it is now, so that a K that is too large can be corrected.
         # Exclude labels added since the start of the cycle as well.
         labeled = self.project.open_labels(problems=Problems(skip=True))

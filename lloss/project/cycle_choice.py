@@ -16,6 +16,7 @@ from lloss.scores.score_source import ScoreSource
 from lloss.selection import Selection, SelectionSettings, select
 from lloss.selection.automatic import Choice, Evidence, Round, choose, recent_lift
 from lloss.selection.metadata import joined
+from lloss.selection.strategies import get_strategy
 
 
 @dataclass(frozen=True)
@@ -66,11 +67,10 @@ def pick_images(
         SelectionError: fewer than K are left and ``at_most`` is off.
     """
     choice = choose(project.strategy, project.by, evidence)
-    settings = replace(
-        project.selection(cycle, at_most, distance),
-        strategy=choice.strategy,
-        by=choice.by or "loss",
-    )
+    settings = project.selection(cycle, at_most, distance)
+    if not get_strategy(choice.strategy).class_weighted:
+        settings = replace(settings, class_weight="")
+    settings = replace(settings, strategy=choice.strategy, by=choice.by or "loss")
     selection, random = select_images(project, settings, scores, exclude)
     return CyclePicks(selection, choice, random)
 

@@ -1,4 +1,4 @@
-"""What a cycle chooses by: predicted loss, entropy, or coverage where neither is shown to rank."""
+"""What a cycle chooses by: loss or entropy; coverage or chance where neither is trusted."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from lloss.statistics.ranking_comparison import compare_rankings
 from lloss.statistics.ranking_metrics import accuracy_interval, ranking_figures
 
 AUTO = "auto"
-COVERAGE = "coverage"
-"""The strategy that needs no score: herding without weights."""
+COVERAGE, RANDOM = "coverage", "random"
+"""The strategies that need no score: herding without weights, and chance."""
 
 GATE = 0.9
 """Confidence of the interval of which the lower end decides whether a score ranks at all."""
@@ -76,7 +76,8 @@ class Evidence:
         lift: mean true loss of the last rounds' picks over that of random images, both under the
             models that picked; None if it is not known.
         picks: that ``lift`` is of.
-        least: labeled images below which weights are not trusted, whatever was measured.
+        least: labeled images below which nothing is trusted to be better than random images,
+            whatever was measured.
     """
 
     labeled: int
@@ -159,11 +160,11 @@ def choose(strategy: str, by: str, evidence: Evidence) -> Choice:
 def automatic_choice(evidence: Evidence, strategy: str = "herding") -> Choice:
     """Choose the column that weights images, or coverage where no weight is to be trusted.
 
-    Coverage is chosen below the least number of labels, where nothing was measured, where neither
-    score is shown to order pairs better than chance (lower end of the 90 % interval at most one
-    half), and where the picks of the last rounds had no more loss than random images. Otherwise the
-    predicted loss decides, unless it is not shown to rank and entropy is, or entropy ranks clearly
-    better (the paired interval of the difference above zero).
+    Images are drawn at random below the least number of labels. Coverage is chosen where nothing
+    was measured, where neither score is shown to order pairs better than chance (lower end of the
+    90 % interval at most one half), and where the picks of the last rounds had no more loss than
+    random images. Otherwise the predicted loss decides, unless it is not shown to rank and entropy
+    is, or entropy ranks clearly better (the paired interval of the difference above zero).
 
     Args:
         evidence: on images that were not trained on.
@@ -171,7 +172,7 @@ def automatic_choice(evidence: Evidence, strategy: str = "herding") -> Choice:
     """
     head, entropy = evidence.head, evidence.entropy
     if evidence.labeled < evidence.least:
-        return Choice(COVERAGE, "", _too_few(evidence))
+        return Choice(RANDOM, "", _too_few(evidence))
     if head is None and entropy is None:
         return Choice(COVERAGE, "", _unmeasured(evidence))
     if evidence.lift is not None and evidence.picks >= LEAST_PICKS and evidence.lift <= 1:
@@ -221,8 +222,8 @@ def _ranking(
 
 def _too_few(evidence: Evidence) -> str:
     return (
-        f"with fewer than {evidence.least:,} labels images of high loss have taught this task less "
-        f"than random ones (there are {evidence.labeled}); to weigh them anyway, set by = 'loss'"
+        f"with fewer than {evidence.least:,} labels (there are {evidence.labeled}) no other choice "
+        "has taught this task more in measurements; to choose by loss anyway, set by = 'loss'"
     )
 
 

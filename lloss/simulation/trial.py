@@ -105,7 +105,7 @@ class TrialRun:
         automatic = method.strategy == AUTO
         if automatic:
             lift: dict[str, Any] = recent_lift(reversed(self._rounds))
-            least = get_task(self.experiment.settings.task).weighs_from
+            least = get_task(self.experiment.settings.task).chooses_from
             evidence = dataclasses.replace(model.evidence(), least=least, **lift)
             decided = automatic_choice(evidence)
             method = dataclasses.replace(method, strategy=decided.strategy, by=decided.by)

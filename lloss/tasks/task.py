@@ -87,8 +87,8 @@ class Task(Networks):
     predicts_class: bool | None = None
     # Whether `entropy` is that of what the network gives, so that images can be chosen by it
     has_entropy: bool = False
-    # Labels from which on an automatic choice may weigh images by loss or entropy
-    weighs_from: int = 0
+    # Labels from which on an automatic choice may be other than random
+    chooses_from: int = 0
     loss_norms: bool = False  # whether the setting `loss_norm` has an effect
     keeps_pretrained: bool = False  # whether the setting `keep_embedding` has a choice
     names_are_free: bool = True  # whether class names are the user's, and may be misspelled

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,14 @@ def test_auto_weights_by_a_loss_that_ranks_and_covers_where_none_does(scores: Ta
     assert np.isfinite(unknown.selection.scores).all()  # shown, though nothing is decided by them
 
 
+def test_below_the_least_number_of_labels_picks_are_random(scores: TableScores) -> None:
+    asked = project(class_weight="balanced")
+    picks = pick_images(asked, 4, scores, (), replace(TRUSTED, least=201))
+    assert (picks.choice.strategy, picks.choice.by) == ("random", "")
+    assert picks.selection.ids == draw_ids(IDS, 10, 4)
+    assert "fewer than 201 labels" in picks.choice.reason
+
+
 def test_what_the_settings_ask_for_is_not_overruled(scores: TableScores) -> None:
     by = pick_images(project(strategy="top", by="entropy"), 1, scores, (), Evidence(labeled=9))
     entropy = scores.table["entropy"].to_numpy()
@@ -84,7 +93,7 @@ def test_monitored_images_are_a_random_sample_of_what_is_unlabeled(scores: Table
 def test_fewer_images_than_k_are_all_selected_only_if_asked_for(scores: TableScores) -> None:
     for left in (1, 3, 6):
         asked = project(monitor=0.3)
-        with pytest.raises(SelectionError, match="images are left"):
+        with pytest.raises(SelectionError, match=r"(image is|images are) left"):
             pick_images(asked, 1, scores, IDS[left:], TRUSTED)
         picks = pick_images(asked, 1, scores, IDS[left:], TRUSTED, at_most=True)
         assert sorted(picks.selection.ids) == IDS[:left] and picks.random == min(left, 3)

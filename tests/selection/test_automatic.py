@@ -72,10 +72,10 @@ def test_the_gate_uses_the_lower_end_of_the_90_percent_interval() -> None:
     assert ranking and ranking.interval[0] < ranking.low < ranking.accuracy
 
 
-def test_below_the_least_number_of_labels_nothing_is_weighed() -> None:
+def test_below_the_least_number_of_labels_images_are_drawn_at_random() -> None:
     evidence = replace(BOTH, labeled=999, least=1000)
     choice = automatic_choice(evidence)
-    assert (choice.strategy, choice.by) == ("coverage", "")
+    assert (choice.strategy, choice.by) == ("random", "")
     assert "fewer than 1,000 labels" in choice.reason and "there are 999" in choice.reason
     assert automatic_choice(replace(evidence, labeled=1000)) == automatic_choice(BOTH)
 

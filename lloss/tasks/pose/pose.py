@@ -101,9 +101,10 @@ class _Pose(Task):
     unit = "joints"
     names_are_free = False
     augments = ("none", "pose")
-    # With 100 to 400 labels picks of high loss were worse than random ones (benchmarks/RESULTS.md);
-    # the paper's trials on MPII, where they were better, begin at 1,000
-    weighs_from = 1000
+    # With 100 to 400 labels picks of high loss and picks that represent the pool were both worse
+    # than random ones (benchmarks/RESULTS.md); the paper's trials on MPII, where picks of high loss
+    # were better, begin at 1,000
+    chooses_from = 1000
     weights = ("none", STATE_DICT)
     read_labels = staticmethod(read_persons)
     write_labels = staticmethod(write_labels)
