@@ -6,12 +6,12 @@
 EfficientNet-Lite0 with ImageNet's weights, frozen, at 96 pixels; CIFAR-10 as ``train_images.npy``,
 ``train_labels.npy`` and the same of ``test`` in FOLDER: pools of the first 10,000 training images,
 100 labels and 100 more in each of five cycles, 2,000 test images. The part ``full`` trains a small
-network from random weights instead: 1,000 labels and three times 500 more of 45,000 images; with
-2,000 test images most of its interval would be theirs, so that it takes all 10,000. Each of these
-parts is one ``lloss simulate``, whose trials make jitters of the same 2,500 images. The part
-``redundant`` draws each trial's pool of all training images, with a simulation of its own, and
-measures on all test images, so that its intervals know what other images would change. The frozen
-parts share the cached features. What is done is not computed again.
+network from random weights instead: 1,000 labels and three times 500 more of 45,000 images,
+measured on all 10,000 test images. Each of these parts is one ``lloss simulate``, whose trials make
+jitters of the same 2,500 images. The part ``redundant`` draws each trial's pool of all training
+images, with a simulation of its own, and measures on all test images, so that its intervals know
+what other images would change. The frozen parts share the cached features. What is done is not
+computed again.
 """
 
 from __future__ import annotations
