@@ -80,7 +80,8 @@ def test_the_dashboard_asks_the_chosen_source_for_the_chosen_instances() -> None
     assert len(set(ids)) == len(ids)
     for panel in DASHBOARD["panels"]:
         for target in panel.get("targets", ()):
-            assert target["datasource"]["uid"] == "${datasource}", panel["title"]
+            assert "datasource" not in target  # the panel's
+            assert panel["datasource"]["uid"] == "${datasource}", panel["title"]
             assert 'instance=~"$instance"' in target["expr"] and 'job="lloss"' in target["expr"]
 
 
