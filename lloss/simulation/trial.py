@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from lloss.scores.score_source import TableScores
 from lloss.scores.scores_folder import scores_table
 from lloss.selection import select
-from lloss.selection.automatic import Round, automatic_choice, recent_lift
+from lloss.selection.automatic import Evidence, Round, automatic_choice, recent_lift
 from lloss.selection.selection import PREDICTION
 from lloss.simulation.experiment import Experiment, Trial
 from lloss.simulation.learner import Learner, Model, shown_figures
@@ -68,7 +68,7 @@ class TrialRun:
         found = model.measure()
         clock.stop("measure")
         task = get_task(self.experiment.settings.task)
-        known = [self.pool.labels[row] for row in self.labeled if not self.pool.junk[row]]
+        known = [self.pool.labels[row] for row in self._usable()]
         metric = self.trial.scenario.metric(self.experiment.source)
         counts = Counter(name for label in known for name in set(task.names(label)))
         row = CycleRow(
@@ -95,19 +95,20 @@ class TrialRun:
         self.labeled += [self._rows[id] for id in picks.ids]
         self._rounds.append(picks.lift)
 
+    def _usable(self) -> list[int]:
+        """The labeled rows that show something to train on."""
+        return [row for row in self.labeled if not self.pool.junk[row]]
+
     def _train(self) -> Model:
-        rows = np.array([row for row in self.labeled if not self.pool.junk[row]])
+        rows = self._usable()
         labels = [self.pool.labels[row] for row in rows]
-        return self.learner.train(rows, labels, self.trial.method, self.seed)
+        return self.learner.train(np.array(rows), labels, self.trial.method, self.seed)
 
     def _pick(self, model: Model, cycle: int, clock: _Clock) -> _Picked:
         method, choice = self.trial.method, self.trial.method.choice
         automatic = method.strategy == AUTO
         if automatic:
-            lift: dict[str, Any] = recent_lift(reversed(self._rounds))
-            least = get_task(self.experiment.settings.task).chooses_from
-            evidence = dataclasses.replace(model.evidence(), least=least, **lift)
-            decided = automatic_choice(evidence)
+            decided = automatic_choice(self._evidence(model))
             method = dataclasses.replace(method, strategy=decided.strategy, by=decided.by)
             choice = f"{method.choice}: {decided.reason}"
         columns = {} if method.blind else model.columns(method.columns)
@@ -128,6 +129,14 @@ class TrialRun:
         clock.stop("select")
         return _Picked(rows, choice, found, weighted=bool(method.by))
 
+    def _evidence(self, model: Model) -> Evidence:
+        """What is known of the scores; nothing is measured where images are drawn whatever it is."""
+        labeled, least = len(self._usable()), get_task(self.experiment.settings.task).chooses_from
+        if labeled < least:
+            return Evidence(labeled=labeled, least=least)
+        lift: dict[str, Any] = recent_lift(reversed(self._rounds))
+        return dataclasses.replace(model.evidence(), least=least, **lift)
+
     def _lift(self, model: Model, picked: Sequence[int], cycle: int) -> Round | None:
         """Compare picks with random unlabeled images, as a project that monitors does."""
         random = np.random.default_rng([self.seed, 6, cycle])
@@ -143,7 +152,7 @@ class TrialRun:
         """Measure those of rows that have a label, of classes that the model knows."""
         task, labels = get_task(self.experiment.settings.task), self.pool.labels
         junk = self.pool.junk
-        classes = task.classes([labels[row] for row in self.labeled if not junk[row]])
+        classes = task.classes([labels[row] for row in self._usable()])
         some = [row for row in rows if not junk[row] and task.has_loss(labels[row], classes)]
         if not some:
             return np.empty(0, np.float32)

@@ -16,6 +16,7 @@ from lloss.simulation.methods import Method, parse_methods
 from lloss.simulation.results import CycleRow, Picks
 from lloss.simulation.scenarios import Source, TrialPool, parse_scenarios
 from lloss.simulation.trial import MONITORED, TrialRun
+from lloss.tasks import get_task
 from lloss.tasks.train_settings import TrainSettings
 from lloss.training.training_data import seed_of
 
@@ -31,6 +32,7 @@ class Given:
         self.true = np.exp(agrees * np.log(self.predicted)).astype(np.float32)
         self.vectors = random.normal(size=(IMAGES, 8)).astype(np.float32)
         self.asked: list[list[int]] = []
+        self.measured = 0
 
     def open(self, pool: TrialPool) -> None:
         self.pool = pool
@@ -50,6 +52,7 @@ class Given:
         raise AssertionError
 
     def evidence(self) -> Evidence:
+        self.measured += 1
         ranks = np.arange(100.0)  # on held-out images the loss ranks, whatever picks turn out to be
         return Evidence.measured(100, ranks, ranks)
 
@@ -134,3 +137,21 @@ def test_other_methods_measure_nothing_of_their_picks(method: str) -> None:
         assert "lift" not in row.picks
         assert picks is None or (picks.lift is None and '"lift"' not in picks.line())
     assert not given.asked
+
+
+def test_nothing_is_measured_below_the_labels_from_which_the_task_chooses(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(type(get_task("classification")), "chooses_from", 60)
+    given = Given(agrees=1)
+    cycles = _run(given, scenario="junk:30%")
+    labeled = np.random.default_rng([seed_of(0, 0), 4]).permutation(IMAGES)[:20].tolist()
+    trained = []
+    for _, picks in cycles:
+        trained.append(int(np.count_nonzero(~given.pool.junk[labeled])))
+        labeled += [given.pool.ids.index(id) for id in picks.ids] if picks else []
+    few = [count for count in trained if count < 60]
+    assert 2 <= len(few) < 5 and given.measured == 5 - len(few)  # the sixth cycle picks nothing
+    assert _chosen(cycles) == ["random"] * len(few) + ["herding by loss"] * given.measured
+    for (row, _), count in zip(cycles, few):
+        assert f"fewer than 60 labels (there are {count})" in row.choice
