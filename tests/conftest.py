@@ -6,6 +6,7 @@ import gc
 import io
 import os
 import shutil
+import signal
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # No test needs a network: what would download trained weights is refused at once, here and in
 # processes that tests start.
 os.environ["https_proxy"] = os.environ["HTTPS_PROXY"] = "http://127.0.0.1:9"
+
+
+def pytest_configure() -> None:
+    """Heed Ctrl-C, which tests send: a shell lets what it runs in the background ignore it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish() -> None:

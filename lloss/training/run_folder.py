@@ -193,7 +193,10 @@ def train_epochs(
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[threading.Event]:
-    """Let the first Ctrl-C or SIGTERM finish the step; a second one acts as ever."""
+    """Let the first Ctrl-C or SIGTERM finish the step; a second one acts as ever.
+
+    A signal that the process ignores, as a shell makes background jobs ignore Ctrl-C, stays so.
+    """
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield asked  # only the main thread may set handlers
@@ -204,6 +207,9 @@ def interruptible() -> Iterator[threading.Event]:
         signal.signal(number, before[number])
 
     before: dict[int, Any] = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+    before = {
+        number: handler for number, handler in before.items() if handler is not signal.SIG_IGN
+    }
     try:
         for number in before:
             signal.signal(number, ask)

@@ -209,13 +209,7 @@ def test_a_signal_ends_it_in_a_line(
     out = tmp_path / "out"
     options = _options(photos, weights, out, "--methods=random", "--trials=500", processes)
     command = [sys.executable, "-m", "lloss", *options]
-    process = subprocess.Popen(
-        command,
-        stderr=subprocess.PIPE,
-        text=True,
-        # A shell ignores it for what it runs in the background, as the tests may be.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     until(lambda: len(read_rows(out)) >= 2 or process.poll() is not None, LOADED)
     process.send_signal(getattr(signal, name))
     _, said = process.communicate(timeout=LOADED)

@@ -93,6 +93,24 @@ def cut(labeled: LabeledSet, tiny: TrainSettings, tmp_path: Path) -> Path:
     return _cut(labeled, tiny, tmp_path / "cut")
 
 
+def test_a_signal_that_is_ignored_stays_so() -> None:
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as the command line does
+        with run_folder.interruptible() as asked:
+            signal.raise_signal(signal.SIGINT)
+            assert not asked.is_set()
+            signal.raise_signal(signal.SIGTERM)
+            assert asked.is_set()
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGTERM)
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        for number, handler in zip((signal.SIGINT, signal.SIGTERM), before):
+            signal.signal(number, handler)
+
+
 def test_ctrl_c_leaves_a_checkpoint_and_a_resumed_run_equals_an_uninterrupted_one(
     labeled: LabeledSet,
     tiny: TrainSettings,

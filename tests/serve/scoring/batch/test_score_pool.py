@@ -54,8 +54,6 @@ def started(*arguments: str) -> subprocess.Popen[str]:
         [sys.executable, "-m", "lloss", *arguments],
         stderr=subprocess.PIPE,
         text=True,
-        # A background process may inherit that it ignores Ctrl-C.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
