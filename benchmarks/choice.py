@@ -72,7 +72,7 @@ def main(
     scenario: str,
     only: tuple[str, ...],
 ) -> None:
-    """Run the parts and print their tables."""
+    """Run the parts, write a report of each, and print their tables."""
     out.mkdir(parents=True, exist_ok=True)
     for part in only or PARTS:
         methods, usual = PARTS[part]
@@ -87,6 +87,7 @@ def main(
         words = [data, "--methods", methods, "--test", _split(arrays, out, "test", measured), *how]
         repeated = _pools if part == "redundant" else _trials
         compared = repeated(words, trials or usual, out / part)
+        write_report(out / part, compared)
         print(f"\n## {part}\n\n{markdown_tables(compared)}")
 
 
@@ -97,11 +98,9 @@ def _split(arrays: Path, out: Path, name: str, count: int) -> Path:
 
 
 def _trials(words: list[object], trials: int, out: Path) -> Comparison:
-    """Run one simulation, whose trials share what pools are drawn of; write its report."""
+    """Run one simulation, whose trials share what pools are drawn of."""
     _simulate(*words, "--trials", trials, "-o", out)
-    comparison = compare(out)
-    write_report(out, comparison)
-    return comparison
+    return compare(out)
 
 
 def _pools(words: list[object], trials: int, out: Path) -> Comparison:
@@ -112,8 +111,9 @@ def _pools(words: list[object], trials: int, out: Path) -> Comparison:
         _simulate(*words, "--trials", 1, "--seed", seed, "-o", folder)
         rows += [dataclasses.replace(row, trial=seed) for row in read_rows(folder)]
     plan = read_plan(out / "seed-0")
-    every = dict.fromkeys(plan.methods, trials)
-    return compare_rows(dataclasses.replace(plan, trials=every), rows)
+    every, seeds = dict.fromkeys(plan.methods, trials), f"0 to {trials - 1}"
+    settings = {**(plan.settings or {}), "seed": seeds, "trials": trials}
+    return compare_rows(dataclasses.replace(plan, trials=every, settings=settings), rows)
 
 
 def _frozen(out: Path) -> list[object]:
