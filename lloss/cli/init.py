@@ -163,7 +163,4 @@ def _what_next(project: Project) -> str:
         return f"no labels yet, the first {project.k} images are chosen without training; now run"
     labeled = project.open_labels()
     classes = project.task.classes(labeled.labels)
-    counted = f"{len(labeled)} labeled images of {len(classes)} classes"
-    if project.left_to_label(len(labeled)) == 0:
-        return f"{counted}, none is left to label; add images to the pool, then run"
-    return f"{counted}; now run"
+    return f"{len(labeled)} labeled images of {len(classes)} classes; now run"

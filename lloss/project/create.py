@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lloss.annotations import Problems
+from lloss.data.labeled_set import LabeledSet
 from lloss.data.label_source import relative_source
 from lloss.errors import LabelError, PoolError, ProjectError
 from lloss.files import sweep, write_error, write_text
@@ -69,9 +70,10 @@ def create_project(
         _make(root)
         written["k"] = 1 if chosen is None else chosen
         project = parse_project(root, _toml(written, train))
-        labels = _check(project, problems)
+        labels, left = _check(project, problems)
         if chosen is None:
-            written["k"] = _k(project, labels, problems)
+            written["k"] = _k(labels, left, problems)
+        problems.note(_too_few_left(project.pool, written["k"], left))
         write_text(root / FILE, _toml(written, train))  # last: a killed init leaves no project
         return load_project(root)
 
@@ -93,14 +95,13 @@ def _given(train: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in train.items() if name != "preset"}
 
 
-def _k(project: Project, labels: int, problems: Problems) -> int:
+def _k(labels: int, left: int | None, problems: Problems) -> int:
     """Choose how many images a cycle selects: each adds a quarter to the labels."""
     k, why = min(max(labels // 4, LEAST), MOST), f"a quarter of the {labels} labels"
     if not labels:
         k, why = FIRST, "nothing is labeled yet"
     elif k != labels // 4:
         why += f", {'at least' if k == LEAST else 'at most'} {k}"
-    left = project.left_to_label(labels)
     if left and k > left // 2:
         k, why = max(left // 2, 1), f"half of the {left} images that are not labeled"
         why = why if left > 1 else "one image is not labeled"
@@ -108,34 +109,47 @@ def _k(project: Project, labels: int, problems: Problems) -> int:
     return k
 
 
-def _check(project: Project, problems: Problems) -> int:
-    """Refuse what no cycle could use; return the number of labels."""
+def _too_few_left(pool: str, k: int, left: int | None) -> str:
+    """Say that the pool has fewer than K images to select; "" where it has them."""
+    if left is None or left >= k:
+        return ""
+    if not left:
+        return f"none is left to label in {pool}; add images to the pool before lloss next"
+    return (
+        f"k = {k}: only {left} left to label in {pool}; lower k, add images to the pool, or pass "
+        "--at-most to lloss next"
+    )
+
+
+def _check(project: Project, problems: Problems) -> tuple[int, int | None]:
+    """Refuse what no cycle could use; return the number of labels, and of images without one."""
     task = project.task
     task.check_empty(project.empty)
     if project.metadata:
         check_table(project.path(project.metadata), project.balance)
     if project.unlabeled():
-        _check_pool(project, problems)
-        return 0
+        test = _check_pool(project, problems)
+        return 0, project.left_to_label([], test, problems)
     labeled = project.open_labels(problems=problems)
-    training, _ = project.split(labeled, problems)
+    training, held_out = project.split(labeled, problems)
     for labels in (labeled.labels, training.labels):  # without images that are in the test set too
         task.check(labels, task.classes(labels))
     if len(training) < 2:
         raise LabelError(f"{labeled.origin}: {len(training)} image to train on: {PAIRS}")
     task.note_classes(labeled.labels, problems)
-    return len(labeled)
+    return len(labeled), project.left_to_label(labeled.items, held_out, problems)
 
 
-def _check_pool(project: Project, problems: Problems) -> None:
-    """Refuse a pool or a test set that no first cycle could use."""
+def _check_pool(project: Project, problems: Problems) -> LabeledSet | None:
+    """Refuse a pool or a test set that no first cycle could use; return the test set."""
     pool, labels = project.open_pool(problems), project.path(project.labels)
     if next(iter(pool.ids()), None) is None:
         raise PoolError(f"{pool.uri}: has no image to label")
-    if project.open_test(problems) is None and project.monitor:
+    if (test := project.open_test(problems)) is None and project.monitor:
         problems.note(project.holdout_note())
     what = "holds no label yet" if labels.exists() else "does not exist yet"
     problems.note(f"{os.path.normpath(labels)}: {what}; add what you label to it")
+    return test
 
 
 @contextlib.contextmanager

@@ -223,10 +223,18 @@ class Project:
         except LabelError:
             return False  # reading them again says why
 
-    def left_to_label(self, labels: int) -> int | None:
-        """Count the images beside so many labeled ones; None where that takes long."""
+    def left_to_label(
+        self, labeled: Sequence[Item], test: LabeledSet | None, problems: Problems
+    ) -> int | None:
+        """Count the images that are neither labeled nor to measure on, as ``test`` are.
+
+        ``test`` is that of :meth:`split`. None where counting takes long.
+        """
         pool = self.open_pool()
-        return pool.count() - labels if pool.counted else None
+        if not pool.counted:
+            return None
+        taken = {item.id for item in labeled} | self.test_ids(pool, test, problems)
+        return pool.count() - len(taken)
 
     @property
     def cycles(self) -> Path:

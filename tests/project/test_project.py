@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -236,6 +237,32 @@ def test_k_is_chosen_by_the_number_of_labels(
     project = create_project(tmp_path / "project", values, {}, problems)
     assert project.k == k and load_project(project.root).k == k
     assert any(line.startswith(f"k = {k} ") and why in line for line in problems.notes)
+
+
+def test_a_k_above_what_is_left_to_label_is_said(tmp_path: Path) -> None:
+    names = images(tmp_path / "pool", [f"{number:03d}.png" for number in range(40)])
+    for number, name in enumerate(names):
+        Image.new("RGB", (4, 4), (5 * number, 0, 0)).save(tmp_path / "pool" / name)
+    labels = write_labels(tmp_path / "labels.csv", names[:20])
+    values = {"pool": str(tmp_path / "pool"), "labels": str(labels), "k": 12}
+
+    def said(name: str, **changes: Any) -> list[str]:
+        problems = Problems()
+        create_project(tmp_path / name, {**values, **changes}, {}, problems)
+        return [line for line in problems.notes if "left to label" in line]
+
+    assert said("enough") == []
+    (line,) = said("many", k=21)
+    assert line.startswith("k = 21: only 20 left to label in ") and "--at-most" in line
+    tested = write_labels(tmp_path / "test.csv", names[28:])  # of the pool, so not to be labeled
+    (line,) = said("tested", test_labels=str(tested))
+    assert line.startswith("k = 12: only 8 left to label in ")
+    (tmp_path / "test").mkdir()
+    for name in names[20:29]:  # copies elsewhere
+        shutil.copy(tmp_path / "pool" / name, tmp_path / "test" / f"test {name}")
+    tested = write_labels(tmp_path / "copies.csv", [f"test {name}" for name in names[20:29]])
+    (line,) = said("copies", test=str(tmp_path / "test"), test_labels=str(tested))
+    assert line.startswith("k = 12: only 11 left to label in ")
 
 
 def test_a_table_to_balance_by_is_read_at_once(tmp_path: Path, values: dict[str, Any]) -> None:
