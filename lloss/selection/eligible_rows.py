@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator
 from typing import Any
 
@@ -129,5 +130,7 @@ def _groups(column: pa.Array, name: str) -> pa.Array:
         names = column.cast(pa.string())
     except pa.ArrowException as error:
         raise SettingsError(f"balance {name!r}: holds {column.type}, not groups") from error
+    # What is called as those without a value are gets quotes, to be a group of its own.
+    names = pc.replace_substring_regex(names, rf"^('*{re.escape(NO_GROUP)}'*)$", r"'\1'")
     named: pa.Array = pc.if_else(pc.equal(names, ""), None, names)
     return named.fill_null(NO_GROUP)

@@ -93,6 +93,7 @@ def test_shares_are_equal_and_ranks_take_turns() -> None:
         (np.array([2.0, 2.0, 0.0, np.nan], np.float32), ["(none)", "0", "2"]),
         ([7, 8, 8, 7], ["7", "8"]),
         (["", "x", None, "x"], ["(none)", "x"]),
+        (["(none)", "'(none)'", None, "x"], ["''(none)''", "'(none)'", "(none)", "x"]),
         ([True, False, None, None], ["(none)", "false", "true"]),
         ([date(2024, 5, 1), date(2024, 5, 2)] * 2, ["2024-05-01", "2024-05-02"]),
         (pa.array(["x", "y", "x", None]).dictionary_encode(), ["(none)", "x", "y"]),
