@@ -167,6 +167,7 @@ def command(
     named = read_excluded(exclude, problems, empty)
     order = "highest" if highest else "lowest" if lowest else ""
     settings = SelectionSettings(order=order, class_weight=class_weight or "", **values)
+    settings.refuse_unused()
     folder = ScoresFolder(scores).opened()
     source = joined(folder, settings, metadata, problems)
     selection = select(source, settings, find_excluded(named, folder.ids, "the scores", problems))
@@ -176,6 +177,7 @@ def command(
         _summary(selection) + (f": {out}" if out else ""),
         *_named(selection, scores).remarks(),
         tie_note(source, selection),
+        f"warning: {doubt}" if (doubt := selection.collapse()) else "",
         *notes,
     )
 

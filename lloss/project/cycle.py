@@ -343,8 +343,7 @@ class _Cycle:
             others = self._ranking(evaluation) != figures
             shown = {**figures, "head": None} if others else figures
             warnings = cautions(shown, self.task.metric)
-        if tied:
-            warnings.append(tied)
+        warnings += filter(None, [tied, selection.collapse()])
         if unusable := selection.unusable():
             warnings.append(f"images that could not be selected: {', '.join(unusable)}")
         for line in warnings:

@@ -112,9 +112,9 @@ class _FirstPicks:
             distance = self._distance(backbone, sample)
             how = self.project.first_selection("coverage", at_most, distance)
             selection = select_images(self.project, how, scores)[0]
-            if note := distance_note(distance, selection):
+            notes = [*filter(None, [distance_note(distance, selection), selection.collapse()])]
+            for note in notes:
                 self.say(note)
-                notes.append(note)
         if skipped:
             self.say(f"{skipped} images cannot be read")
         write_selection(selection, self.folder / SELECTED)

@@ -156,7 +156,7 @@ class Project:
             )
         if "yolo" in self.formats:
             check_yolo(self.train.task)
-        self.selection(1)
+        self.selection(1).refuse_unused()
 
     def selection(
         self, cycle: int, at_most: bool = False, distance: float = 0.0

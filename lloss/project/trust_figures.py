@@ -13,6 +13,7 @@ from lloss.manifest import class_name, read_manifest
 from lloss.project.cycle_model import MODEL
 from lloss.project.pick_payoff import Payoff
 from lloss.project.summary import Summary
+from lloss.scores.score_source import ids_of
 from lloss.scores.scores_folder import ScoresFolder
 from lloss.selection import Selection
 from lloss.selection.hashing import draw_hash
@@ -103,7 +104,7 @@ def compare_predictions(
 
 
 def _sample(scores: ScoresFolder, without: frozenset[str]) -> list[str]:
-    ids = (id for batch in scores.scan(["id"]) for id in batch["id"].to_pylist())
+    ids = ids_of(scores)
     drawn = ((draw_hash(id, 0), id) for id in ids if id not in without)
     return [id for _, id in heapq.nsmallest(COMPARED, drawn)]
 

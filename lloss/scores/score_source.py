@@ -27,6 +27,12 @@ class ScoreSource(Protocol):
         """
 
 
+def ids_of(source: ScoreSource) -> Iterator[str]:
+    """Yield the ids of all rows."""
+    for batch in source.scan(["id"]):
+        yield from batch["id"].to_pylist()
+
+
 @dataclass(frozen=True, slots=True)
 class TableScores:
     """A table in memory as a :class:`ScoreSource`."""

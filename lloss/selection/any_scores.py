@@ -13,9 +13,9 @@ import pyarrow.interchange
 from lloss.annotations import Problems
 from lloss.data.labeled_set import LabeledSet
 from lloss.errors import ScoresError, SettingsError
-from lloss.scores.score_source import ScoreSource, TableScores
+from lloss.scores.score_source import ScoreSource, TableScores, ids_of
 from lloss.scores.scores_folder import ScoresFolder
-from lloss.selection.exclusions import find_excluded, read_excluded
+from lloss.selection.exclusions import find_excluded, read_excluded, unmatched_note
 from lloss.selection.metadata import joined
 from lloss.selection.select import select as select_from_source
 from lloss.selection.selection import Selection, SelectionSettings
@@ -45,13 +45,14 @@ def select(
         options: the other fields of :class:`lloss.SelectionSettings`, such as ``by``.
 
     Warns:
-        UserWarning: none of the images to exclude, or only some of those that a file names, are in
-            the scores; rows of ``metadata`` match no image.
+        UserWarning: images to exclude are not in the scores; rows of ``metadata`` match no image;
+            most embeddings are equal.
 
     Raises:
         SelectionError: fewer than K are left and ``at_most`` is off.
         ScoresError: the scores cannot be read or lack a column.
-        SettingsError: the column holds no numbers, or nothing says which end of it is the best.
+        SettingsError: the column holds no numbers, nothing says which end of it is the best, or the
+            strategy does not choose by it.
     """
     if settings is None:
         if k is None:
@@ -59,15 +60,16 @@ def select(
         settings = SelectionSettings(k=k, **options)
     elif k is not None or options:
         raise SettingsError("settings: give these, or k and options, not both")
+    settings.refuse_unused()
     source, problems = score_source(scores), Problems(skip=True)
     table = Path(metadata) if isinstance(metadata, str) else metadata
     with_groups = joined(source, settings, table, problems)
     excluded, given = _excluded(exclude, source, problems)
     selection = select_from_source(with_groups, settings, excluded)
-    if given and not selection.excluded:
-        problems.note(
-            f"none of the {len(given)} ids to exclude is in the scores (the first: {min(given)!r})"
-        )
+    if len(excluded) > selection.excluded:
+        unknown = sorted(excluded.difference(_ids(source)))
+        problems.note(unmatched_note([repr(id) for id in unknown], len(given), "the scores"))
+    problems.note(selection.collapse())
     for line in problems.lines():
         warnings.warn(line, stacklevel=2)
     return selection
@@ -133,10 +135,10 @@ def _excluded(
             ids.add(str(one))
     if not files:
         return ids, ids
-
-    def all_ids() -> Iterator[str]:
-        for batch in source.scan(["id"]):
-            yield from batch["id"].to_pylist()
-
     named = read_excluded(files, problems)
-    return ids | find_excluded(named, all_ids, "the scores", problems), ids
+    return ids | find_excluded(named, lambda: _ids(source), "the scores", problems), ids
+
+
+def _ids(source: ScoreSource) -> Iterator[str]:
+    """All ids, of images that could not be scored too where the source knows them."""
+    return source.ids() if isinstance(source, ScoresFolder) else ids_of(source)

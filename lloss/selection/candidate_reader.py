@@ -16,6 +16,7 @@ from lloss.selection.hashing import draw_ids
 from lloss.selection.selection import SelectionSettings
 from lloss.selection.strategies import Candidates, get_strategy
 from lloss.selection.strategies.strategy import EMBEDDING, finite_rows
+from lloss.selection.unit_vectors import count_directions
 from lloss.selection.vectors import read_vectors, usual_embedding
 
 LABELED_MOST = 50_000
@@ -29,6 +30,7 @@ class CandidateReader:
 
     Attributes:
         embedding: the column that likeness is measured in; "" where none is read.
+        distinct: candidates whose embeddings differ from each other's; 0 where none is read.
         unusable: candidates left out because their vectors cannot be worked with.
         labeled: vectors of the labeled images that are taken into account, by column.
         labeled_count: how many they are.
@@ -40,7 +42,7 @@ class CandidateReader:
         likeness = (EMBEDDING,) if settings.min_distance else ()
         self._names = tuple(dict.fromkeys([*self._strategy.vectors, *likeness]))
         self.embedding = ""
-        self.unusable = self.labeled_count = 0
+        self.distinct = self.unusable = self.labeled_count = 0
         self.labeled: Vectors = {}
 
     def candidates(
@@ -107,6 +109,8 @@ class CandidateReader:
         """The candidates of each group with their vectors, which follow each other."""
         usable, start, complete = self._usable(vectors), 0, {}
         self.unusable = int(np.count_nonzero(~usable))
+        if EMBEDDING in vectors:
+            self.distinct = count_directions(vectors[EMBEDDING][usable])
         labeled = self.labeled if self._strategy.labeled else {}
         for group, each in found.items():
             rows = slice(start, start + len(each))

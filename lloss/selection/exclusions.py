@@ -5,7 +5,7 @@ Names are matched as in training (:mod:`lloss.data.id_matching`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,11 +81,16 @@ def find_excluded(
             if all(differs(name, id, file.own_suffix) for name in several):
                 by_name.append(f"{several[0]!r} is {id!r}")
     count = sum(len(file.names) for file in files)
-    if unknown:
-        few = f"{len(unknown)} of the {count} ids to exclude match nothing in {where}"
-        none = f"none of the {count} ids to exclude is in {where}"
-        what = none if len(unknown) == count else few
-        problems.note(f"{what} (the first: {unknown[0]})")
+    problems.note(unmatched_note(unknown, count, where))
     if by_name:
         problems.note(f"{len(by_name)} excluded by name (the first: {by_name[0]})")
     return found
+
+
+def unmatched_note(unknown: Sequence[str], count: int, where: str) -> str:
+    """Say how many of ``count`` ids to exclude match nothing, of which these are; "" for none."""
+    if not unknown:
+        return ""
+    few = f"{len(unknown)} of the {count} ids to exclude match nothing in {where}"
+    none = f"none of the {count} ids to exclude is in {where}"
+    return f"{none if len(unknown) == count else few} (the first: {unknown[0]})"

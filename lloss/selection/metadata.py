@@ -12,7 +12,7 @@ from lloss.annotations import Problems
 from lloss.data.id_matching import Matches
 from lloss.errors import SettingsError
 from lloss.scores.joined_scores import JoinedScores
-from lloss.scores.score_source import ScoreSource
+from lloss.scores.score_source import ScoreSource, ids_of
 from lloss.selection.selection import PREDICTED, SelectionSettings
 from lloss.text.csv_table import Table
 
@@ -56,7 +56,7 @@ def joined(
         raise SettingsError(f"metadata with {given}: name a column of the table in balance")
     if isinstance(table, Mapping):
         groups = {str(id): str(value) for id, value in table.items() if _is_group(value)}
-        if not any(id in groups for id in _ids(source)):
+        if not any(id in groups for id in ids_of(source)):
             raise SettingsError(
                 f"metadata: none of its {len(groups)} ids is in the scores; give groups by the "
                 "images' ids"
@@ -87,10 +87,10 @@ def joined_with(
             matches no image.
     """
     named = _values_by_name(path, column)
-    values = {id: named.pop(id) for id in _ids(source) if id in named}
+    values = {id: named.pop(id) for id in ids_of(source) if id in named}
     lost = 0
     if named:
-        matches = Matches(lambda: _ids(source), named)
+        matches = Matches(lambda: ids_of(source), named)
         for name, value in named.items():
             found = matches.of(name)
             if len(found) > 1:
@@ -113,11 +113,6 @@ def joined_with(
 def check_table(path: Path, column: str) -> None:
     """Raise ``SettingsError`` where :func:`joined_with` could not read a column of a table."""
     _values_by_name(path, column)
-
-
-def _ids(source: ScoreSource) -> Iterator[str]:
-    for batch in source.scan(["id"]):
-        yield from batch["id"].to_pylist()
 
 
 def _values_by_name(path: Path, column: str) -> dict[str, str]:

@@ -106,6 +106,7 @@ def _selection(
         [reason for _, _, reason in picks],
         reader.labeled_count,
         candidates=sum(len(proposals.candidates) for proposals in found.values()),
+        distinct=reader.distinct,
         duplicates=sum(each.passed_over(shares[group], short) for group, each in found.items()),
         groups={group: (shares[group], sizes[group]) for group in sizes}
         if settings.balance

@@ -13,6 +13,7 @@ from lloss.errors import SettingsError
 from lloss.manifest import class_name
 from lloss.selection.strategies import get_strategy, strategy_names
 from lloss.selection.strategies.strategy import EMBEDDING
+from lloss.text.counts import counted
 
 PREDICTED, PREDICTION = "predicted", "prediction"
 """What users call the groups of the classes predicted, and their column."""
@@ -113,6 +114,17 @@ class SelectionSettings:
                 "class are equally many already; leave one of the two out"
             )
 
+    def refuse_unused(self) -> None:
+        """Raise ``SettingsError`` for a column or an order that a user gave and nothing reads.
+
+        Apart from that, a column that decides nothing is the score beside the picks.
+        """
+        if get_strategy(self.strategy).uses_scores:
+            return
+        if self.by not in ("", SelectionSettings.by) or self.order:
+            given = f"order {self.order!r}" if self.order else f"by {self.by!r}"
+            raise SettingsError(f"{given}: {self.strategy} chooses by no scores; leave it out")
+
     @property
     def direction(self) -> str:
         """``highest`` or ``lowest``, whichever scores are the best; "" where nothing says it."""
@@ -146,6 +158,7 @@ class Selection:
         reasons: why each was chosen, in a few words without a comma.
         labeled: labeled images that the choice took into account.
         candidates: rows that the strategy chose from: ``eligible``, or its first pass's.
+        distinct: embeddings among those of the candidates; 0 where none was read.
         duplicates: near-duplicates passed over.
         groups: of each group picks were balanced over, how many were picked, and of how many.
     """
@@ -162,6 +175,7 @@ class Selection:
     reasons: Sequence[str] = ()
     labeled: int = 0
     candidates: int = 0
+    distinct: int = 0
     duplicates: int = 0
     groups: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
@@ -197,6 +211,18 @@ class Selection:
         if not compared or self.candidates + self.unspread >= self.eligible:
             return ""
         return f"comparing {self.candidates:,} of them"
+
+    def collapse(self) -> str:
+        """Warn where most of the images compared have the embeddings of others; else ""."""
+        if not self.distinct or 2 * self.distinct >= self.candidates:
+            return ""
+        return (
+            f"the {self.candidates:,} images compared have only "
+            f"{counted(self.distinct, f'distinct {self.spread_by}')}: unless most are copies, the "
+            "network gives different images the same features, and likeness cannot tell them "
+            "apart; train it again (a lower learning rate or trained weights may help), or choose "
+            "by strategy random"
+        )
 
     def with_class_names(self, classes: Sequence[str]) -> Selection:
         """Name the groups of classes predicted, which scores hold as numbers of ``classes``."""

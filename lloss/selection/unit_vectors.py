@@ -33,6 +33,11 @@ def unit_integers(vectors: NDArray[Any]) -> NDArray[np.float32]:
     return units
 
 
+def count_directions(vectors: NDArray[Any]) -> int:
+    """Count the vectors, finite float [N, D], that :func:`unit_integers` tells apart."""
+    return len({unit.tobytes() for unit in unit_integers(vectors).astype(np.int16)})
+
+
 def unit_length(dimensions: int) -> float:
     """The length that :func:`unit_integers` scales to: rounding may add sqrt(D) / 2 to it."""
     return float(np.floor(_LENGTH - np.sqrt(dimensions) / 2))

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from lloss.cli.main import COMMANDS, main
-from lloss.scores.scores_folder import ScoresFolder
+from lloss.scores.scores_folder import ScoresFolder, scores_table
 from lloss.statistics.confidence_intervals import decimals
 
 from ..command_line import call, lloss
@@ -79,6 +79,9 @@ def test_select_says_by_what_and_takes_the_least_sure_first(
     assert "at random" in call(capsys, "select", scores, "-k", 1, "--strategy", "random").err
     both = call(capsys, "select", scores, "-k", 1, "--highest", "--lowest")
     assert both.code == 2 and "not both" in both.err
+    blind = call(capsys, "select", scores, "-k", 1, "--strategy", "random", "--lowest")
+    assert blind.code == 2 and not blind.out
+    assert blind.err == "lloss: order 'lowest': random chooses by no scores; leave it out\n"
     unknown = call(capsys, "select", scores, "-k", 1, "--by", "prediction")
     assert unknown.code == 2 and "pass --highest or --lowest" in unknown.err and not unknown.out
 
@@ -112,6 +115,18 @@ def test_select_says_which_labeled_images_it_took_into_account(
     assert len(bare.out.splitlines()) == 5 and "5 of 60 selected by coverage" in bare.err
     lacking = call(capsys, *herd, "--embedding", "features")
     assert lacking.code == 2 and "no column 'features'" in lacking.err and not lacking.out
+
+
+def test_select_warns_of_equal_embeddings(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = ScoresFolder(tmp_path / "scores")
+    folder.path.mkdir()
+    columns = {"loss": np.arange(9, dtype=np.float32), "embedding": np.ones((9, 4), np.float32)}
+    folder.write_part(0, scores_table([str(row) for row in range(9)], columns), [])
+    folder.write_run({"state": "complete"})
+    said = call(capsys, "select", folder.path, "-k", 3, "--strategy", "diverse").err
+    assert "warning: the 9 images compared have only 1 distinct embedding: unless" in said
 
 
 def test_select_passes_over_near_duplicates_and_balances(

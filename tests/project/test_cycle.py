@@ -52,11 +52,15 @@ def test_images_that_could_not_be_selected_are_counted_in_the_summary(
     undo(done, "cycle_choice.select")
     real, said = cycle_choice.select, list[str]()
     monkeypatch.setattr(
-        cycle_choice, "select", lambda *given: dataclasses.replace(real(*given), unscored=2)
+        cycle_choice,
+        "select",
+        lambda *given: dataclasses.replace(real(*given), unscored=2, distinct=1, candidates=9),
     )
     warnings = next_cycle(done, said.append).summary.warnings
     (line,) = [line for line in warnings if "could not be selected" in line]
     assert line.endswith("2 without a finite score") and f"warning: {line}" in said
+    (line,) = [line for line in warnings if line.startswith("the 9 images compared have only 1 ")]
+    assert f"warning: {line}" in said
 
 
 def test_a_frozen_network_stays_and_each_cycle_trains_the_head_again(
@@ -239,7 +243,8 @@ def test_a_pool_all_labeled_has_nothing_to_select(
     words = ["init", tmp_path / "new", "--pool", pool, "--labels", labels]
     text = call(capsys, *words, "--model", TRAIN["model"], code=0).text
     assert "k = 15 images to label per cycle: a quarter of the 60 labels" in text
-    assert "60 labeled images of 3 classes, none is left to label; add images to the pool" in text
+    assert f"none is left to label in {pool}; add images to the pool before lloss next" in text
+    assert "60 labeled images of 3 classes; now run: lloss next" in text
     for project in (done.root, tmp_path / "new"):
         found = call(capsys, "next", project)
         assert found.code == 2 and "train resnet" not in found.text

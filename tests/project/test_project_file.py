@@ -48,6 +48,7 @@ def test_the_file_is_readable_and_has_relative_paths(project: Project, labels: P
         ("holdout = 0.2", 'by = "speed"', "by = 'speed': choose one of auto, loss, entropy"),
         ("holdout = 0.2", 'by = "bald"', "by = 'bald': only lloss simulate measures it"),
         ("holdout = 0.2", 'strategy = "badge"', "'badge': needs the column probabilities"),
+        ("holdout = 0.2", 'strategy = "random"\nby = "entropy"', "random chooses by no scores"),
         ("holdout = 0.2", 'balance = "camera"', "'camera': give metadata, a CSV or Parquet"),
         ("holdout = 0.2", 'metadata = "a.csv"', "metadata = 'a.csv' with no balance: name one"),
         (

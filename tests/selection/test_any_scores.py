@@ -75,6 +75,12 @@ def test_settings_and_vectors_pass_through() -> None:
     assert len(lloss.select(frame, k=3, strategy="diverse").ids) == 3
 
 
+def test_what_chooses_by_no_scores_takes_the_default_column_or_none() -> None:
+    for by in ("loss", ""):
+        assert len(lloss.select(_scores(), k=2, strategy="random", by=by)) == 2
+        assert len(lloss.select(_scores(), k=2, strategy="coverage", by=by)) == 2
+
+
 def test_row_numbers_are_ids() -> None:
     frame = pd.DataFrame({"id": range(5), "loss": LOSS})
     assert lloss.select(frame, k=2, exclude=[1]).ids == ["3", "4"]
@@ -101,9 +107,27 @@ def test_what_is_named_and_not_there_is_warned_of(tmp_path: Path) -> None:
     table.write_text("id,site\nb,x\nnowhere,y\n")
     with pytest.warns(UserWarning, match="1 of its rows match no image of the scores"):
         lloss.select(_scores(), k=1, balance="site", metadata=table)
+    with pytest.warns(UserWarning, match="2 of the 3 ids to exclude .* first: 'elsewhere'"):
+        lloss.select(_scores(), k=1, exclude=["b", "nowhere", "elsewhere"])
+    with pytest.warns(UserWarning, match="none of the 1 ids to exclude .* first: 'nowhere'"):
+        lloss.select(_scores(), k=1, exclude=["nowhere", file])
+
+
+def test_equal_embeddings_are_warned_of() -> None:
+    scores = lloss.Scores(IDS, {"loss": LOSS, "embedding": np.ones((5, 3), np.float32)})
+    with pytest.warns(UserWarning, match="the 4 images compared have only 1 distinct embedding: "):
+        assert len(lloss.select(scores, k=2, strategy="herding").ids) == 2
+
+
+def test_ids_to_exclude_that_are_in_the_scores_are_not_warned_of(tmp_path: Path) -> None:
+    folder = ScoresFolder(tmp_path / "scores")
+    (tmp_path / "scores").mkdir()
+    folder.write_part(0, _scores().table(), [("broken", "an empty file")])
+    folder.write_run({"state": "complete"})
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        lloss.select(_scores(), k=1, exclude=["b", "nowhere"])
+        assert lloss.select(_scores(), k=1, exclude=["b", "d"]).ids == ["e"]
+        assert lloss.select(folder, k=1, exclude=["b", "broken"]).ids == ["d"]
 
 
 @pytest.mark.parametrize(
@@ -111,6 +135,13 @@ def test_what_is_named_and_not_there_is_warned_of(tmp_path: Path) -> None:
     [
         (_scores(), {}, SettingsError, "k: give the number"),
         (_scores(), {"k": 1, "settings": lloss.SelectionSettings(k=1)}, SettingsError, "not both"),
+        (_scores(), {"k": 1, "strategy": "random", "by": "margin"}, SettingsError, "by 'margin'"),
+        (
+            _scores(),
+            {"k": 1, "strategy": "core-set", "order": "highest"},
+            SettingsError,
+            "no score",
+        ),
         (_scores(), {"k": 9}, SelectionError, "k = 9, but 4 images are left"),
         (_scores(), {"k": 1, "exclude": "labels.csv"}, SettingsError, "a Path of a file"),
         (LOSS, {"k": 1}, ScoresError, "a ndarray: give the scores of a Scorer"),

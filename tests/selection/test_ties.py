@@ -2,12 +2,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from lloss.scores.score_source import TableScores
 from lloss.selection import SelectionSettings, select
 from lloss.selection.ties import tie_note
+
+from .score_tables import score_table, select_from
 
 
 class _Scores(TableScores):
@@ -63,3 +66,24 @@ def test_equal_scores_are_equal_weights() -> None:
         "warning: all 3 selected images have the same loss, as 6 of 6 in the scores have: "
         "it weighs them all the same"
     )
+
+
+@pytest.mark.parametrize("strategy", ["herding", "coverage", "core-set", "diverse"])
+def test_a_network_that_gives_images_the_same_features_is_warned_of(strategy: str) -> None:
+    random = np.random.default_rng(0)
+    apart = random.normal(size=(40, 8))
+    noise = 1 + 1e-7 * random.normal(size=(40, 8))  # of another order of sums
+    few = np.where(np.arange(40)[:, None] < 37, apart[:1] * noise, apart)
+    scores = random.random(40)
+
+    def warned(vectors: np.ndarray) -> str:
+        table = score_table(scores, vectors=vectors)
+        return select_from(table, k=10, strategy=strategy).collapse()
+
+    assert warned(few).startswith("the 40 images compared have only 4 distinct embeddings: unless")
+    assert warned(np.zeros((40, 8))).startswith("the 40 images compared have only 1 distinct embed")
+    assert warned(apart) == ""
+    copies = np.repeat(apart[:20], 2, axis=0)
+    assert warned(copies) == ""
+    unread = select_from(score_table(scores, vectors=few), k=10)
+    assert unread.collapse() == "" and unread.distinct == 0

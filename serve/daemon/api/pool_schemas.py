@@ -116,7 +116,9 @@ class SelectBody(SmallBody):
 
     def settings(self) -> SelectionSettings:
         """Convert all but ``exclude``; SettingsError for values that exclude each other."""
-        return SelectionSettings(**self.model_dump(exclude={"exclude"}))
+        settings = SelectionSettings(**self.model_dump(exclude={"exclude"}))
+        settings.refuse_unused()
+        return settings
 
 
 class IdsBody(SmallBody):

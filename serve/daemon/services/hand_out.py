@@ -187,7 +187,7 @@ class Selections:
             chosen.eligible,
             unknown=exclusion.unknown,
             by_name=exclusion.by_name,
-            notes=[*chosen.unusable(), *chosen.remarks(), *filter(None, [tied])],
+            notes=[*chosen.unusable(), *chosen.remarks(), *filter(None, [tied, chosen.collapse()])],
             labeled=chosen.labeled,
         )
 

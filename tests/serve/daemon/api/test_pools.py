@@ -203,6 +203,8 @@ def test_wrong_selections_are_refused(client: TestClient, pool: list[str]) -> No
     ]  # fmt: skip
     for body in ({}, *({"k": 3, **some} for some in fields)):
         error(post_json(client, f"{P}/select", body), 422)
+    unused = post_json(client, f"{P}/select", {"k": 3, "strategy": "random", "by": "entropy"})
+    assert error(unused, 422) == "by 'entropy': random chooses by no scores; leave it out"
     lacking = ({"by": "x'; DROP TABLE pools"}, {"strategy": "diverse"}, {"balance": "predicted"})
     for body in ({"k": 3, **some} for some in (*lacking, {"min_distance": 0.5})):
         assert "has no column" in error(post_json(client, f"{P}/select", body), 409)
