@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from lloss.annotations import Problems
-from lloss.data.labeled_set import LabeledSet
 from lloss.data.label_source import relative_source
+from lloss.data.labeled_set import LabeledSet
 from lloss.errors import LabelError, PoolError, ProjectError
 from lloss.files import sweep, write_error, write_text
 from lloss.pools.uri import PoolUri
@@ -70,10 +70,10 @@ def create_project(
         _make(root)
         written["k"] = 1 if chosen is None else chosen
         project = parse_project(root, _toml(written, train))
-        labels, left = _check(project, problems)
+        labels, unlabeled = _check(project, problems)
         if chosen is None:
-            written["k"] = _k(labels, left, problems)
-        problems.note(_too_few_left(project.pool, written["k"], left))
+            written["k"] = _k(labels, unlabeled, problems)
+        problems.note(_too_few_left(values["pool"], written["k"], unlabeled))
         write_text(root / FILE, _toml(written, train))  # last: a killed init leaves no project
         return load_project(root)
 

@@ -130,7 +130,7 @@ class TrialRun:
         return _Picked(rows, choice, found, weighted=bool(method.by))
 
     def _evidence(self, model: Model) -> Evidence:
-        """What is known of the scores; nothing is measured where images are drawn whatever it is."""
+        """What is known of the scores; nothing is measured where images are drawn all the same."""
         labeled, least = len(self._usable()), get_task(self.experiment.settings.task).chooses_from
         if labeled < least:
             return Evidence(labeled=labeled, least=least)

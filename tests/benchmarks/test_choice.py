@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def test_simulations_of_a_trial_each_are_reported_as_one(
     seeds = []
 
     def simulated(*words: Any) -> None:
-        given = dict(zip(words, words[1:]))
+        given = dict(itertools.pairwise(words))
         seeds.append(given["--seed"])
         assert given["--trials"] == 1
         own = [row for row in made if row.trial == given["--seed"]]

@@ -122,7 +122,7 @@ def test_images_without_an_annotation_are_background_or_unlabeled(
     assert project.empty == empty and len(project.open_labels()) == labeled
     test = project.open_test(Problems())
     assert test is not None and len(test) == labeled
-    assert [note.partition(":")[0] for note in problems.notes] == [
+    assert [note.partition(":")[0] for note in problems.notes[:2]] == [
         "4 of 6 labeled images show no object", "4 of 6 test images show no object",
     ]  # fmt: skip
 
