@@ -219,9 +219,9 @@ class Selection:
         return (
             f"the {self.candidates:,} images compared have only "
             f"{counted(self.distinct, f'distinct {self.spread_by}')}: unless most are copies, the "
-            "network gives different images the same features, and likeness cannot tell them "
-            "apart; train it again (a lower learning rate or trained weights may help), or choose "
-            "by strategy random"
+            "network gives different images the same features, and likeness says nothing; train it "
+            "again (a lower learning rate or trained weights may help), or choose by strategy "
+            "random"
         )
 
     def with_class_names(self, classes: Sequence[str]) -> Selection:

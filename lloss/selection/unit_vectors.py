@@ -34,7 +34,7 @@ def unit_integers(vectors: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def count_directions(vectors: NDArray[Any]) -> int:
-    """Count the vectors, finite float [N, D], that :func:`unit_integers` tells apart."""
+    """Count the vectors, finite float [N, D], that differ as :func:`unit_integers`."""
     return len({unit.tobytes() for unit in unit_integers(vectors).astype(np.int16)})
 
 
