@@ -39,7 +39,7 @@ def read_vectors(
     if len(rows) < len(ids):
         raise duplicate_id(next(id for row, id in enumerate(ids) if rows[id] != row))
     found = {name: np.empty((len(ids), 0), np.float32) for name in columns}
-    for batch in source.scan(["id", *columns], ids):
+    for batch in source.scan(list(dict.fromkeys(["id", *columns])), ids):
         if not len(batch):
             continue
         places = [rows[id] for id in batch["id"].to_pylist()]

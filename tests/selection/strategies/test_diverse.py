@@ -59,6 +59,8 @@ def test_features_of_the_pretrained_network_come_before_those_of_the_trained_one
         select_from(plain, k=5, strategy="diverse", embedding="pretrained_embedding")
     with pytest.raises(SelectionError, match="column 'loss' holds double, not vectors"):
         select_from(plain, k=5, strategy="diverse", embedding="loss")
+    with pytest.raises(SelectionError, match="column 'id' holds string, not vectors"):
+        select_from(plain, k=5, strategy="diverse", embedding="id")
     with pytest.raises(SettingsError, match="embedding 'embedding': top measures no likeness"):
         select_from(plain, k=5, embedding="embedding")
 
