@@ -34,7 +34,7 @@ class Payoff:
         loss: mean true loss of the picks.
         metric_name: of the task's metric.
         metric: its value on them; None if it is undefined.
-        images: random images beside them.
+        images: random images beside them, of classes that the model has.
         random_loss: their mean true loss.
         random_metric: the metric on them; None if it is not known.
         source: what these images are, in words.
@@ -93,7 +93,7 @@ def measure_payoff(
     except (OSError, LlossError) as error:
         problems.note(f"{folder}: the loss of its labeled picks cannot be measured: {error}")
         return None
-    if beside is not None:
+    if beside is not None and len(beside.true_loss) >= LEAST:
         return _compared(before, measured, _Reference.of(beside))
     reference = _Reference.of_held_out(before) or predicted
     return None if reference is None else _compared(before, measured, reference)
@@ -123,12 +123,15 @@ class _Reference:
     @classmethod
     def of_held_out(cls, before: Summary) -> _Reference | None:
         figures = before.evaluation
-        if not figures or figures["images"] < LEAST or figures.get("mean_loss") is None:
+        if not figures or figures.get("mean_loss") is None:
+            return None
+        images = int(figures["images"]) - int(figures.get("unseen", 0))  # that have a loss
+        if images < LEAST:
             return None
         within = interval_of(figures, "mean_loss")
         error = (within[1] - within[0]) / (2 * Z) if within else math.nan
         loss, metric = float(figures["mean_loss"]), before.metric.value
-        return cls(int(figures["images"]), loss, error, metric, "held-out images")
+        return cls(images, loss, error, metric, "held-out images")
 
     @classmethod
     def of_pool(cls, folder: Path, labeled: set[str]) -> _Reference | None:

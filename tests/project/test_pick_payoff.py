@@ -95,6 +95,23 @@ def test_what_was_predicted_is_compared_with_where_it_has_a_unit(
     assert payoff.random_loss == pytest.approx(mean) and "as predicted" in str(payoff)
 
 
+def test_random_images_of_new_classes_are_not_compared_with(
+    done: Project, pool: Path, labels: Path
+) -> None:
+    now, rest = labeled(done, pool, labels)
+    folder, before = done.cycles / "001", read_summaries(done.cycles)[0]
+    write_picks(folder, rest[:12], rest[12:24])
+    new = [item.id in rest[12:20] for item in now.items]  # 8 of the 12, which have no loss
+    names = ["new" if each else label for each, label in zip(new, now.labels)]
+    now = LabeledSet(now.items, names, now.origin)
+    assert before.evaluation is not None
+    held_out = {**before.evaluation, "images": 40, "unseen": 25, "mean_loss": 0.5}
+    payoff = measure_payoff(folder, replace(before, evaluation=held_out), now, Problems())
+    assert payoff is not None and (payoff.source, payoff.images) == ("held-out images", 15)
+    few = {**held_out, "unseen": 31}
+    assert measure_payoff(folder, replace(before, evaluation=few), now, Problems()) is None
+
+
 def test_few_labeled_picks_say_nothing(done: Project, pool: Path, labels: Path) -> None:
     add(labels, selected(done.cycles / "001"))  # 5
     now, before = done.open_labels(), read_summaries(done.cycles)[0]
