@@ -112,8 +112,11 @@ def _selected(
 ) -> tuple[Selection, int]:
     if not project.monitored:
         return select(_with_groups(project, settings, scores), settings, exclude), 0
-    # First: they are a random sample of what is unlabeled, not of what the strategy leaves.
-    random = select(scores, project.monitoring(settings), exclude)
+    # First: they are a random sample of what is unlabeled, not of what the strategy leaves. K are
+    # drawn, so that too few images are refused by the user's K.
+    order = select(scores, project.monitoring(settings), exclude)
+    first = slice(project.monitored)
+    random = replace(order, ids=order.ids[first], scores=order.scores[first])
     chosen = None
     if not settings.at_most or random.eligible > len(random):
         rest = replace(settings, k=settings.k - len(random))

@@ -31,7 +31,7 @@ from lloss.pools import Item, Pool
 from lloss.pools.uri import PoolUri, is_fiftyone, without_secrets
 from lloss.project.choice_settings import check_choice, check_class_weight
 from lloss.project.labeling_tasks import TaskFormat, check_yolo
-from lloss.project.picks_file import monitoring_bound
+from lloss.project.picks_file import Monitored
 from lloss.selection import SelectionSettings
 from lloss.selection.automatic import AUTO
 from lloss.selection.hashing import draw_hash
@@ -51,7 +51,7 @@ FILE = "lloss.toml"
 HOLDOUT = "holdout.csv"
 MONITORING = 999
 """Seed of the images to monitor. It does not follow the project's: images drawn by two seeds would
-not be a random sample together, see :func:`.monitoring_bound`."""
+not be a random sample together, see :class:`.Monitored`."""
 CyclePrecision = Literal["fp32", "auto"]
 
 
@@ -195,13 +195,13 @@ class Project:
         return replace(settings, strategy=strategy, by="", balance="", class_weight="")
 
     def monitoring(self, settings: SelectionSettings) -> SelectionSettings:
-        """Return the settings that draw the images to monitor, beside those of the others.
+        """Return the settings that draw the images to monitor, the first of K, beside the others'.
 
         Each cycle draws by the same numbers, the smallest of the unlabeled images: so all labeled
         images up to the largest number drawn so far are a random sample of the whole pool.
         """
         return replace(
-            SelectionSettings(k=self.monitored, strategy="random", seed=self.monitoring_seed),
+            SelectionSettings(k=settings.k, strategy="random", seed=self.monitoring_seed),
             by=settings.by,
             at_most=settings.at_most,
         )
@@ -329,12 +329,13 @@ class Project:
         self, labeled: LabeledSet, problems: Problems
     ) -> tuple[LabeledSet, LabeledSet | None]:
         path = self.root / HOLDOUT
-        if (
-            not path.exists()
-            and (bound := monitoring_bound(self.cycles, self.monitoring_seed)) >= 0
-        ):
-            problems.note(self.holdout_note())
-            return self._monitored(labeled, bound)
+        if not path.exists():
+            ids = {item.id for item in labeled.items}
+            monitored = Monitored.of(self.cycles, ids, self.monitoring_seed)
+            if monitored:
+                problems.note(self.holdout_note())
+                problems.note(monitored.note)
+                return self._monitored(labeled, monitored.bound)
         if not self.holdout:
             return labeled, None
         if not path.exists():

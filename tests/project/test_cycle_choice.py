@@ -93,7 +93,7 @@ def test_monitored_images_are_a_random_sample_of_what_is_unlabeled(scores: Table
 def test_fewer_images_than_k_are_all_selected_only_if_asked_for(scores: TableScores) -> None:
     for left in (1, 3, 6):
         asked = project(monitor=0.3)
-        with pytest.raises(SelectionError, match=r"(image is|images are) left"):
+        with pytest.raises(SelectionError, match=rf"k = 10, but {left} (image is|images are) left"):
             pick_images(asked, 1, scores, IDS[left:], TRUSTED)
         picks = pick_images(asked, 1, scores, IDS[left:], TRUSTED, at_most=True)
         assert sorted(picks.selection.ids) == IDS[:left] and picks.random == min(left, 3)
