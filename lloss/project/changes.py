@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from lloss.annotations import Problems
@@ -49,8 +49,7 @@ def note_changes(
     :func:`content_hashes`, and ``labeled`` all current labels.
     """
     now = {item.id: label for item, label in zip(labeled.items, labeled.labels)}
-    moved = Matches(lambda: iter(now), [id for id in before if id not in now])
-    missing = [id for id in before if id not in now and not moved.of(id)]
+    missing = _without_label(before, now)
     changed = [id for id in before if id in now and str(before[id]) != str(now[id])]
     same_ids = labeled.take(row for row, item in enumerate(labeled.items) if item.id in images)
     hashes = content_hashes(same_ids) if images else {}
@@ -77,3 +76,24 @@ def note_changes(
         "are other images now",
         ": if files were renamed or rows reordered, the labels belong to the wrong images",
     )
+
+
+def note_unlabeled(
+    picks: Sequence[str], labeled: LabeledSet, cycle: str, problems: Problems
+) -> None:
+    """Note picks of a cycle that have no label where others have, such as images of nothing."""
+    now = {item.id for item in labeled.items}
+    missing = _without_label(picks, now)
+    if 0 < len(missing) < len(picks):
+        problems.note(
+            f"{labeled.origin}: {len(missing)} of the {len(picks)} images that cycle {cycle} "
+            f"selected have no label ({missing[0]!r}, for example): they may be selected again; "
+            "remove from the pool what cannot be labeled"
+        )
+
+
+def _without_label(ids: Iterable[str], labeled: Collection[str]) -> list[str]:
+    """The ids that no labeled image has, nor another id that they may mean."""
+    others = [id for id in ids if id not in labeled]
+    moved = Matches(lambda: iter(labeled), others)
+    return [id for id in others if not moved.of(id)]

@@ -42,7 +42,13 @@ from lloss.project.cycle_choice import (
 )
 from lloss.project.cycle_model import EVALUATION, MODEL, CycleModel
 from lloss.project.cycle_output import REPORT, training_in_words, write_task_lists
-from lloss.project.cycle_start import START, note_changes_since, read_start, write_start
+from lloss.project.cycle_start import (
+    START,
+    note_changes_since,
+    note_picks_without_label,
+    read_start,
+    write_start,
+)
 from lloss.project.first_picks import FOLDER as FIRST
 from lloss.project.first_picks import choose_first
 from lloss.project.pick_payoff import Payoff, measure_payoff
@@ -112,6 +118,7 @@ def next_cycle(
         project.task.note_classes(labeled.labels, problems, known)
         if done:
             note_changes_since(last, project, labeled, problems)
+        note_picks_without_label(last, labeled, problems)
         for line in problems.lines():
             say(line)
         if done and done[-1].labels_sha256 == labeled.sha256:

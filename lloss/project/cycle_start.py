@@ -5,6 +5,7 @@ Both may change while it runs; the changed ones apply from the next cycle on.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,8 @@ from lloss.annotations import Problems
 from lloss.data.labeled_set import LabeledSet
 from lloss.errors import LabelError, ProjectError
 from lloss.files import write_json
-from lloss.project.changes import content_hashes, note_changes
+from lloss.project.changes import content_hashes, note_changes, note_unlabeled
+from lloss.project.picks_file import read_picks
 from lloss.project.project import Project
 from lloss.tasks.train_settings import TrainSettings
 
@@ -84,3 +86,10 @@ def note_changes_since(
         )
         return
     note_changes(before, images, labeled, last.name, problems)
+
+
+def note_picks_without_label(last: Path, labeled: LabeledSet, problems: Problems) -> None:
+    """Note which picks of the cycle ``last``, where it has any, have no label yet."""
+    with contextlib.suppress(ProjectError):  # the loss of its picks is not measured, which says why
+        picks = read_picks(last)
+        note_unlabeled([*picks.chosen, *picks.random], labeled, last.name, problems)

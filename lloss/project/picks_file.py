@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -53,15 +54,45 @@ def with_random(chosen: Selection | None, random: Selection) -> Selection:
     )
 
 
-def monitoring_bound(cycles: Path, seed: int) -> int:
-    """Return the largest number by which complete cycles drew images to monitor; -1 for none.
+@dataclass(frozen=True)
+class Monitored:
+    """What the images that the newest cycle drew to monitor make a random sample of.
 
-    Every cycle draws the unlabeled images of the smallest numbers (:func:`.draw_hash` by ``seed``).
-    So images up to the bound are a random sample of the pool, however they came to be labeled.
+    Every cycle draws the unlabeled images of the smallest numbers (:func:`.draw_hash`). So once
+    they are labeled, all images up to the largest of these numbers are, however they came to be:
+    those are a random sample of the pool as it was scored then. Where some of the drawn images have
+    no label, that is so below the smallest of these alone.
+
+    Attributes:
+        bound: the largest number of the sample; -1 where it has none.
+        note: on drawn images without a label; "" without any.
     """
-    bound = -1
-    for summary in cycles.glob(f"*/{SUMMARY}"):
-        if (summary.parent / SELECTED).exists():
-            for id in read_picks(summary.parent).random:
-                bound = max(bound, draw_hash(id, seed))
-    return bound
+
+    bound: int
+    note: str
+
+    @classmethod
+    def of(cls, cycles: Path, labeled: Collection[str], seed: int) -> Monitored | None:
+        """Read the newest draw of complete cycles; None where none drew images to monitor."""
+        folders = sorted((each.parent for each in cycles.glob(f"*/{SUMMARY}")), key=_number)
+        picked = ((each, read_picks(each).random) for each in reversed(folders) if _picks(each))
+        folder, drawn = next((each for each in picked if each[1]), (cycles, []))
+        if not drawn:
+            return None
+        missing = [id for id in drawn if id not in labeled]
+        if not missing:
+            return cls(max(draw_hash(id, seed) for id in drawn), "")
+        return cls(
+            min(draw_hash(id, seed) for id in missing) - 1,
+            f"{folder / SELECTED}: {len(missing)} of the {len(drawn)} images drawn at random to "
+            f"monitor have no label ({missing[0]!r}, for example): only labeled images whose turn "
+            "came before theirs are held out, since the others are no random sample; label them",
+        )
+
+
+def _number(folder: Path) -> tuple[int, str]:
+    return len(folder.name), folder.name
+
+
+def _picks(folder: Path) -> bool:
+    return (folder / SELECTED).exists()

@@ -9,7 +9,7 @@ import pytest
 from lloss.annotations import Problems
 from lloss.data.labeled_set import LabeledSet
 from lloss.pools import open_pool
-from lloss.project.changes import content_hashes, note_changes, note_training
+from lloss.project.changes import content_hashes, note_changes, note_training, note_unlabeled
 
 CLASSES = ["cat", "dog", "cat", "dog"]
 
@@ -50,6 +50,20 @@ def test_labels_that_are_gone_or_others_are_counted(labeled: LabeledSet) -> None
         "labels.csv: 2 of the 4 images that were labeled in cycle 003 have another label now "
         "('1.png', for example: 'dog' then, 'cat' now)"
     ]
+
+
+def test_picks_without_a_label_are_counted_where_others_have_one(labeled: LabeledSet) -> None:
+    def notes(picks: list[str]) -> list[str]:
+        problems = Problems()
+        note_unlabeled(picks, labeled, "002", problems)
+        return problems.notes
+
+    assert notes(["0.png", "junk.png", "3.png"]) == [
+        "labels.csv: 1 of the 3 images that cycle 002 selected have no label ('junk.png', for "
+        "example): they may be selected again; remove from the pool what cannot be labeled"
+    ]
+    assert not notes(["old/0.png", "3.png"]) and not notes([])
+    assert not notes(["junk.png"])  # nothing of them is labeled: that is not begun yet
 
 
 def test_images_that_went_into_a_folder_keep_their_labels(

@@ -63,6 +63,16 @@ def test_images_that_could_not_be_selected_are_counted_in_the_summary(
     assert f"warning: {line}" in said
 
 
+def test_picks_that_got_no_label_are_said_once_others_have_one(done: Project, labels: Path) -> None:
+    picks = selected(done.cycles / "001")
+    add(labels, picks[:3])
+    said: list[str] = []
+    summary = next_cycle(done, said.append).summary
+    (line,) = (line for line in said if "have no label" in line)
+    assert f"2 of the 5 images that cycle 001 selected have no label ({picks[3]!r}" in line
+    assert line in summary.notes
+
+
 def test_a_frozen_network_stays_and_each_cycle_trains_the_head_again(
     done: Project, labels: Path, pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

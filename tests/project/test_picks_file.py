@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ from lloss.errors import ProjectError
 from lloss.project.picks_file import (
     RANDOM,
     SELECTED,
-    monitoring_bound,
+    Monitored,
     read_picks,
     with_random,
 )
@@ -49,13 +48,34 @@ def test_unreadable_picks_are_named(tmp_path: Path) -> None:
         read_picks(tmp_path)
 
 
-def test_the_bound_is_the_largest_number_of_complete_cycles(tmp_path: Path) -> None:
-    assert monitoring_bound(tmp_path, 5) == -1
-    for cycle, ids in (("000", ["a"]), ("001", ["b", "c"]), ("002", ["d"])):
-        folder = tmp_path / cycle
-        folder.mkdir()
-        drawn = selection(ids, "random")
-        write_selection(with_random(None, replace(drawn, ids=ids)), folder / SELECTED)
-        if cycle != "002":  # it is not complete
-            (folder / "summary.json").touch()
-    assert monitoring_bound(tmp_path, 5) == max(draw_hash(id, 5) for id in "abc")
+def write_draws(cycles: Path, *draws: tuple[str, list[str]]) -> None:
+    for cycle, ids in draws:
+        (cycles / cycle).mkdir()
+        rows = [f"{id},,{rank},{RANDOM}" for rank, id in enumerate(ids, 1)]
+        (cycles / cycle / SELECTED).write_text("\n".join(["id,score,rank,reason", "x,9,0,", *rows]))
+        (cycles / cycle / "summary.json").touch()
+
+
+def test_the_newest_draw_of_a_complete_cycle_bounds_the_random_sample(tmp_path: Path) -> None:
+    assert Monitored.of(tmp_path, (), 5) is None
+    a, b, c, d = sorted("abcd", key=lambda id: draw_hash(id, 5))
+    write_draws(tmp_path, ("000", [a]), ("001", [b, c]), ("002", [d]))
+    (tmp_path / "002/summary.json").unlink()  # it is not complete
+    assert Monitored.of(tmp_path, (a, b, c), 5) == Monitored(draw_hash(c, 5), "")
+    # One that drew nothing at random, since the setting is gone.
+    write_draws(tmp_path, ("003", []))
+    assert Monitored.of(tmp_path, (a, b, c), 5) == Monitored(draw_hash(c, 5), "")
+    # New images came into the pool, with smaller numbers than those drawn before.
+    write_draws(tmp_path, ("004", [a, b]))
+    assert Monitored.of(tmp_path, (a, b, c), 5) == Monitored(draw_hash(b, 5), "")
+
+
+def test_drawn_images_without_a_label_end_the_random_sample(tmp_path: Path) -> None:
+    a, b, c = sorted("abc", key=lambda id: draw_hash(id, 5))
+    write_draws(tmp_path, ("001", [a, b, c]))
+    found = Monitored.of(tmp_path, (a, c, "picked"), 5)
+    assert found is not None and draw_hash(a, 5) <= found.bound < draw_hash(b, 5)
+    assert f"selected.csv: 1 of the 3 images drawn at random to monitor have no label ({b!r}" in (
+        found.note
+    )
+    assert Monitored.of(tmp_path, (), 5).bound < draw_hash(a, 5)  # type: ignore[union-attr]

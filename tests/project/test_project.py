@@ -327,6 +327,11 @@ def test_labels_that_are_a_random_sample_are_held_out_if_there_is_no_test_set(
     assert held_out is not None and {item.id for item in held_out.items} == set(order[:7])
     assert {item.id for item in training.items} == set(order[7:])
     assert not (project.root / "holdout.csv").exists()
+    rows = [row for row, item in enumerate(labeled.items) if item.id not in order[5:7]]
+    problems, partly = Problems(), labeled.take(rows)
+    training, held_out = monitoring.split(partly, problems)
+    assert held_out is not None and {item.id for item in held_out.items} == set(order[:5])
+    assert len(training) == len(partly) - 5 and "2 of the 2 images drawn" in problems.notes[0]
     for share in (0.2, 0):
         asked, problems = change(monitoring, "holdout = -1", f"holdout = {share}"), Problems()
         assert asked.split(labeled, problems)[1] is not None
