@@ -13,15 +13,13 @@ from torch import Tensor, nn
 
 from lloss.errors import SettingsError
 from lloss.images.decode import Pixels
-from lloss.modeling.network import Normalize, TappedNetwork
+from lloss.modeling.network import TappedNetwork
 from lloss.modeling.network_source import is_outside
 from lloss.modeling.taps import Tap, evaluating, feature_map
-from lloss.simulation.frozen_network import network_key
+from lloss.simulation.frozen_network import FrozenBackbone
 from lloss.tasks import get_task
 from lloss.tasks.frozen_heads import MapSize
 from lloss.tasks.train_settings import TrainSettings
-from lloss.training.trainer import device_of
-from lloss.training.training_data import seed_of
 
 FINEST = 8
 """Stride of the finest maps that are kept; of finer ones the mean alone, but for the deepest."""
@@ -63,32 +61,19 @@ class MapsLayout:
         return [*means, *(each.mean((2, 3)) for each in maps)]
 
 
-class FrozenMapsNetwork:
+class FrozenMapsNetwork(FrozenBackbone):
     """A frozen network as a maker of flat feature vectors, float16."""
 
+    layout: MapsLayout
+
     def __init__(self, settings: TrainSettings, classes: Sequence[str], device: str) -> None:
-        self.settings = settings
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed_of(settings.seed))
-            self.tapped = _backbone(settings, classes)
-        self._device = device_of(device)
-        self.tapped.to(self._device).eval().requires_grad_(False)
-        self._normalize = Normalize(settings.mean, settings.std).to(self._device)
+        super().__init__(settings, lambda: _backbone(settings, classes), device)
         self._found: dict[str, Tensor] = {}
         for tap in self.tapped.taps:
             module = self.tapped.network.get_submodule(tap.module)
             module.register_forward_hook(self._keeping(tap))
         blank = np.zeros((2, settings.size, settings.size, 3), np.uint8)
         self.layout = self._layout(self._maps(blank))
-
-    @property
-    def line(self) -> str:
-        """Say what the network started from; "" where it loads its weights itself."""
-        return self.tapped.start.line if self.tapped.start else ""
-
-    def key(self) -> str:
-        """Digest what decides a feature vector besides the image."""
-        return network_key(self.settings, self.tapped, repr(self.layout))
 
     def features(self, images: Pixels) -> NDArray[np.float16]:
         """Compute the features of images uint8 [N, H, W, 3]: float16 [N, width]."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from lloss.errors import SettingsError
 from lloss.images.decode import Pixels
 from lloss.modeling.network import Normalize, TappedNetwork
-from lloss.modeling.objective import Objective
 from lloss.modeling.taps import blank_images, evaluating
 from lloss.tasks import get_task
 from lloss.tasks.train_settings import TrainSettings
@@ -47,11 +46,6 @@ class Layout:
     taps: tuple[int, ...]
     inputs: int
 
-    @property
-    def width(self) -> int:
-        """Length of the vector."""
-        return sum(self.taps) + self.inputs
-
     def pooled(self, features: Tensor) -> list[Tensor]:
         """Return the taps of features [N, width]: float [N, C_k] each."""
         ends = np.cumsum(self.taps)
@@ -62,25 +56,21 @@ class Layout:
         return features[:, -(self.inputs or self.taps[-1]) :]
 
 
-class FrozenNetwork:
-    """The network of some settings, in eval mode, as a maker of feature vectors."""
+class FrozenBackbone:
+    """A network that stays as it is, in eval mode; its ``layout`` says what is kept of its maps."""
 
-    def __init__(self, settings: TrainSettings, classes: Sequence[str], device: str) -> None:
-        self.settings = dataclasses.replace(settings, freeze=True, head=True)
+    layout: Any
+
+    def __init__(
+        self, settings: TrainSettings, build: Callable[[], TappedNetwork], device: str
+    ) -> None:
+        self.settings = settings
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed_of(settings.seed))
-            self.tapped: TappedNetwork = get_task(settings.task).network(self.settings, classes)
+            self.tapped = build()
         self._device = device_of(device)
         self.tapped.to(self._device).eval().requires_grad_(False)
         self._normalize = Normalize(settings.mean, settings.std).to(self._device)
-        self._last = _last_linear(self.tapped.network, settings.size, len(classes))
-        inputs = self._last.in_features if self._last else 0
-        self.layout = Layout(tuple(tap.channels for tap in self.tapped.taps), inputs)
-
-    @property
-    def objective(self) -> Objective:
-        """The model side of the task."""
-        return self.tapped.objective
 
     @property
     def line(self) -> str:
@@ -89,7 +79,34 @@ class FrozenNetwork:
 
     def key(self) -> str:
         """Digest what decides a feature vector besides the image."""
-        return network_key(self.settings, self.tapped, repr(self.layout))
+        settings, tapped = self.settings, self.tapped
+        said: dict[str, Any] = {
+            "model": settings.model, "args": settings.model_args, "mean": settings.mean,
+            "std": settings.std, "image": dataclasses.astuple(settings.image_spec()),
+            "taps": [dataclasses.astuple(tap) for tap in tapped.taps], "layout": repr(self.layout),
+        }  # fmt: skip
+        digest = hashlib.sha256(json.dumps(said, default=list).encode())
+        fresh = tapped.start.left if tapped.start else ()
+        for name, value in tapped.network.state_dict().items():
+            if name.rpartition(".")[0] not in fresh:  # the last layer, drawn at random
+                digest.update(name.encode())
+                digest.update(np.ascontiguousarray(value.cpu().numpy()).data)
+        return digest.hexdigest()[:16]
+
+
+class FrozenNetwork(FrozenBackbone):
+    """The network of some settings as a maker of feature vectors."""
+
+    layout: Layout
+
+    def __init__(self, settings: TrainSettings, classes: Sequence[str], device: str) -> None:
+        settings = dataclasses.replace(settings, freeze=True, head=True)
+        super().__init__(
+            settings, lambda: get_task(settings.task).network(settings, classes), device
+        )
+        self._last = _last_linear(self.tapped.network, settings.size, len(classes))
+        inputs = self._last.in_features if self._last else 0
+        self.layout = Layout(tuple(tap.channels for tap in self.tapped.taps), inputs)
 
     def features(self, images: Pixels) -> NDArray[np.float32]:
         """Compute the feature vectors of images uint8 [N, H, W, 3]: float32 [N, width]."""
@@ -108,22 +125,6 @@ class FrozenNetwork:
                 handle.remove()
         joined: NDArray[np.float32] = torch.cat([*found.pooled, *inputs[-1:]], 1).cpu().numpy()
         return joined
-
-
-def network_key(settings: TrainSettings, tapped: TappedNetwork, layout: str) -> str:
-    """Digest a frozen network, how its images are prepared, and what is kept of its maps."""
-    said: dict[str, Any] = {
-        "model": settings.model, "args": settings.model_args, "mean": settings.mean,
-        "std": settings.std, "image": dataclasses.astuple(settings.image_spec()),
-        "taps": [dataclasses.astuple(tap) for tap in tapped.taps], "layout": layout,
-    }  # fmt: skip
-    digest = hashlib.sha256(json.dumps(said, default=list).encode())
-    fresh = tapped.start.left if tapped.start else ()
-    for name, value in tapped.network.state_dict().items():
-        if name.rpartition(".")[0] not in fresh:  # the last layer, drawn at random
-            digest.update(name.encode())
-            digest.update(np.ascontiguousarray(value.cpu().numpy()).data)
-    return digest.hexdigest()[:16]
 
 
 def _last_linear(network: nn.Module, size: int, classes: int) -> nn.Linear | None:
