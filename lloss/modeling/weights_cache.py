@@ -18,7 +18,7 @@ import torch
 from tqdm import tqdm
 
 from lloss.errors import LlossError
-from lloss.files import atomic_write
+from lloss.files import atomic_write, sha256_of
 
 ANSWER_SECONDS = 10.0
 """How long a server may take to begin its answer, names and all addresses of it together; then how
@@ -44,7 +44,7 @@ def cached(url: str) -> Path:
     found = _HASH.search(name)
     digest = found.group(1) if found else ""
     there = path.is_file()
-    if there and _sha256(path).startswith(digest):
+    if there and sha256_of(path).startswith(digest):
         return path
     damaged = f"{path} is damaged, and " if there else ""
     try:
@@ -109,11 +109,6 @@ def _open(url: str | urllib.request.Request) -> Any:
     if isinstance(reply, Exception):
         raise reply
     return reply
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def one_line(error: BaseException) -> str:
