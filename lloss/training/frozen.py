@@ -7,7 +7,6 @@ import functools
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import nn
 
 from lloss.errors import SettingsError
@@ -19,9 +18,9 @@ from lloss.tasks.train_settings import TrainSettings
 from lloss.training.feature_cache import run_network
 from lloss.training.fit_head import HeadFit, fit_cached_head, refuse_few
 from lloss.training.labeled_batches import LabeledImages
-from lloss.training.last_layer import LAST, fresh_layers, train_last_layer
+from lloss.training.last_layer import LAST, built, fresh_layers, train_last_layer
 from lloss.training.trainer import device_of
-from lloss.training.training_data import TrainingData, seed_of
+from lloss.training.training_data import TrainingData
 
 UNUSED = {
     "epochs": 1, "batch_size": 64, "optimizer": "adam", "lr": 1e-3, "weight_decay": 0.0,
@@ -80,11 +79,11 @@ def train_frozen(settings: TrainSettings, data: TrainingData, device: str = "") 
     few images.
     """
     refuse_few(len(data))
-    network = _built(settings, data, 0)
+    network = built(settings, data.classes, 0)
     if network.start:
         fresh = list(network.start.left)
     else:  # perhaps a network of the user's that loads its weights itself
-        fresh = fresh_layers(network.network, _built(settings, data, 1).network)
+        fresh = fresh_layers(network.network, built(settings, data.classes, 1).network)
     last = _last_layer(network.network, fresh, settings)
     preparation = Preparation(image=settings.image_spec(), mean=settings.mean, std=settings.std)
     model = AttachedModel(network, settings.task, data.classes, preparation).to(device_of(device))
@@ -99,12 +98,6 @@ def train_frozen(settings: TrainSettings, data: TrainingData, device: str = "") 
     head = fit_cached_head(model, cache, compare, seed=settings.seed)
     lines += [f"the predicted loss is {head.unit}", *head.conditions]
     return FrozenFit(network, head, lines)
-
-
-def _built(settings: TrainSettings, data: TrainingData, number: int) -> TappedNetwork:
-    with torch.random.fork_rng(devices=[]):  # it is built on the CPU
-        torch.default_generator.manual_seed(seed_of(settings.seed, number))
-        return get_task(settings.task).network(settings, data.classes)
 
 
 def _last_layer(network: nn.Module, fresh: list[str], settings: TrainSettings) -> nn.Linear | None:

@@ -8,6 +8,7 @@ generalization").
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,11 +20,15 @@ from torch.nn import functional
 from lloss.data.near_copies import groups_of
 from lloss.errors import SettingsError
 from lloss.modeling.attached_model import AttachedModel
+from lloss.modeling.network import TappedNetwork
 from lloss.modeling.objective import Objective
 from lloss.modeling.taps import evaluating
+from lloss.tasks import get_task
+from lloss.tasks.train_settings import TrainSettings
 from lloss.training.feature_cache import FeatureCache, prints_of_batch
 from lloss.training.head_training import folds_of, scale_of
 from lloss.training.labeled_batches import LabeledImages
+from lloss.training.training_data import seed_of
 
 LAST = "only a last linear layer can be trained on a frozen network"
 
@@ -148,6 +153,13 @@ def _in_their_span(points: Tensor) -> tuple[Tensor, Tensor | None]:
         return points, None
     basis, triangle = torch.linalg.qr(points.T)
     return triangle.T.contiguous(), basis
+
+
+def built(settings: TrainSettings, classes: Sequence[str], number: int) -> TappedNetwork:
+    """Build the network of some settings; what is drawn at random depends on the number."""
+    with torch.random.fork_rng(devices=[]):  # it is built on the CPU
+        torch.default_generator.manual_seed(seed_of(settings.seed, number))
+        return get_task(settings.task).network(settings, classes)
 
 
 def fresh_layers(network: nn.Module, other: nn.Module) -> list[str]:

@@ -18,9 +18,8 @@ from lloss.pools import Item
 from lloss.tasks import get_task
 from lloss.tasks.train_settings import TrainSettings
 from lloss.training.decisions import decide_input
-from lloss.training.last_layer import fresh_layers
+from lloss.training.last_layer import built, fresh_layers
 from lloss.training.trainer import device_of
-from lloss.training.training_data import seed_of
 
 BATCH = 32
 
@@ -102,21 +101,15 @@ def pretrained_backbone(
     settings = decided.settings
     if settings.weights == "none" and not is_outside(settings.model):
         return None, decided.lines
-    network = _built(settings, 0)
+    network = built(settings, CLASSES, 0).eval()
     if network.start:
         lines = [*decided.lines, network.start.line]
         return PretrainedBackbone(network, settings, lines), lines
     if is_outside(settings.model):  # its factory may load weights
-        fresh = fresh_layers(network.network, _built(settings, 1).network)
+        fresh = fresh_layers(network.network, built(settings, CLASSES, 1).network)
         layers = {name.rpartition(".")[0] for name in network.network.state_dict()}
         if len(fresh) <= MOSTLY * len(layers):
             taken = f"{len(layers) - len(fresh)} of its {len(layers)} layers have trained weights"
             lines = [*decided.lines, f"{settings.model}: {taken}"]
             return PretrainedBackbone(network, settings, lines), lines
     return None, decided.lines
-
-
-def _built(settings: TrainSettings, number: int) -> TappedNetwork:
-    with torch.random.fork_rng(devices=[]):  # it is built on the CPU
-        torch.default_generator.manual_seed(seed_of(settings.seed, number))
-        return get_task(settings.task).network(settings, CLASSES).eval()
