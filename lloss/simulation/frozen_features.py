@@ -23,9 +23,7 @@ from lloss.simulation.labeled_data import SimulatedData
 from lloss.tasks import get_task
 from lloss.tasks.train_settings import TrainSettings
 from lloss.text.progress import progress
-
-PIXELS = 256 * 64 * 64
-"""Of a batch: feature maps are to fit a small memory."""
+from lloss.training.training_data import at_once
 
 FOLDER = "features"
 
@@ -112,11 +110,10 @@ def _fill(
     store: FeatureStore, network: FrozenNetwork, items: Sequence[Item], keys: Sequence[str]
 ) -> None:
     spec = network.settings.image_spec()
-    batch = max(1, min(256, PIXELS // (spec.height * spec.width)))
 
     def compute(places: Sequence[int]) -> Iterator[NDArray[np.float32]]:
         found = decoded([items[place] for place in places], spec)
-        while some := list(itertools.islice(found, batch)):
+        while some := list(itertools.islice(found, at_once(spec.height, spec.width))):
             for id, pixels in some:
                 if isinstance(pixels, ImageError):
                     raise _unusable("the images", id, pixels)

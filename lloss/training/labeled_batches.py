@@ -32,14 +32,12 @@ from lloss.training.training_data import (
     BatchSource,
     Examples,
     TrainingData,
+    at_once,
     load_examples,
     moved,
     pixels_sha256,
     seed_of,
 )
-
-PIXELS = 256 * 64 * 64
-"""Of a batch: feature maps are to fit a small memory."""
 
 FAR = 10
 """So many times the largest normalized value come of pixels that are not normalized."""
@@ -135,10 +133,10 @@ class LabeledImages:
                 _refuse_size(images, self.model)
                 yield images.to(device), moved(targets, device)
             return
-        preparation = self.model.preparation
+        preparation, spec = self.model.preparation, self.model.preparation.image
         generator = torch.Generator().manual_seed(seed_of(seed, view))
         normalize = Normalize(preparation.mean, preparation.std)
-        size = max(1, min(256, PIXELS // (preparation.image.height * preparation.image.width)))
+        size = at_once(spec.height, spec.width)
         for start in range(0, len(self.examples), size):
             rows = np.arange(start, min(start + size, len(self.examples)))
             images, some = self.examples.batch(rows)

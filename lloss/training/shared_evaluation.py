@@ -17,7 +17,8 @@ from lloss.tasks.train_settings import TrainSettings
 from lloss.training.checkpoint import Checkpoint
 from lloss.training.process_group import Processes
 from lloss.training.shared_images import shared_images
-from lloss.training.trainer import batch_of, predict
+from lloss.training.trainer import predict
+from lloss.training.training_data import at_once
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def shared_predict(
     Batches are those of one process, dealt out in turn: each image is seen once.
     """
     rank, count = processes.process.rank, processes.count
-    size = batch_of(images)
+    size = at_once(*images.shape[1:3])
     starts = range(0, len(images), size)
     own = predict(model, settings, images, size, starts[rank::count])
     for _ in range(-(-len(starts) // count)):

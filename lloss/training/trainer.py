@@ -33,14 +33,11 @@ from lloss.training.training_data import (
     Batches,
     BatchSource,
     TrainingData,
+    at_once,
     moved,
     seed_of,
     workers_for,
 )
-
-_PIXELS = 256 * 64 * 64
-"""Pixels per batch of a prediction: the feature maps must fit into a small memory."""
-
 
 SUMS = ("images", "loss", "head_loss", "pairs", "ordered", "seconds")
 """What is summed up over an epoch, for its figures."""
@@ -303,10 +300,10 @@ def predict(
 ) -> Iterator[tuple[slice, Forward]]:
     """Run a network, in eval mode and without gradient, over images uint8 [N, H, W, 3].
 
-    Yields rows and forward pass of each batch, by default those of :func:`batch_of` images;
+    Yields rows and forward pass of each batch, by default those of :func:`at_once` images;
     ``starts`` are the first rows of the batches to run, None for all.
     """
-    batch = batch or batch_of(images)
+    batch = batch or at_once(*images.shape[1:3])
     device = next(model.parameters()).device
     normalize = Normalize(settings.mean, settings.std).to(device)
     model.eval()
@@ -317,12 +314,6 @@ def predict(
         with torch.no_grad():
             forward = model(normalize(chunk).contiguous(memory_format=torch.channels_last))
         yield rows, forward
-
-
-def batch_of(images: NDArray[np.uint8]) -> int:
-    """Return how many images uint8 [N, H, W, 3] are predicted at once: 256 of 64×64 at most."""
-    pixels = int(np.prod(images.shape[1:3]))
-    return max(1, min(256, _PIXELS // pixels))
 
 
 def computes_in_bf16(device: torch.device) -> bool:

@@ -107,6 +107,14 @@ def seed_of(*words: int) -> int:
     return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1)
 
 
+def at_once(height: int, width: int) -> int:
+    """Return how many images a network predicts at once: 256 of 64×64 pixels at most.
+
+    Their feature maps must fit into a small memory.
+    """
+    return max(1, min(256, 256 * 64 * 64 // (height * width)))
+
+
 def moved(targets: Any, device: torch.device) -> Any:
     """Return collated targets on a device, whatever they are made of."""
     if hasattr(targets, "to"):
