@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 import onnx
 from lloss.export.automatic_precision import AUTO, AutomaticPrecision
-from lloss.export.divergence_check import check_network
 from lloss.export.graph import cause, write_onnx
 from lloss.export.pool_sample import ReferenceSample
 from lloss.export.precision import Log, ReducedPrecision
 from lloss.export.speed_check import speed_without
-from lloss.export.torch_parity import check_parity
+from lloss.export.torch_parity import check_network, check_parity
 from lloss.export.trained_network import TrainedNetwork, of_checkpoint, of_model
 from numpy.typing import NDArray
 

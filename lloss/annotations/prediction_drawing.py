@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from lloss.annotations.joint_names import skeleton
 from lloss.annotations.label_types import ObjectLabel, PersonLabel
 from lloss.annotations.prediction import Prediction
-from lloss.images.drawing import Shape
+from lloss.images.thumbnail import Shape
 
 
 def shapes_of(

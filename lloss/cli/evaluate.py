@@ -17,7 +17,7 @@ from lloss.cli.options import (
     skip_bad_option,
     training_device_option,
 )
-from lloss.data.empty_labels import drop_empty
+from lloss.data.labeled_set import drop_empty
 from lloss.errors import LabelError
 from lloss.files import write_json
 from lloss.runtime.torchrun_process import torchrun_process

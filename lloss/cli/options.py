@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar
 import click
 
 from lloss.data.class_labels import DATA_ROOT
-from lloss.data.empty_labels import EMPTY
+from lloss.data.labeled_set import EMPTY
 from lloss.runtime.providers import parse_provider
 from lloss.tasks.presets import PRESETS
 from lloss.tasks.train_settings import TrainSettings

@@ -18,7 +18,7 @@ from lloss.cli.options import (
     training_device_option,
     training_settings,
 )
-from lloss.data.empty_labels import drop_empty
+from lloss.data.labeled_set import drop_empty
 from lloss.runtime.torchrun_process import torchrun_process
 from lloss.tasks.presets import resolve_settings
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -74,3 +74,42 @@ def class_names(labels: Iterable[str]) -> tuple[str, ...]:
 def _numbers_first(label: str) -> tuple[int, int, str]:
     number = label.isascii() and label.isdecimal() and len(label) < 4000  # int() refuses more
     return (0, int(label), label) if number else (1, 0, label)
+
+
+K = TypeVar("K")
+
+UNLABELED = "unlabeled"
+EMPTY = ("background", UNLABELED)
+"""What a label that shows nothing means: its image is background, or it is not labeled yet. No
+format distinguishes the two, so the user decides, and a note always counts them."""
+
+
+def drop_empty_labels(
+    labels: Mapping[K, Any], empty: str, problems: Problems, what: str = "labeled images"
+) -> dict[K, Any]:
+    """Leave out labels that show nothing if ``empty`` is :data:`UNLABELED`; note how many do."""
+    nothing = [label for label in labels.values() if getattr(label, "empty", False)]
+    if not nothing:
+        return dict(labels)
+    count = f"{len(nothing)} of {len(labels)} {what} show no {nothing[0].marks}"
+    if empty == UNLABELED:
+        problems.note(f"{count}: taken as not labeled yet, they can be selected")
+        return {key: label for key, label in labels.items() if not label.empty}
+    problems.note(
+        f"{count}: taken as background; if they are not labeled yet, pass --empty unlabeled "
+        '(in lloss.toml: empty = "unlabeled")'
+    )
+    return dict(labels)
+
+
+def drop_empty(
+    labeled: LabeledSet, empty: str, problems: Problems, what: str = "labeled images"
+) -> LabeledSet:
+    """Apply :func:`drop_empty_labels` to a labeled set; refuse to leave nothing."""
+    rows = drop_empty_labels(dict(enumerate(labeled.labels)), empty, problems, what)
+    if len(labeled) and not rows:
+        raise LabelError(
+            f"{labeled.origin}: all {len(labeled)} {what} show nothing, which counts as not "
+            "labeled; label some first"
+        )
+    return labeled if len(rows) == len(labeled) else labeled.take(rows)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import struct
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
@@ -22,7 +23,33 @@ from lloss.images.input_spec import Fit as Fit
 from lloss.images.input_spec import Frame as Frame
 from lloss.images.input_spec import ImageSpec as ImageSpec
 from lloss.images.input_spec import padded_inside
-from lloss.images.memory_budget import ByteBudget
+
+
+class ByteBudget:
+    """Bytes that threads share; a thread that asks for more than is free waits.
+
+    A request larger than the whole budget waits until nothing else is held, and then runs alone.
+    """
+
+    def __init__(self, total: int) -> None:
+        self.total = self.free = total
+        self._changed = threading.Condition()
+        self._turn = threading.Lock()  # a large request that waits is not overtaken for ever
+
+    @contextlib.contextmanager
+    def holding(self, count: int) -> Iterator[None]:
+        """Hold ``count`` bytes of the budget while the block runs."""
+        count = min(count, self.total)
+        with self._turn, self._changed:
+            self._changed.wait_for(lambda: self.free >= count)
+            self.free -= count
+        try:
+            yield
+        finally:
+            with self._changed:
+                self.free += count
+                self._changed.notify_all()
+
 
 Pixels: TypeAlias = NDArray[np.uint8]
 """``uint8 [height, width, 3]``, RGB."""

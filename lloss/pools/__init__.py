@@ -8,10 +8,9 @@ object stores too, and a row of ``POOL_KINDS`` in ``open``.
 from __future__ import annotations
 
 from lloss.pools.array_pool import ArrayPool, load_array, open_array
-from lloss.pools.duplicate_ids import refuse_duplicates
 from lloss.pools.folder_pool import FolderPool
 from lloss.pools.open import open_pool
-from lloss.pools.pool import Chunk, Item, Pool
+from lloss.pools.pool import Chunk, Item, Pool, refuse_duplicates
 from lloss.pools.subset_pool import SubsetPool
 
 __all__ = [

@@ -19,11 +19,10 @@ from typing import Any, Literal, get_type_hints
 from lloss.annotations import Problems
 from lloss.annotations.label_csv import labels_text
 from lloss.data.class_labels import DATA_ROOT
-from lloss.data.empty_labels import drop_empty
 from lloss.data.image_overlap import find_test_images, without_test_images
 from lloss.data.label_joining import labeled_pool
 from lloss.data.label_source import nothing_in
-from lloss.data.labeled_set import LabeledSet
+from lloss.data.labeled_set import LabeledSet, drop_empty
 from lloss.data.near_copies import Groups, groups_among
 from lloss.errors import LabelError, ProjectError, SettingsError
 from lloss.files import locked, within, write_text

@@ -10,8 +10,7 @@ from lloss.annotations.prediction import Prediction
 from lloss.annotations.prediction_drawing import shapes_of
 from lloss.errors import ImageError
 from lloss.images.decode import ImageSpec, decode
-from lloss.images.drawing import Shape
-from lloss.images.thumbnail import SIDE, thumbnail
+from lloss.images.thumbnail import SIDE, Shape, thumbnail
 from lloss.pools import Pool
 from lloss.project.pick_predictions import PickModel, ScoredClasses
 from lloss.project.picked_images import PickedImage, read_picked

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lloss.errors import LlossError
 from lloss.manifest import class_name, read_manifest
 from lloss.project.cycle_model import MODEL
@@ -17,7 +19,6 @@ from lloss.scores.score_source import ids_of
 from lloss.scores.scores_folder import ScoresFolder
 from lloss.selection import Selection
 from lloss.selection.hashing import draw_hash
-from lloss.statistics.agreement import cohen_kappa
 from lloss.statistics.learning_curve import CurvePoint, ExpectedGain, expected_gain
 
 COMPARED = 10_000
@@ -180,3 +181,21 @@ def _gain_in_words(gain: ExpectedGain, metric: str, cycles: int) -> str:
         f"{gain.labels} more labels are expected to change {metric} by {points} points (95 % "
         f"interval {low} to {high}), by the curve of {cycles} cycles"
     )
+
+
+def cohen_kappa(one: Sequence[str], other: Sequence[str]) -> float:
+    """Agreement beyond chance of two classes for each of N images, -1 to 1 (Cohen 1960).
+
+    ``(a - e) / (1 - e)``, where ``a`` is the share of equal classes and ``e`` the share that is
+    equal if both give their classes as often, but independently of each other. NaN for no images; 1
+    where both give one class to all.
+    """
+    if not len(one):
+        return float("nan")
+    _, codes = np.unique(np.array([*one, *other], dtype=object).astype(str), return_inverse=True)
+    first, second = codes[: len(one)], codes[len(one) :]
+    agreed = int(np.count_nonzero(first == second))
+    counts = [np.bincount(c, minlength=codes.max() + 1) for c in (first, second)]
+    # Times N², in whole numbers: that all agree by chance is exactly that.
+    chance, total = int(counts[0].astype(object) @ counts[1].astype(object)), len(one) ** 2
+    return 1.0 if chance == total else (agreed * len(one) - chance) / (total - chance)

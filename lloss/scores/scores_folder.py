@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from lloss.errors import ScoresError
-from lloss.pools.duplicate_ids import first_duplicate
+from lloss.pools.pool import first_duplicate
 from lloss.scores.folder_files import LocalFiles, folder_files
 from lloss.scores.part_file import check_columns, write_part
 from lloss.scores.shard_spec import Shard

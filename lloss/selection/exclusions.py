@@ -11,10 +11,10 @@ from pathlib import Path
 
 from lloss.annotations import Problems
 from lloss.annotations.problems import AnnotationError
-from lloss.data.empty_labels import UNLABELED, drop_empty_labels
 from lloss.data.id_matching import Matches, differs
 from lloss.data.label_formats import read_any_labels
 from lloss.data.label_joining import image_names, match_names
+from lloss.data.labeled_set import UNLABELED, drop_empty_labels
 from lloss.data.mask_files import MaskFile
 from lloss.errors import LabelError
 
@@ -36,7 +36,7 @@ def read_excluded(paths: Iterable[Path], problems: Problems, empty: str = "") ->
             own id and by its image's.
         problems: counts broken annotations, whose images are excluded all the same, and gets a
             note of labels that show nothing.
-        empty: what such labels mean, see :mod:`lloss.data.empty_labels`.
+        empty: what such labels mean, see :mod:`lloss.data.labeled_set`.
     """
     files = []
     for path in paths:

@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lloss.annotations import Problems
-from lloss.data.empty_labels import drop_empty
-from lloss.data.labeled_set import LabeledSet
+from lloss.data.labeled_set import LabeledSet, drop_empty
 from lloss.data.near_copies import Groups, groups_among
 from lloss.errors import ImageError, LabelError
 from lloss.pools import Item

@@ -22,8 +22,7 @@ from lloss.files import write_text
 from lloss.images.decode import Pixels, decode_into, size_of
 from lloss.modeling.classifiers import OWN, build_classifier, preparation, published
 from lloss.modeling.head import LOG_FLOOR
-from lloss.modeling.meter import Meter
-from lloss.modeling.objective import Objective
+from lloss.modeling.objective import Meter, Objective
 from lloss.modeling.prediction import prediction_of
 from lloss.modeling.published_weights import Published
 from lloss.pools import Item

@@ -92,7 +92,7 @@ class Task(Networks):
     loss_norms: bool = False  # whether the setting `loss_norm` has an effect
     keeps_pretrained: bool = False  # whether the setting `keep_embedding` has a choice
     names_are_free: bool = True  # whether class names are the user's, and may be misspelled
-    may_be_empty: bool = False  # whether a label may show nothing, see `lloss.data.empty_labels`
+    may_be_empty: bool = False  # whether a label may show nothing, see `lloss.data.labeled_set`
 
     # Networks
 

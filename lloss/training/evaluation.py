@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from lloss.annotations import Problems
 from lloss.data.image_overlap import trained_on, trained_on_note
 from lloss.data.labeled_set import LabeledSet
-from lloss.modeling.meter import Meter
 from lloss.modeling.network import TappedNetwork
+from lloss.modeling.objective import Meter
 from lloss.runtime.torchrun_process import TorchrunProcess
 from lloss.statistics.clusters import among
 from lloss.statistics.confidence_intervals import CONFIDENCE, Clusters, Floats, bootstrap
@@ -32,7 +32,7 @@ from lloss.training.holdout import refuse_unknown
 from lloss.training.process_group import Processes
 from lloss.training.ranking_evidence import comparison, finite
 from lloss.training.scenes import NO_SCENES, Scenes, scenes_of_evaluation
-from lloss.training.shared_evaluation import send_evaluation, shared_predict
+from lloss.training.shared_jobs import send_evaluation, shared_predict
 from lloss.training.torchrun import called
 from lloss.training.trainer import device_of, predict
 from lloss.training.training_data import TrainingData, load_examples

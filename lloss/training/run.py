@@ -44,7 +44,7 @@ from lloss.training.run_folder import (
     training_folder,
     with_taps,
 )
-from lloss.training.shared_training import refuse_small_batches, send_training
+from lloss.training.shared_jobs import refuse_small_batches, send_training
 from lloss.training.torchrun import AGAIN, called
 from lloss.training.trained_prints import PRINTS, add_prints, keep_prints
 from lloss.training.trainer import Trainer, device_of, finished_state

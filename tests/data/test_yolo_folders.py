@@ -13,10 +13,9 @@ import yaml
 
 from lloss.annotations import ObjectLabel
 from lloss.annotations.problems import Problems
-from lloss.data.empty_labels import drop_empty
 from lloss.data.label_formats import read_any_labels
 from lloss.data.label_joining import labeled_pool
-from lloss.data.labeled_set import LabeledSet
+from lloss.data.labeled_set import LabeledSet, drop_empty
 from lloss.data.object_labels import join_objects, open_objects, read_objects
 from lloss.errors import LabelError, PoolError
 

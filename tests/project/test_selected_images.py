@@ -9,7 +9,7 @@ from PIL import Image
 
 from lloss.annotations.prediction import Prediction, found_objects
 from lloss.images.decode import ImageSpec
-from lloss.images.drawing import PALETTE
+from lloss.images.thumbnail import PALETTE
 from lloss.pools import ArrayPool, Item
 from lloss.project.pick_predictions import PickModel
 from lloss.project.selected_images import describe_picks

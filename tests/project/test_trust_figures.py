@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +17,7 @@ from lloss.project.summary import Summary
 from lloss.project.trust_figures import (
     Agreement,
     TrustFigures,
+    cohen_kappa,
     compare_predictions,
     gain_of,
     remarks_on,
@@ -156,3 +159,21 @@ def test_predictions_are_compared_by_class_name_on_unlabeled_images(
     monkeypatch.setattr(trust_figures, "COMPARED", 50)
     assert compare_predictions(now, before) is None  # of 50 drawn ones fewer are in both
     assert compare_predictions(now, tmp_path / "gone") is None
+
+
+def test_kappa_is_the_written_out_formula() -> None:
+    random = np.random.default_rng(0)
+    one = random.choice(["a", "b", "c"], 200).tolist()
+    other = [x if random.random() < 0.7 else "a" for x in one]
+    agreed = sum(x == y for x, y in zip(one, other)) / 200
+    chance = sum(Counter(one)[c] * Counter(other)[c] for c in "abc") / 200**2
+    assert cohen_kappa(one, other) == pytest.approx((agreed - chance) / (1 - chance))
+
+
+def test_kappa_of_independent_models_is_near_0_and_of_equal_ones_1() -> None:
+    random = np.random.default_rng(0)
+    one, other = (random.choice(["a", "b"], 5000, p=[0.9, 0.1]).tolist() for _ in range(2))
+    assert abs(cohen_kappa(one, other)) < 0.05
+    assert cohen_kappa(one, one) == 1 and cohen_kappa(["a"] * 5, ["a"] * 5) == 1
+    assert cohen_kappa(["a", "b"], ["b", "a"]) == -1
+    assert math.isnan(cohen_kappa([], []))

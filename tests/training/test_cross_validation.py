@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from lloss.export.trained_network import unit_of_run
 
 from lloss.annotations import Problems
 from lloss.data.class_labels import open_labeled
@@ -32,7 +33,6 @@ from lloss.training.ranking_evidence import (
 )
 from lloss.training.run import train
 from lloss.training.run_folder import METRICS
-from lloss.training.run_unit import unit_of_run
 from lloss.training.trained_prints import PRINTS
 from lloss.training.trainer import Trainer, predict
 from lloss.training.training_data import TrainingData

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lloss.annotations import ObjectLabel
-from lloss.modeling.meter import Meter
 from lloss.modeling.networks.ssd import SsdOutput, reference
+from lloss.modeling.objective import Meter
 from lloss.statistics.confidence_intervals import Floats
 from lloss.tasks.detection.box_targets import Objects
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from lloss.annotations import PersonLabel
-from lloss.modeling.meter import Meter
+from lloss.modeling.objective import Meter
 from lloss.statistics.confidence_intervals import Floats
 from lloss.tasks.pose.heatmaps import decode
 from lloss.tasks.pose.joint_targets import PersonTarget

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lloss.images.decode import Frame, ImageSpec
-from lloss.modeling.meter import Meter
+from lloss.modeling.objective import Meter
 from lloss.statistics.confidence_intervals import Floats
 
 UNKNOWN = 255  # A target's pixel of a class that the network does not have

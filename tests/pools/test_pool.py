@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import tracemalloc
 
-from lloss.pools.duplicate_ids import first_duplicate
+from lloss.pools.pool import first_duplicate
 
 
 def test_it_finds_what_a_search_finds() -> None:
