@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lloss.annotations.joint_names import skeleton
 from lloss.annotations.label_types import NO_CLASS, ObjectLabel, PersonLabel
 from lloss.images.crop_box import CropBox
 from lloss.images.input_spec import Frame, ImageSpec
+from lloss.images.thumbnail import Shape
 
 SURE_OBJECT = 0.4
 """Score from which an object counts as found, unless another is asked for."""
@@ -166,3 +168,34 @@ def _pasted(pixels: NDArray[np.uint8], region: CropBox, size: tuple[int, int]) -
     part = part[: max(size[0] - top, 0), : max(size[1] - left, 0)]
     whole[top : top + part.shape[0], left : left + part.shape[1]] = part
     return whole
+
+
+def shapes_of(
+    prediction: Prediction, size: tuple[int, int], classes: Sequence[str]
+) -> tuple[Shape, ...]:
+    """Boxes of objects, the surest on top, or lines between joints that were found.
+
+    ``prediction`` is in pixels of an image of this height and width, ``classes`` are the network's.
+    Of a class or a mask nothing is drawn.
+    """
+    label = prediction.label
+    if isinstance(label, ObjectLabel):
+        boxes = _shares(label.boxes.reshape(-1, 2, 2), size).reshape(-1, 4).tolist()
+        order = np.argsort(prediction.scores, kind="stable").tolist()
+        return tuple(
+            Shape("box", tuple(boxes[at]), classes.index(label.names[at]), label.names[at])
+            for at in order
+        )
+    if isinstance(label, PersonLabel):
+        joints, found = _shares(label.joints, size).tolist(), label.annotated.tolist()
+        return tuple(
+            Shape("line", (*joints[a], *joints[b]), number)
+            for number, (a, b) in enumerate(skeleton(label.names))
+            if found[a] and found[b]
+        )
+    return ()
+
+
+def _shares(points: NDArray[np.float32], size: tuple[int, int]) -> NDArray[Any]:
+    shares: NDArray[Any] = points / np.array(size[::-1])
+    return shares

@@ -6,8 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from lloss.annotations.prediction import Prediction
-from lloss.annotations.prediction_drawing import shapes_of
+from lloss.annotations.prediction import Prediction, shapes_of
 from lloss.errors import ImageError
 from lloss.images.decode import ImageSpec, decode
 from lloss.images.thumbnail import SIDE, Shape, thumbnail

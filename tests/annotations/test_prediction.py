@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from lloss.annotations.label_types import NO_CLASS, ObjectLabel, PersonLabel
-from lloss.annotations.prediction import ClassMask, Found, Prediction, found_objects
-from lloss.annotations.prediction_drawing import shapes_of
+from lloss.annotations.prediction import ClassMask, Found, Prediction, found_objects, shapes_of
 from lloss.images.crop_box import CropBox
 from lloss.images.decode import Fit, Frame, ImageSpec
 
