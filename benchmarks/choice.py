@@ -17,13 +17,11 @@ computed again.
 from __future__ import annotations
 
 import dataclasses
-import subprocess
-import sys
 from pathlib import Path
 
 import click
 import torch
-from pretrained import NETWORK, RESIZED, imagenet_weights, write_split
+from pretrained import NETWORK, RESIZED, imagenet_weights, run_lloss, write_split
 
 from lloss.files import atomic_write
 from lloss.simulation.comparison import Comparison, compare, compare_rows
@@ -99,7 +97,7 @@ def _split(arrays: Path, out: Path, name: str, count: int) -> Path:
 
 def _trials(words: list[object], trials: int, out: Path) -> Comparison:
     """Run one simulation, whose trials share what pools are drawn of."""
-    _simulate(*words, "--trials", trials, "-o", out)
+    run_lloss("simulate", *words, "--trials", trials, "-o", out)
     return compare(out)
 
 
@@ -108,7 +106,7 @@ def _pools(words: list[object], trials: int, out: Path) -> Comparison:
     rows = []
     for seed in range(trials):
         folder = out / f"seed-{seed}"
-        _simulate(*words, "--trials", 1, "--seed", seed, "-o", folder)
+        run_lloss("simulate", *words, "--trials", 1, "--seed", seed, "-o", folder)
         rows += [dataclasses.replace(row, trial=seed) for row in read_rows(folder)]
     plan = read_plan(out / "seed-0")
     every, seeds = dict.fromkeys(plan.methods, trials), f"0 to {trials - 1}"
@@ -124,11 +122,6 @@ def _frozen(out: Path) -> list[object]:
             torch.save(imagenet_weights(), aside)
     network = ["--model", f"timm:{NETWORK}", "--weights", weights, "--size", 96, "--frozen"]
     return [*network, *RESIZED, "--features", out / "features"]
-
-
-def _simulate(*words: object) -> None:
-    command = [sys.executable, "-m", "lloss", "simulate", *map(str, words)]
-    subprocess.run(command, check=True, stdout=sys.stderr)
 
 
 if __name__ == "__main__":

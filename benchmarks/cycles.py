@@ -14,13 +14,12 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import click
+from pretrained import run_lloss
 
 from lloss.annotations import Problems
 from lloss.data.class_labels import DATA_ROOT
@@ -70,22 +69,18 @@ def main(
     labeled = set(draw_ids(truth, initial, seed))
     kind.write_labels({id: truth[id] for id in truth if id in labeled}, file)
     project = out / "project"
-    _lloss("init", project, "--task", task, "--pool", pool, "--labels", file, "--test", test,
-           "-k", k, *options)  # fmt: skip
+    run_lloss("init", project, "--task", task, "--pool", pool, "--labels", file, "--test", test,
+              "-k", k, *options)  # fmt: skip
     print("| labeled | metric | head: pairs right | Spearman | entropy: pairs right | minutes |")
     print("|--:|--:|--:|--:|--:|--:|")
     for cycle in range(1, cycles + 1):
         began = time.perf_counter()
-        _lloss("next", project)
+        run_lloss("next", project)
         folder = project / "cycles" / f"{cycle:03d}"
         print(_row(json.loads((folder / "summary.json").read_text()), time.perf_counter() - began))
         with (folder / "selected.csv").open(newline="", encoding="utf-8") as selected:
             labeled |= {row["id"] for row in csv.DictReader(selected)}
         kind.write_labels({id: truth[id] for id in truth if id in labeled}, file)
-
-
-def _lloss(*words: object) -> None:
-    subprocess.run([sys.executable, "-m", "lloss", *map(str, words)], check=True, stdout=sys.stderr)
 
 
 def _row(summary: dict[str, Any], seconds: float) -> str:

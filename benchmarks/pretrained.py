@@ -95,14 +95,15 @@ def _measured(out: Path, name: str, train: str, test: str, options: list[Any]) -
     """Train and evaluate in the folder ``name``, unless its result is there."""
     result = out / name / "evaluation.json"
     if not result.exists():
-        _lloss(out, "train", train, "-o", name, "--resume", *options)
-        _lloss(out, "evaluate", name, test)
+        run_lloss("train", train, "-o", name, "--resume", *options, cwd=out)
+        run_lloss("evaluate", name, test, cwd=out)
     return dict(json.loads(result.read_text(encoding="utf-8")))
 
 
-def _lloss(folder: Path, *words: object) -> None:
+def run_lloss(*words: object, cwd: Path | None = None) -> None:
+    """Run a command, whose output goes to stderr."""
     command = [sys.executable, "-m", "lloss", *map(str, words)]
-    subprocess.run(command, check=True, stdout=sys.stderr, cwd=folder)
+    subprocess.run(command, check=True, stdout=sys.stderr, cwd=cwd)
 
 
 def _row(name: str, found: dict[str, Any]) -> str:

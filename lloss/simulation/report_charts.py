@@ -121,7 +121,7 @@ def picture(comparison: Comparison, title: str) -> bytes:
 
 
 def _heading(title: str, width: float) -> Canvas:
-    canvas, lines = Canvas(width, 0), _wrapped(title, width - 2 * _GAP, title=True)
+    canvas, lines = Canvas(width, 0), _wrapped(title, width - 2 * _GAP)
     for number, line in enumerate(lines, 1):
         canvas.text((_GAP, 8 + 20 * number), line, "title")
     return replace(canvas, height=20 + 20 * len(lines))
@@ -168,12 +168,12 @@ def _cut(text: str, width: float, title: bool = False) -> str:
     return text
 
 
-def _wrapped(text: str, width: float, title: bool) -> list[str]:
+def _wrapped(title: str, width: float) -> list[str]:
     lines = [""]
-    for word in text.split():
+    for word in title.split():
         longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and text_width(longer, title) > width:
-            lines.append(_cut(word, width, title))
+        if lines[-1] and text_width(longer, title=True) > width:
+            lines.append(_cut(word, width, title=True))
         else:
-            lines[-1] = _cut(longer, width, title)
+            lines[-1] = _cut(longer, width, title=True)
     return lines

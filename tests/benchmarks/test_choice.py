@@ -38,7 +38,7 @@ def test_simulations_of_a_trial_each_are_reported_as_one(
             seed=given["--seed"],
         )
 
-    monkeypatch.setattr(bench, "_simulate", simulated)
+    monkeypatch.setattr(bench, "run_lloss", simulated)
     monkeypatch.setattr(bench, "_frozen", lambda out: [])
     arrays, out = tmp_path / "arrays", tmp_path / "out"
     arrays.mkdir()
