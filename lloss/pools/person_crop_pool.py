@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import itertools
+import operator
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from lloss.annotations.json_fields import parse_json
 from lloss.annotations.person_file import parse_persons
@@ -22,6 +23,7 @@ from lloss.pools.pool import Item, Pool
 from lloss.pools.storage import StoragePath, image_folder
 from lloss.pools.uri import PoolUri
 
+T = TypeVar("T")
 _KEPT = 8
 """Decoded images kept for the next person of each, of at most so many bytes."""
 _KEPT_BYTES = 32 << 20
@@ -79,7 +81,7 @@ class PersonCropPool(Pool):
             with listing.open() as file:
                 document = parse_json(file, str(listing))
             people = parse_persons(document, str(listing), _Refusing())
-            self._crops = _grouped(map(_crop_of, people))
+            self._crops = grouped(map(_crop_of, people), operator.attrgetter("image"))
         except LabelError as error:
             raise PoolError(str(error)) from error
         names = list(dict.fromkeys(one.image for one in self._crops))
@@ -148,11 +150,11 @@ class _SharedImage:
             return pixels
 
 
-def _grouped(crops: Iterable[PersonCrop]) -> list[PersonCrop]:
+def grouped(crops: Iterable[T], image: Callable[[T], str]) -> list[T]:
     """Bring the persons of an image together, in the order of the first of each."""
-    groups: dict[str, list[PersonCrop]] = {}
+    groups: dict[str, list[T]] = {}
     for crop in crops:
-        groups.setdefault(crop.image, []).append(crop)
+        groups.setdefault(image(crop), []).append(crop)
     return list(itertools.chain.from_iterable(groups.values()))
 
 

@@ -292,13 +292,7 @@ class _Cycle:
         return {"scored": unlabeled, "skipped": report.skipped}
 
     def _losses(self) -> NDArray[np.float32]:
-        """Predicted losses of the unlabeled images, float [pool]."""
-        labeled = {item.id for item in self.labeled.items}
-        kept = [np.empty(0, np.float32)]
-        for batch in self.scores.scan(["id", "loss"]):
-            rows = [id not in labeled for id in batch["id"].to_pylist()]
-            kept.append(batch["loss"].to_numpy(zero_copy_only=False)[rows])
-        return np.concatenate(kept)
+        return self.scores.column("loss", without={item.id for item in self.labeled.items})
 
     def _payoff(self) -> Payoff | None:
         """Measure the picks of the cycle before."""

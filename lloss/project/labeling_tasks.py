@@ -25,7 +25,7 @@ from lloss.images.decode import Raw
 from lloss.pools import Item, Pool, open_pool
 from lloss.pools.file_walk import has_image_suffix
 from lloss.pools.in_memory_pool import pool_of
-from lloss.pools.person_crop_pool import CropItem
+from lloss.pools.person_crop_pool import CropItem, grouped
 from lloss.project.fiftyone_list import write_fiftyone
 from lloss.project.pick_predictions import PickModel, find_model
 from lloss.project.picked_images import PickedImage, read_picked
@@ -158,7 +158,7 @@ class TaskListWriter:
                 "min_score: is of the objects and joints of predictions, which this list has not; "
                 "leave it out"
             )
-        items = _by_image(self.pool.find(self.picks.ids))
+        items = grouped(self.pool.find(self.picks.ids), lambda item: _whole(item).id)
         task = model.task or ("pose" if any(isinstance(i, CropItem) for i in items) else "")
         copied = how.copy_images or not all(_whole(item).file for item in items)
         images = self._images(items, renamed=copied or how.format == "yolo")
@@ -254,14 +254,6 @@ def _counted(
     lost += missing
     if len(missing) == len(items):
         raise PoolError(f"none of the {len(items)} selected images can be read any more")
-
-
-def _by_image(items: list[Item]) -> list[Item]:
-    """Bring the persons of an image together, at the place of the first."""
-    groups: dict[str, list[Item]] = {}
-    for item in items:
-        groups.setdefault(_whole(item).id, []).append(item)
-    return list(itertools.chain.from_iterable(groups.values()))
 
 
 def _whole(item: Item) -> Item:

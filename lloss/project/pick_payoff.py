@@ -16,8 +16,8 @@ from lloss.project.cycle_model import MODEL
 from lloss.project.picks_file import read_picks
 from lloss.project.summary import Summary
 from lloss.scores.scores_folder import ScoresFolder
-from lloss.statistics.confidence_intervals import Interval, in_words
-from lloss.statistics.lift import LEAST, Z, lift_of, standard_error
+from lloss.statistics.confidence_intervals import Interval, Z, in_words
+from lloss.statistics.lift import LEAST, lift_of, standard_error
 from lloss.training.cautions import interval_of
 from lloss.training.checkpoint import load_checkpoint
 from lloss.training.evaluation import Evaluation, evaluate_checkpoint
@@ -139,11 +139,7 @@ class _Reference:
         unit = read_manifest(folder / MODEL).unit
         if unit is None or not unit.name:
             return None
-        kept = [np.empty(0, np.float32)]
-        for batch in ScoresFolder(folder / "scores").scan(["id", "loss"]):
-            rows = [id not in labeled for id in batch["id"].to_pylist()]
-            kept.append(batch["loss"].to_numpy(zero_copy_only=False)[rows])
-        losses = np.concatenate(kept)
+        losses = ScoresFolder(folder / "scores").column("loss", without=labeled)
         losses = losses[np.isfinite(losses)]
         if len(losses) < LEAST:
             return None

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -203,10 +203,15 @@ class ScoresFolder:
             names: list[str] = file.schema_arrow.names
             return names
 
-    def column(self, name: str) -> NDArray[np.float32]:
-        """One scalar column of all rows, float32 [N]."""
-        parts = [batch[name].to_numpy(zero_copy_only=False) for batch in self.scan([name])]
-        return np.concatenate(parts) if parts else np.empty(0, np.float32)
+    def column(self, name: str, without: Set[str] = frozenset()) -> NDArray[np.float32]:
+        """One scalar column of all rows, or of all but those of some ids, float32 [N]."""
+        parts = [np.empty(0, np.float32)]
+        for batch in self.scan(["id", name] if without else [name]):
+            values = batch[name].to_numpy(zero_copy_only=False)
+            if without:
+                values = values[[id not in without for id in batch["id"].to_pylist()]]
+            parts.append(values)
+        return np.concatenate(parts)
 
     def skipped(self) -> list[tuple[str, str]]:
         """Ids and reasons of the images that could not be read."""

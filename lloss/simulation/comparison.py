@@ -173,18 +173,18 @@ def _method(
         later=measured(map(mean_after_first, curves)),
         figures={
             figure: measured(end.get(figure) for end in ends)
-            for figure in _names(ends)
+            for figure in names_of(ends)
             if figure != plan.metrics[scenario]
         },
         picks={
             pick: measured(_of_picks(run, pick) for run in runs)
-            for pick in _names(row.picks for row in rows)
+            for pick in names_of(row.picks for row in rows)
         },
         head=measured(_ranking(row.head for row in run) for run in runs),
         entropy=measured(_ranking(row.entropy for row in run) for run in runs),
         seconds={
             stage: measured(row.seconds.get(stage) for row in rows).value
-            for stage in _names(row.seconds for row in rows)
+            for stage in names_of(row.seconds for row in rows)
         },
         choices=_choices(row.choice for row in rows if row.choice),
         gain=gains.get(method),
@@ -193,7 +193,8 @@ def _method(
     )
 
 
-def _names(tables: Iterable[Mapping[str, float]]) -> list[str]:
+def names_of(tables: Iterable[Mapping[str, object]]) -> list[str]:
+    """The names in any of the tables, each once."""
     return list(dict.fromkeys(name for table in tables for name in table))
 
 

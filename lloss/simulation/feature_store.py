@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from lloss.files import atomic_write, locked, sweep, write_text
 from lloss.simulation.results import SimulationError
+from lloss.text.progress import progress
 
 BLOCK, BLOCK_BYTES = 2048, 64 << 20
 """Rows of a block, or bytes if these are reached before: what an interruption loses at most."""
@@ -49,23 +50,28 @@ class FeatureStore:
                 places.append(place)
         return places
 
-    def fill(self, keys: Sequence[str], compute: Compute, done: Callable[[int], object]) -> None:
-        """Compute what is missing; ``done`` gets the rows of each batch."""
+    def fill(self, keys: Sequence[str], compute: Compute) -> None:
+        """Compute what is missing, with its progress."""
+        if not self.missing(keys):
+            return
         with locked(self.folder):  # another simulation may share the folder
             sweep(self.folder)
             self._look()
-            missing = self.missing(keys)
-            parts: list[NDArray[Any]] = []
-            written = rows = 0
+            self._compute(keys, self.missing(keys), compute)
+
+    def _compute(self, keys: Sequence[str], missing: Sequence[int], compute: Compute) -> None:
+        parts: list[NDArray[Any]] = []
+        written = rows = 0
+        with progress(desc="features", total=len(missing), unit="images", leave=False) as bar:
             for part in compute(missing):
                 parts.append(part)
                 rows += len(part)
                 if rows >= BLOCK or sum(each.nbytes for each in parts) >= BLOCK_BYTES:
                     self._write([keys[place] for place in missing[written : written + rows]], parts)
                     parts, written, rows = [], written + rows, 0
-                done(len(part))
-            if parts:
-                self._write([keys[place] for place in missing[written:]], parts)
+                bar.update(len(part))
+        if parts:
+            self._write([keys[place] for place in missing[written:]], parts)
 
     def rows(self, keys: Sequence[str]) -> NDArray[Any]:
         """Read the features of these keys, at least one: [N, width]."""

@@ -22,7 +22,6 @@ from lloss.simulation.image_variants import ORIGINAL, VERSION
 from lloss.simulation.labeled_data import SimulatedData
 from lloss.tasks import get_task
 from lloss.tasks.train_settings import TrainSettings
-from lloss.text.progress import progress
 from lloss.training.training_data import at_once
 
 FOLDER = "features"
@@ -119,11 +118,7 @@ def _fill(
                     raise _unusable("the images", id, pixels)
             yield network.features(np.stack([pixels for _, pixels in some]))  # type: ignore[misc]
 
-    missing = len(store.missing(keys))
-    if not missing:
-        return
-    with progress(desc="features", total=missing, unit="images", leave=False) as bar:
-        store.fill(keys, compute, bar.update)
+    store.fill(keys, compute)
 
 
 def _unusable(origin: str, id: str, error: ImageError) -> LabelError:

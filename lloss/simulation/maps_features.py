@@ -21,7 +21,6 @@ from lloss.simulation.labeled_data import SimulatedData
 from lloss.simulation.maps_learner import MapsLearner
 from lloss.tasks import get_task
 from lloss.tasks.train_settings import TrainSettings
-from lloss.text.progress import progress
 from lloss.training.training_data import TrainingData, load_examples
 
 BATCH = 16
@@ -112,7 +111,4 @@ def _fill(
             images = [one[at] if at < len(one) else two[at - len(one)] for at in some]
             yield network.features(np.stack(images))
 
-    missing = len(store.missing(keys))
-    if missing:
-        with progress(desc="features", total=missing, unit="images", leave=False) as bar:
-            store.fill(keys, compute, bar.update)
+    store.fill(keys, compute)

@@ -11,6 +11,7 @@ from lloss.simulation.comparison import (
     Comparison,
     MethodResult,
     ScenarioResult,
+    names_of,
 )
 from lloss.simulation.figure_text import NONE, about, percent, plain, points, probability, span
 from lloss.simulation.measured import Difference, Measured
@@ -153,10 +154,10 @@ def _share(figure: Measured) -> Cell:
 def detail_table(comparison: Comparison, scenario: ScenarioResult) -> Table:
     """Other figures of the last model, of the picks, of the ranking, and the time of a cycle."""
     columns: dict[str, Callable[[MethodResult], Cell]] = {}
-    figures = _names(result.figures for result in scenario.methods)
+    figures = names_of(result.figures for result in scenario.methods)
     for name in figures[:SHOWN_FIGURES]:
         columns[name] = _figure(name)
-    for name in _names(result.picks for result in scenario.methods):
+    for name in names_of(result.picks for result in scenario.methods):
         columns[f"{name} {'of the' if name in RATIOS else 'among'} picks"] = _picked(name)
     columns["ranking accuracy, predicted loss"] = lambda result: _share(result.head)
     columns["ranking accuracy, entropy"] = lambda result: _share(result.entropy)
@@ -169,10 +170,6 @@ def detail_table(comparison: Comparison, scenario: ScenarioResult) -> Table:
     more = len(figures) - SHOWN_FIGURES
     left_out = f" ({more} more figures are in results.csv)" if more > 0 else ""
     return Table(f"Models, picks and time{left_out}", list(table), rows)
-
-
-def _names(tables: Iterable[Mapping[str, object]]) -> list[str]:
-    return list(dict.fromkeys(name for table in tables for name in table))
 
 
 def _figure(name: str) -> Callable[[MethodResult], Cell]:

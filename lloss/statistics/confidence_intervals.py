@@ -26,6 +26,9 @@ Clusters: TypeAlias = NDArray[np.int64] | None
 
 CONFIDENCE = 0.95
 
+Z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+"""Standard errors that a 95 % interval reaches to either side."""
+
 _DRAWS, _FEWEST_DRAWS = 1000, 200
 _LARGE = 500_000  # Draws times images: large sets, of narrow intervals, get fewer draws
 _AT_A_TIME = 20_000  # Images that are drawn at a time; figures may need 200 numbers for each

@@ -5,16 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 
-from lloss.statistics.confidence_intervals import CONFIDENCE, Interval, usable
+from lloss.statistics.confidence_intervals import Interval, Z, usable
 
 LEAST = 3
 """Points of a curve, at least: through two of them any curve of two parameters goes."""
-
-_Z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
 
 
 @dataclass(frozen=True)
@@ -72,7 +69,7 @@ def expected_gain(points: Sequence[CurvePoint], labels: int) -> ExpectedGain | N
     error, later = math.exp(level), math.exp(level + slope * further)
     gain = error - later
     gradient = np.array([gain, -later * further])
-    reach = _Z * math.sqrt(max(float(gradient @ covariance @ gradient), 0.0))
+    reach = Z * math.sqrt(max(float(gradient @ covariance @ gradient), 0.0))
     return ExpectedGain(labels, gain, (gain - reach, gain + reach), 1 - error)
 
 
@@ -81,4 +78,4 @@ def _deviation(point: CurvePoint) -> float:
     if point.interval is None or not usable(point.interval):
         return math.nan
     low, high = point.interval
-    return (high - low) / (2 * _Z) if high > low else math.nan
+    return (high - low) / (2 * Z) if high > low else math.nan

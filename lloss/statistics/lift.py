@@ -7,15 +7,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from statistics import NormalDist
 
-from lloss.statistics.confidence_intervals import CONFIDENCE, Floats, Interval
+from lloss.statistics.confidence_intervals import Floats, Interval, Z
 
 LEAST = 10
 """Images, at least, of which a mean loss is compared."""
-
-Z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
-"""Standard errors that a 95 % interval reaches to either side."""
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ def test_features_of_a_simulation_are_read_by_the_images(bench: ModuleType, tmp_
     images = random.integers(0, 256, (5, 4, 4, 3), dtype=np.uint8)
     vectors = random.normal(size=(5, 9)).astype(np.float32)
     keys = [content_digest(image)[:32] for image in images]
-    FeatureStore(tmp_path).fill(keys, lambda places: iter([vectors[list(places)]]), lambda _: None)
+    FeatureStore(tmp_path).fill(keys, lambda places: iter([vectors[list(places)]]))
     np.savez(tmp_path / "some.npz", images=images[[3, 1]], labels=np.array([7, 2]))
     found = bench.read_simulated(tmp_path, tmp_path / "some.npz", [2, 3])
     wanted = torch.from_numpy(vectors[[3, 1]])
