@@ -18,6 +18,7 @@ from lloss.errors import SettingsError
 from lloss.manifest import INPUT
 from lloss.runtime.int8_support import open_cpu_session
 from lloss.statistics.ranking_metrics import spearman
+from lloss.text.counts import counted
 
 PROVIDER = "cpu"
 """The provider that computes both graphs."""
@@ -52,7 +53,9 @@ class Fidelity:
         return {name: None if value != value else value for name, value in fields.items()}
 
     def __str__(self) -> str:
-        broken = f", {self.broken} images with NaN or infinite outputs" if self.broken else ""
+        broken = (
+            f", {counted(self.broken, 'image')} with NaN or infinite outputs" if self.broken else ""
+        )
         return (
             f"Spearman {self.spearman:.5f}, top-10% overlap {self.top_decile_overlap:.3f}, "
             f"largest difference {self.max_abs_difference:.2g} (mean loss {self.mean_loss:.2g})"

@@ -27,6 +27,7 @@ from lloss.annotations.number_text import parse_number
 from lloss.annotations.problems import AnnotationError, Problems, note_predictions
 from lloss.errors import LabelError
 from lloss.text.clean_names import clean_name
+from lloss.text.counts import part
 from lloss.text.image_paths import image_path
 
 _EDGES = ("xtl", "ytl", "xbr", "ybr")
@@ -63,8 +64,8 @@ def parse_cvat(path: Path, problems: Problems) -> list[ListedImage]:
         else:
             images.append(image)
     if unlabeled and images:
-        of = f"{unlabeled} of {unlabeled + len(images)} images"
-        problems.note(f"{path}: {of} have no box, but other shapes: not labeled yet")
+        have = part(unlabeled, unlabeled + len(images), "images", "have")
+        problems.note(f"{path}: {have} no box, but other shapes: not labeled yet")
     note_converted(str(path), converted, problems)
     _note_left_out(path, left_out, "only shapes with an area are objects", bool(images), problems)
     return usable_images(images, str(path), problems)
@@ -86,7 +87,8 @@ def parse_tags(path: Path, problems: Problems) -> dict[str, str]:
             labels.update((name, tag) for tag in tags)
             without += not tags
     if without:
-        problems.note(f"{path}: {without} of {total} images have no tag: not labeled yet")
+        have = part(without, total, "images", "have")
+        problems.note(f"{path}: {have} no tag: not labeled yet")
     any_left = bool(labels or problems.broken)
     _note_left_out(path, left_out, "only tags are classes of images", any_left, problems)
     return labels

@@ -17,6 +17,7 @@ from lloss.annotations.label_types import ObjectLabel
 from lloss.annotations.problems import EmptyBoxError, Problems
 from lloss.annotations.yolo import check_shares
 from lloss.errors import LabelError
+from lloss.text.counts import counted, part
 
 CLASSES = ("Classification",)
 """Kinds of fields that hold the class of an image."""
@@ -121,7 +122,8 @@ def parse_classes(
             if record.label is not None:
                 labels[image] = str(record.label)
     if empty:
-        problems.note(f"{origin}: {empty} samples have a label without a class: not labeled yet")
+        what = counted(empty, "sample has", "samples have")
+        problems.note(f"{origin}: {what} a label without a class: not labeled yet")
     return labels
 
 
@@ -159,8 +161,8 @@ def _labeled(samples: Sequence[Sample], origin: str, problems: Problems) -> Iter
     if twice := next((name for name, count in counts.items() if count > 1), ""):
         raise LabelError(f"{origin}: {counts[twice]} samples are of {twice}; keep one of them")
     if without := len(samples) - len(labeled):
-        what = f"{without} of {len(samples)} samples have no label: not labeled yet"
-        problems.note(f"{origin}: {what}")
+        have = part(without, len(samples), "samples", "have")
+        problems.note(f"{origin}: {have} no label: not labeled yet")
     return iter(labeled)
 
 

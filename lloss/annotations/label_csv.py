@@ -10,6 +10,7 @@ from typing import IO
 from lloss.annotations.problems import AnnotationError, Problems
 from lloss.errors import LabelError
 from lloss.text.clean_names import clean_name, stripped
+from lloss.text.counts import part
 from lloss.text.csv_table import Table, csv_text, shortened
 from lloss.text.first_names import first_names
 
@@ -160,7 +161,8 @@ def _one_hot(table: Table, id_at: int, problems: Problems) -> dict[str, str]:
         f"({first_names(list(classes.values()), 3)})"
     )
     if unlabeled:
-        problems.note(f"{table.origin}: {unlabeled} of {rows} rows have no class: not labeled yet")
+        have = part(unlabeled, rows, "rows", "have")
+        problems.note(f"{table.origin}: {have} no class: not labeled yet")
     return labels
 
 

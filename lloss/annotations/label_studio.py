@@ -24,6 +24,7 @@ from lloss.annotations.json_fields import convert
 from lloss.annotations.problems import AnnotationError, Problems
 from lloss.errors import LabelError
 from lloss.text.clean_names import clean_name, is_text
+from lloss.text.counts import counted, part
 
 _Text = Annotated[str, msgspec.Meta(min_length=1)]
 
@@ -187,10 +188,12 @@ def parse_choices(
             labels.update((name, clean_name(one)) for one in chosen)
             without += not chosen
     if without:
-        what = f"{without} of {len(images)} annotated images have no choice: not labeled yet"
-        problems.note(f"{origin}: {what}")
+        have = part(without, len(images), "annotated images", "have")
+        problems.note(f"{origin}: {have} no choice: not labeled yet")
     if disputed := sum(is_disputed(some, control or None) for some in images.values()):
-        problems.note(f"{origin}: annotators chose different classes for {disputed} images")
+        problems.note(
+            f"{origin}: annotators chose different classes for {counted(disputed, 'image')}"
+        )
     return labels
 
 
@@ -246,16 +249,16 @@ def _annotations(fields: Any, where: str, counts: Counter[str]) -> list[Placed]:
 
 def _note_counts(origin: str, counts: Counter[str], several: int, problems: Problems) -> None:
     total = counts["tasks"]
-    if counts["unlabeled"]:
-        what = f"{counts['unlabeled']} of {total} tasks have no annotation: not labeled yet"
+    if count := counts["unlabeled"]:
+        what = f"{part(count, total, 'tasks', 'have')} no annotation: not labeled yet"
         problems.note(f"{origin}: {what} (predictions are no labels)")
-    if counts["skipped"]:
-        problems.note(f"{origin}: {counts['skipped']} of {total} tasks were skipped: not labeled")
-    if counts["drafts"]:
-        problems.note(f"{origin}: {counts['drafts']} drafts are left out: submit them first")
+    if count := counts["skipped"]:
+        problems.note(f"{origin}: {part(count, total, 'tasks', 'were')} skipped: not labeled")
+    if count := counts["drafts"]:
+        problems.note(f"{origin}: {counted(count, 'draft')} left out, since not submitted yet")
     if several:
-        what = f"{several} images have several annotations: the newest of each counts"
-        problems.note(f"{origin}: {what}")
+        what = counted(several, "image has", "images have")
+        problems.note(f"{origin}: {what} several annotations: the newest of each counts")
 
 
 def _seconds(stamp: object) -> float:

@@ -25,6 +25,7 @@ from lloss.annotations.label_studio_regions import (
     sized_region,
 )
 from lloss.annotations.problems import AnnotationError, Problems
+from lloss.text.counts import counted
 
 BACKGROUND = "background"
 
@@ -69,7 +70,8 @@ def parse_masks(document: Any, origin: str, problems: Problems) -> Iterator[Stud
             if layers:
                 yield _merged(name, layers)
     if without:
-        problems.note(f"{origin}: {without} annotated images have no region: not labeled yet")
+        what = counted(without, "annotated image has", "annotated images have")
+        problems.note(f"{origin}: {what} no region: not labeled yet")
 
 
 def _merged(image: str, layers: list[tuple[str, _Mask]]) -> StudioMask:

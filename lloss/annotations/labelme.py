@@ -25,6 +25,7 @@ from lloss.annotations.boxes import check_turned_box as check_circle
 from lloss.annotations.json_fields import Name, PixelCount, Point, convert, load_json
 from lloss.annotations.problems import AnnotationError, Problems
 from lloss.errors import LabelError
+from lloss.text.counts import counted
 
 _OUTLINES = ("rectangle", "polygon", "mask", "oriented_rectangle")
 
@@ -96,5 +97,5 @@ class LabelMeParser:
             shown = ", ".join(f"{count} {kind}" for kind, count in sorted(self.left_out.items()))
             self.problems.note(f"{origin}: left out {shown}, which have no area")
         if self.unlabeled:
-            what = "images have only shapes without area: not labeled yet"
-            self.problems.note(f"{origin}: {self.unlabeled} {what}")
+            what = counted(self.unlabeled, "image has", "images have")
+            self.problems.note(f"{origin}: {what} only shapes without area: not labeled yet")

@@ -22,6 +22,7 @@ from lloss.annotations.json_fields import Box, FileName, convert, parse_json
 from lloss.annotations.problems import AnnotationError, Problems
 from lloss.errors import LabelError
 from lloss.text.clean_names import clean_name
+from lloss.text.counts import part
 from lloss.text.csv_table import text_lines
 from lloss.text.first_names import first_names
 from lloss.text.image_paths import image_path
@@ -144,4 +145,4 @@ def _name(written: str | int, where: str) -> str:
 
 def _note_unlabeled(path: Path, total: int, without: int, what: str, problems: Problems) -> None:
     if without:
-        problems.note(f"{path}: {without} of {total} rows have no {what}: not labeled yet")
+        problems.note(f"{path}: {part(without, total, 'rows', 'have')} no {what}: not labeled yet")

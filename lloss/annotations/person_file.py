@@ -14,6 +14,7 @@ from lloss.annotations.mpii import parse_mpii
 from lloss.annotations.person_record import Person
 from lloss.annotations.problems import AnnotationError, Problems
 from lloss.errors import LabelError
+from lloss.text.counts import part
 
 
 def parse_persons(document: Any, name: str, problems: Problems) -> Iterator[Person]:
@@ -60,7 +61,7 @@ def labeled_persons(
                 labeled.append((person, label))
     if unlabeled:
         problems.note(
-            f"{unlabeled} of {total} persons have no annotated joint: taken as not labeled yet, "
-            "they can be selected"
+            f"{part(unlabeled, total, 'persons', 'have')} no annotated joint: taken as not labeled "
+            "yet, to be selected"
         )
     return labeled

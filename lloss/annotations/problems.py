@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from lloss.errors import LabelError
+from lloss.text.counts import counted
 
 SHOWN = 3  # Broken annotations that a summary names
 
@@ -90,8 +91,7 @@ class Problems:
             return ""
         rest = len(self.broken) - SHOWN
         shown = "; ".join(self.broken[:SHOWN]) + (f"; and {rest} more" if rest > 0 else "")
-        many = "annotations" if len(self.broken) > 1 else "annotation"
-        return f"left out {len(self.broken)} broken {many}: {shown}"
+        return f"left out {counted(len(self.broken), 'broken annotation')}: {shown}"
 
 
 def note_predictions(origin: str, count: int, total: int, what: str, problems: Problems) -> None:

@@ -21,6 +21,7 @@ from lloss.annotations.number_text import parse_number
 from lloss.annotations.problems import AnnotationError, EmptyBoxError, Problems
 from lloss.errors import LabelError
 from lloss.text.clean_names import clean_name
+from lloss.text.counts import counted
 
 YAML_SUFFIXES = (".yaml", ".yml")
 CLASS_LISTS = ("classes.txt", "obj.names")
@@ -169,7 +170,7 @@ class YoloParser:
             self.problems.note(f"{origin}: {self.polygons} {what}")
         if self.with_keypoints:
             self.problems.note(
-                f"{origin}: {self.with_keypoints} objects have keypoints, which are left out"
+                f"{origin}: keypoints of {counted(self.with_keypoints, 'object')} are left out"
             )
         if not self.config.names:
             self.problems.note(

@@ -24,6 +24,7 @@ from lloss.project.labeling_tasks import FORMATS
 from lloss.project.project import AUTOMATIC_DISTANCE, CyclePrecision, Project
 from lloss.selection.automatic import AUTO
 from lloss.selection.strategies import strategy_names
+from lloss.text.counts import counted
 from lloss.training.holdout import AUTOMATIC_SHARE
 
 
@@ -160,7 +161,9 @@ def command(
 
 def _what_next(project: Project) -> str:
     if project.unlabeled():
-        return f"no labels yet, the first {project.k} images are chosen without training; now run"
+        first = counted(project.k, "image is", "images are")
+        return f"no labels yet, the first {first} chosen without training; now run"
     labeled = project.open_labels()
     classes = project.task.classes(labeled.labels)
-    return f"{len(labeled)} labeled images of {len(classes)} classes; now run"
+    of = counted(len(classes), "class", "classes")
+    return f"{counted(len(labeled), 'labeled image')} of {of}; now run"

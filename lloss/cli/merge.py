@@ -10,6 +10,7 @@ from lloss.cli.options import FOLDER_OR_URL, print_notes
 from lloss.errors import SettingsError
 from lloss.scores.folder_files import folder_files
 from lloss.scores.merge import merge_shards
+from lloss.text.counts import counted
 
 
 @click.command("merge")
@@ -27,4 +28,4 @@ def command(shards: tuple[Path | str, ...], out: Path | str) -> None:
         raise SettingsError(f"-o {out}: is one of the shards; choose a new folder")
     counts = merge_shards(shards, out)
     skipped = f", {counts['skipped']} skipped" if counts["skipped"] else ""
-    print_notes(f"{out}: {counts['scored']} images scored{skipped}")
+    print_notes(f"{out}: {counted(counts['scored'], 'image')} scored{skipped}")

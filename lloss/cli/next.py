@@ -12,6 +12,7 @@ from lloss.project.cycle import next_cycle
 from lloss.project.cycle_output import REPORT
 from lloss.project.picks_file import SELECTED
 from lloss.project.project_file import load_project
+from lloss.text.counts import counted
 
 
 @click.command("next")
@@ -34,5 +35,5 @@ def command(project: Path, at_most: bool) -> None:
             f"{since}: label the images of {selected}, add them to {labels}, then run it again"
         )
         return
-    click.echo(f"{selected}: {outcome.summary.selected} images to label next")
+    click.echo(f"{selected}: {counted(outcome.summary.selected, 'image')} to label next")
     click.echo(f"{outcome.folder / REPORT}")

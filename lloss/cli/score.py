@@ -36,6 +36,7 @@ from lloss.serve.scoring.batch.score_pool import score_pool
 from lloss.serve.scoring.batch.scoring_run import PART, EngineFacts, ScoreReport, engine_facts
 from lloss.serve.scoring.scorer import Scorer
 from lloss.serve.scoring.telemetry import serve_metrics
+from lloss.text.counts import counted
 
 
 @click.command("score")
@@ -233,4 +234,4 @@ def _summary(report: ScoreReport, folder: ScoresFolder) -> str:
     where = folder.files.where(SKIPPED)
     skipped = f", {report.skipped} skipped ({where})" if report.skipped else ""
     resumed = f", {report.resumed} of them before" if report.resumed else ""
-    return f"{folder}: {report.scored} images scored{resumed}{skipped}"
+    return f"{folder}: {counted(report.scored, 'image')} scored{resumed}{skipped}"

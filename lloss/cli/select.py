@@ -30,6 +30,7 @@ from lloss.selection.selection import BALANCED, PREDICTED
 from lloss.selection.selection_file import FIFTYONE, FORMATS, format_of, formatted, write_selection
 from lloss.selection.strategies import STRATEGIES, get_strategy
 from lloss.selection.ties import tie_note
+from lloss.text.counts import counted
 
 _TASK_LIST_OPTIONS = (
     click.option(
@@ -197,7 +198,7 @@ def _summary(selection: Selection) -> str:
     summary += [f"spread by {selection.spread_by}"] if selection.spread_by else []
     summary += [f"{selection.excluded} excluded"] if selection.excluded else []
     if get_strategy(settings.strategy).labeled or settings.min_distance:
-        summary.append(f"{selection.labeled or 'no'} labeled images taken into account")
+        summary.append(f"{counted(selection.labeled, 'labeled image')} taken into account")
     return ", ".join([*summary, *selection.unusable()])
 
 

@@ -21,6 +21,7 @@ from lloss.cli.options import (
 from lloss.data.labeled_set import drop_empty
 from lloss.runtime.torchrun_process import torchrun_process
 from lloss.tasks.presets import resolve_settings
+from lloss.text.counts import counted
 
 
 @click.command("train")
@@ -79,7 +80,8 @@ def command(
     task.note_classes(labeled.labels, problems)
     if resume and not (out / FILE).exists():
         click.echo(f"note: {out} holds no checkpoint to resume: train from the start")
-    click.echo(f"train {settings.model} on {len(labeled)} images of {len(classes)} classes")
+    of = counted(len(classes), "class", "classes")
+    click.echo(f"train {settings.model} on {counted(len(labeled), 'image')} of {of}")
     checkpoint = run.train(
         labeled,
         settings,
@@ -91,7 +93,7 @@ def command(
         say=print_notes,
         process=torchrun_process(),
     )
-    done = f"{checkpoint.epoch} epochs{_last_metrics(out)}"
+    done = f"{counted(checkpoint.epoch, 'epoch')}{_last_metrics(out)}"
     if settings.freeze:
         done = "the trained head of a frozen network"
     click.echo(f"{checkpoint.path}: {done}")

@@ -18,6 +18,7 @@ from lloss.data.labeled_set import LabeledSet
 from lloss.errors import ImageError
 from lloss.pools import Item, Pool
 from lloss.pools.image_files import read_file
+from lloss.text.counts import counted, part
 
 _SAMPLE = 4096  # Bytes in the middle of an image that are compared before all of it is
 
@@ -45,8 +46,8 @@ def without_test_images(labeled: LabeledSet, test: LabeledSet, problems: Problem
     if not both:
         return labeled
     problems.note(
-        f"{labeled.origin}: {len(both)} of {len(labeled)} labeled images are in the test set too "
-        f"({_example(both)}): not trained on"
+        f"{labeled.origin}: {part(len(both), len(labeled), 'labeled images', 'are')} in the "
+        f"test set too ({_example(both)}): not trained on"
     )
     return labeled.take(row for row, item in enumerate(labeled.items) if item.id not in both)
 
@@ -64,8 +65,8 @@ def trained_on_note(test: LabeledSet, seen: NDArray[np.bool_]) -> str:
     if not seen.any():
         return ""
     return (
-        f"{test.origin}: {seen.sum()} of {len(test)} images are among those that the network was "
-        "trained on: on new images it is worse than measured here"
+        f"{test.origin}: {part(seen.sum(), len(test), 'images', 'are')} among those that the "
+        "network was trained on: on new images it is worse than measured here"
     )
 
 
@@ -80,7 +81,7 @@ def find_test_images(pool: Pool, test: LabeledSet, own: set[str], problems: Prob
         found = shared_images(pool, test.items)
     others = {id: same for id, same in found.items() if id not in own}
     if others:
-        many = f"{len(others)} images of the pool are" if len(others) > 1 else "1 image is"
+        many = counted(len(others), "image of the pool is", "images of the pool are")
         problems.note(
             f"{pool.uri}: {many} in the test set {test.origin} ({_example(others)}): "
             "neither scored nor selected"

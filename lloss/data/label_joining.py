@@ -15,6 +15,7 @@ from lloss.data.id_matching import Matches, differs
 from lloss.errors import LabelError
 from lloss.pools import FolderPool, Item, Pool, open_pool, refuse_duplicates
 from lloss.pools.uri import PoolUri
+from lloss.text.counts import counted
 
 
 def labeled_pool(
@@ -90,7 +91,7 @@ def match_labels(
             found[of[0]] = id
     loose = [k for k, id in found.items() if all(differs(n, id, own_suffix) for n in names[k])]
     if loose:
-        many = f"{len(loose)} labels were" if len(loose) > 1 else "1 label was"
+        many = counted(len(loose), "label was", "labels were")
         first = f"{names[loose[0]][0]!r} is {found[loose[0]]!r} of the pool"
         problems.note(f"{origin}: {many} matched by name; the first: {first}")
     return found

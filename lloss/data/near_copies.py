@@ -20,6 +20,7 @@ from lloss.data.decode_ahead import decoded
 from lloss.errors import ImageError
 from lloss.images.decode import ImageSpec
 from lloss.pools import Item
+from lloss.text.counts import NEAR, part
 from lloss.text.progress import progress
 
 SIDE, REACH, CELL = 32, 4, 3
@@ -93,8 +94,8 @@ class Groups:
         if not self.copies:
             return ""
         return (
-            f"{self.copies} of {len(self.first)} labeled images are near-duplicates of others: "
-            "held out together with these"
+            f"{part(self.copies, len(self.first), 'labeled images', NEAR)} of others: held out "
+            "together with these"
         )
 
 

@@ -33,6 +33,7 @@ from lloss.pools import FolderPool, Item
 from lloss.pools.file_walk import PassedOver, has_image_suffix, walk
 from lloss.pools.image_files import ImageRoot, read_file
 from lloss.pools.storage import LocalPath
+from lloss.text.counts import part
 from lloss.text.image_paths import image_path
 
 DEFAULT_SPLIT = "train"
@@ -110,8 +111,8 @@ def read_yolo_split(
         )
     if missing:
         problems.note(
-            f"{path}: {len(missing)} of {len(images)} images have no label file ({missing[0].name},"
-            " for example): taken as showing no object"
+            f"{path}: {part(len(missing), len(images), 'images', 'have')} no label file "
+            f"({missing[0].name}, for example): taken as showing no object"
         )
     absent = set(missing)
     nothing = parser.parse(b"", path)

@@ -11,6 +11,8 @@ from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from lloss.text.counts import counted
+
 if TYPE_CHECKING:
     from lloss.pools.storage import FileName, StoragePath
 
@@ -137,4 +139,4 @@ def _by_suffix(counts: Counter[str]) -> str:
     ordered = sorted(counts.items(), key=lambda one: (-one[1], one[0]))
     shown = [f"{n:,} {suffix or 'without suffix'}" for suffix, n in ordered[:_SHOWN]]
     rest = sum(n for _, n in ordered[_SHOWN:])
-    return ", ".join(shown + ([f"{rest:,} others"] if rest else []))
+    return ", ".join(shown + ([counted(rest, "other")] if rest else []))

@@ -22,6 +22,7 @@ from lloss.project.project_file import load_project, parse_project
 from lloss.selection.metadata import check_table
 from lloss.tasks import get_task
 from lloss.tasks.presets import resolve_settings
+from lloss.text.counts import counted
 from lloss.training.training_data import PAIRS
 
 LEAST, MOST = 10, 500  # Images that a cycle selects where nothing else is asked for
@@ -97,7 +98,7 @@ def _given(train: Mapping[str, Any]) -> dict[str, Any]:
 
 def _k(labels: int, left: int | None, problems: Problems) -> int:
     """Choose how many images a cycle selects: each adds a quarter to the labels."""
-    k, why = min(max(labels // 4, LEAST), MOST), f"a quarter of the {labels} labels"
+    k, why = min(max(labels // 4, LEAST), MOST), f"a quarter of the {counted(labels, 'label')}"
     if not labels:
         k, why = FIRST, "nothing is labeled yet"
     elif k != labels // 4:
@@ -105,7 +106,7 @@ def _k(labels: int, left: int | None, problems: Problems) -> int:
     if left and k > left // 2:
         k, why = max(left // 2, 1), f"half of the {left} images that are not labeled"
         why = why if left > 1 else "one image is not labeled"
-    problems.note(f"k = {k} images to label per cycle: {why}; -k sets it")
+    problems.note(f"k = {counted(k, 'image')} to label per cycle: {why}; -k sets it")
     return k
 
 

@@ -80,6 +80,7 @@ from lloss.serve.scoring.batch.score_pool import score_pool
 from lloss.serve.scoring.scorer import Scorer
 from lloss.statistics.loss_unit import IN_NO_UNIT
 from lloss.tasks.train_settings import TrainSettings
+from lloss.text.counts import counted
 from lloss.training.cautions import cautions, how_picked, ranked
 from lloss.training.checkpoint import FILE as CHECKPOINT
 from lloss.training.checkpoint import Checkpoint
@@ -288,7 +289,7 @@ class _Cycle:
         if not unlabeled:
             raise PoolError(f"{pool.uri}: no image that is left to label can be read, see {where}")
         if report.skipped:
-            self.say(f"{report.skipped} images cannot be read, see {where}")
+            self.say(f"{counted(report.skipped, 'image')} cannot be read, see {where}")
         return {"scored": unlabeled, "skipped": report.skipped}
 
     def _losses(self) -> NDArray[np.float32]:
@@ -333,7 +334,9 @@ class _Cycle:
         self._say_notes()
         by = f" by {picks.choice.by}" if picks.choice.by else ""
         why = f": {picks.choice.reason}" if picks.choice.reason else ""
-        self.say(f"select {len(picks.selection)} images, {picks.choice.strategy}{by}{why}")
+        self.say(
+            f"select {counted(len(picks.selection), 'image')}, {picks.choice.strategy}{by}{why}"
+        )
         return picks
 
     def _warnings(

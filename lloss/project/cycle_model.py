@@ -19,6 +19,7 @@ from lloss.export.pool_sample import ReferenceSample
 from lloss.files import write_json
 from lloss.pools import Pool
 from lloss.project.project import FILE, Project
+from lloss.text.counts import counted
 from lloss.training.cautions import measured
 from lloss.training.checkpoint import Checkpoint
 from lloss.training.evaluation import evaluate_checkpoint
@@ -65,10 +66,10 @@ class CycleModel:
         if settings.folds < 0 and measured:
             settings = dataclasses.replace(settings, folds=0)
         labels = len(training) + held_back
-        of = f" ({held_back} of {labels} are held out)" if held_back else ""
+        of = f" ({held_back} of {labels} held out)" if held_back else ""
         self.say(
-            f"train {settings.model} on {len(training)} labeled images of {len(classes)} "
-            f"classes{of}"
+            f"train {settings.model} on {counted(len(training), 'labeled image')} of "
+            f"{counted(len(classes), 'class', 'classes')}{of}"
         )
         with self._remedy():
             checkpoint = train(
@@ -101,7 +102,7 @@ class CycleModel:
             write_json(path, evaluation.as_dict())
         figures: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         result = measured(figures, self.project.task.metric)
-        self.say(f"measure on {figures['images']} held-out images: {result}")
+        self.say(f"measure on {counted(figures['images'], 'held-out image')}: {result}")
         for line in figures.get("missed", []):
             self.say(line)
             self.problems.note(line)

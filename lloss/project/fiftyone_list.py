@@ -15,6 +15,7 @@ from lloss.annotations.task_lists.task_list import TaskList
 from lloss.errors import PoolError
 from lloss.pools.fiftyone_pool import open_dataset, using_database
 from lloss.pools.uri import is_url
+from lloss.text.counts import counted
 
 TAG = "lloss"
 FIELDS = ("lloss_rank", "lloss_score", "lloss_prediction")
@@ -59,8 +60,9 @@ def write_fiftyone(tasks: TaskList, source: str) -> list[str]:
             ids = _sample_ids(dataset)
         _write(dataset, fiftyone, {ids[row.path]: row for row in rows})
         _describe(dataset, fiftyone, tasks)
-    added = f"; {len(missing)} of them were not in it and are added" if missing else ""
-    return [f"{source}: {len(rows)} samples have the tag {TAG!r} and {', '.join(FIELDS)}{added}"]
+    added = f"; {len(missing)} of them not in it before" if missing else ""
+    have = counted(len(rows), "sample has", "samples have")
+    return [f"{source}: {have} the tag {TAG!r} and {', '.join(FIELDS)}{added}"]
 
 
 def _sample_ids(dataset: Any) -> dict[str, str]:

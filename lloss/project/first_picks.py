@@ -46,6 +46,7 @@ from lloss.selection.hashing import draw_ids
 from lloss.selection.selection_file import write_selection
 from lloss.serve.scoring.batch.scoring_run import PART
 from lloss.tasks.train_settings import TrainSettings
+from lloss.text.counts import counted
 from lloss.text.progress import progress
 from lloss.training.cautions import how_picked
 from lloss.training.decisions import SAMPLE
@@ -116,7 +117,7 @@ class _FirstPicks:
             for note in notes:
                 self.say(note)
         if skipped:
-            self.say(f"{skipped} images cannot be read")
+            self.say(f"{counted(skipped, 'image')} cannot be read")
         write_selection(selection, self.folder / SELECTED)
         model = PickModel(task=settings.task, note="no model is trained before the first labels")
         write_task_lists(self.project, self.folder, selection, pool, model, self.say)

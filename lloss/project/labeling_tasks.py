@@ -31,6 +31,7 @@ from lloss.project.pick_predictions import PickModel, find_model
 from lloss.project.picked_images import PickedImage, read_picked
 from lloss.scores.scores_folder import ScoresFolder
 from lloss.selection import Selection
+from lloss.text.counts import counted
 from lloss.text.image_paths import image_path
 
 TaskFormat = Literal["coco", "yolo", "cvat", "label-studio"]
@@ -216,10 +217,14 @@ class TaskListWriter:
             why = self.model.note or f"the task {self.model.task} has none"
             notes.append(f"images alone, without predictions: {why}")
         if self.without:
-            notes.append(f"on {self.without} of {count} images nothing is found surely enough")
+            notes.append(
+                f"on {self.without} of {counted(count, 'image')} nothing is found surely enough"
+            )
         if self.lost:
-            lost = f"{len(self.lost)} selected images cannot be read any more"
-            notes.append(f"{lost} and are not in the list ({self.lost[0]!r}, for example)")
+            lost = counted(len(self.lost), "selected image")
+            notes.append(
+                f"{lost} cannot be read any more: left out ({self.lost[0]!r}, for example)"
+            )
         return notes
 
 

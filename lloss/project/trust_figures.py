@@ -20,6 +20,7 @@ from lloss.scores.scores_folder import ScoresFolder
 from lloss.selection import Selection
 from lloss.selection.hashing import draw_hash
 from lloss.statistics.learning_curve import CurvePoint, ExpectedGain, expected_gain
+from lloss.text.counts import counted, part
 
 COMPARED = 10_000
 """Images at most that two cycles' predictions are compared on."""
@@ -148,7 +149,7 @@ def remarks_on(selection: Selection, classes: Sequence[str] = ()) -> list[str]:
     ``classes`` are the model's: groups of predictions are numbers in scores.
     """
     remarks = selection.with_class_names(classes).remarks()
-    return [f"{len(selection)} images selected, {', '.join(remarks)}"] if remarks else []
+    return [f"{counted(len(selection), 'image')} selected, {', '.join(remarks)}"] if remarks else []
 
 
 def trust_lines(figures: TrustFigures, cycles: Sequence[Summary]) -> list[str]:
@@ -167,7 +168,7 @@ def trust_lines(figures: TrustFigures, cycles: Sequence[Summary]) -> list[str]:
             )
     if figures.monitored:
         lines.append(
-            f"{figures.monitored} of the {now.selected} picks are drawn at random, to see what "
+            f"{part(figures.monitored, now.selected, 'picks', 'are')} drawn at random, to see what "
             "random labels show"
         )
     return lines

@@ -26,6 +26,7 @@ from lloss.pools.pool import first_duplicate
 from lloss.scores.folder_files import LocalFiles, folder_files
 from lloss.scores.part_file import check_columns, write_part
 from lloss.scores.shard_spec import Shard
+from lloss.text.counts import counted
 
 RUN = "run.json"
 SKIPPED = "skipped.parquet"
@@ -106,7 +107,7 @@ class ScoresFolder:
         parts = len(self.parts())
         if run.get("state") != "complete":
             raise ScoresError(
-                f"{self}: the scoring run is not finished ({parts} parts so far); "
+                f"{self}: the scoring run is not finished ({counted(parts, 'part')} so far); "
                 "run the same lloss score again to continue"
             )
         if self.shard().count > 1:

@@ -15,6 +15,7 @@ from lloss.errors import SelectionError, SettingsError
 from lloss.scores.score_source import ScoreSource
 from lloss.selection.selection import NO_GROUP, ORDER_OF, PREDICTION, SelectionSettings
 from lloss.selection.strategies import get_strategy
+from lloss.text.counts import counted
 
 GROUP = "group"
 """The column of the group that a row counts for, where picks are balanced."""
@@ -96,7 +97,9 @@ class EligibleRows:
 
 def _ids(column: pa.Array) -> pa.Array:
     if column.null_count:
-        raise SelectionError(f"{column.null_count} rows have no id; score the pool again")
+        raise SelectionError(
+            f"{counted(column.null_count, 'row has', 'rows have')} no id; score the pool again"
+        )
     return column
 
 

@@ -17,6 +17,7 @@ from lloss.data.label_joining import image_names, match_names
 from lloss.data.labeled_set import UNLABELED, drop_empty_labels
 from lloss.data.mask_files import MaskFile
 from lloss.errors import LabelError
+from lloss.text.counts import counted, part
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,7 @@ def unmatched_note(unknown: Sequence[str], count: int, where: str) -> str:
     """Say how many of ``count`` ids to exclude match nothing, of which these are; "" for none."""
     if not unknown:
         return ""
-    few = f"{len(unknown)} of the {count} ids to exclude match nothing in {where}"
-    none = f"none of the {count} ids to exclude is in {where}"
-    return f"{none if len(unknown) == count else few} (the first: {unknown[0]})"
+    what = f"{part(len(unknown), count, 'ids to exclude', 'match')} nothing in {where}"
+    if len(unknown) == count:
+        what = f"none of the {counted(count, 'id')} to exclude is in {where}"
+    return f"{what} (the first: {unknown[0]})"

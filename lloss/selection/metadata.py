@@ -14,6 +14,7 @@ from lloss.errors import SettingsError
 from lloss.scores.joined_scores import JoinedScores
 from lloss.scores.score_source import ScoreSource, ids_of
 from lloss.selection.selection import PREDICTED, SelectionSettings
+from lloss.text.counts import part
 from lloss.text.csv_table import Table
 
 _Row = tuple[str, str | None]
@@ -88,7 +89,7 @@ def joined_with(
     """
     named = _values_by_name(path, column)
     values = {id: named.pop(id) for id in ids_of(source) if id in named}
-    lost = 0
+    lost, rows = 0, len(values) + len(named)
     if named:
         matches = Matches(lambda: ids_of(source), named)
         for name, value in named.items():
@@ -106,7 +107,7 @@ def joined_with(
         hint = f"{example!r} {matches.why(example)}" if example is not None else "it has no rows"
         raise SettingsError(f"{path}: matches no image of the scores: {hint}")
     if lost and problems is not None:
-        problems.note(f"{path}: {lost} of its rows match no image of the scores")
+        problems.note(f"{path}: {part(lost, rows, 'rows', 'match')} no image of the scores")
     return JoinedScores(source, column, values)
 
 

@@ -23,6 +23,7 @@ from lloss.selection.rounds import Proposals, next_asks, propose
 from lloss.selection.selection import PREDICTION, Selection, SelectionSettings
 from lloss.selection.strategies import get_strategy
 from lloss.selection.vectors import duplicate_id
+from lloss.text.counts import counted, part
 
 
 def select(
@@ -133,16 +134,16 @@ def _check_enough(settings: SelectionSettings, rows: EligibleRows, eligible: int
     if eligible >= settings.k or (settings.at_most and eligible):
         return
     counts = {
-        "are excluded": len(rows.excluded),
-        "have no finite score": rows.unscored,
+        "excluded": len(rows.excluded),
+        "without a finite score": rows.unscored,
     }
     why = [f"{count} {what}" for what, count in counts.items() if count]
     if settings.subset:
         why.append(f"the sub-pool is {settings.subset}")
     reason = f" ({rows.pool} scored; {', '.join(why)})" if why else ""
     remedy = "lower k, or pass --at-most to take what is left" if eligible else "score more images"
-    images = "image is" if eligible == 1 else "images are"
-    raise SelectionError(f"k = {settings.k}, but {eligible} {images} left{reason}; {remedy}")
+    left = counted(eligible, "image is", "images are")
+    raise SelectionError(f"k = {settings.k}, but {left} left{reason}; {remedy}")
 
 
 def _check_usable(
@@ -158,14 +159,14 @@ def _check_usable(
     candidates = sum(len(each.candidates) for each in found.values()) + unusable
     near = candidates - unusable - total
     if settings.min_distance and near:
-        broken = f" ({unusable} have a NaN, infinite or extreme embedding)" if unusable else ""
+        broken = f" ({unusable} with a NaN, infinite or extreme embedding)" if unusable else ""
         raise SelectionError(
-            f"k = {settings.k}, but {total} images are left that are at least "
+            f"k = {settings.k}, but {counted(total, 'image is', 'images are')} left at least "
             f"{settings.min_distance:g} from labeled ones and each other{broken}; lower k or the "
             "distance, or pass --at-most to take what is left"
         )
     apart = ", without a distance" if settings.min_distance else ""
     raise SelectionError(
-        f"{unusable} of the {candidates} candidates have a NaN, infinite or extreme embedding, and "
-        f"k = {settings.k} cannot be spread over the others; choose --strategy top{apart}"
+        f"{part(unusable, candidates, 'candidates', 'have')} a NaN, infinite or extreme embedding, "
+        f"and k = {settings.k} cannot be spread over the others; choose --strategy top{apart}"
     )

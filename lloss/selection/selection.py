@@ -239,7 +239,7 @@ class Selection:
         settings, lines = self.settings, list[str]()
         if settings.min_distance:
             limit = f"closer than {settings.min_distance:g} in {self.spread_by}"
-            lines.append(f"{self.duplicates or 'no'} near-duplicates passed over ({limit})")
+            lines.append(f"{counted(self.duplicates, 'near-duplicate')} passed over ({limit})")
         if settings.class_weight:
             lines.append("rare predicted classes weigh more")
         if settings.balance:
@@ -255,5 +255,6 @@ def _shares(groups: Mapping[str, tuple[int, int]]) -> str:
             for name, (picked, size) in groups.items()
         )
     counts = sorted(picked for picked, _ in groups.values())
-    none = f" ({counts.count(0)} groups have none)" if not counts[0] else ""
+    few = counted(counts.count(0), "group has", "groups have")
+    none = f" ({few} none)" if not counts[0] else ""
     return f"{counts[0]} to {counts[-1]} of each of {len(groups):,} groups{none}"

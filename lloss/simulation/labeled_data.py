@@ -22,6 +22,7 @@ from lloss.simulation.image_variants import item_digest, variant_of
 from lloss.simulation.scenarios import Source, read_share
 from lloss.tasks import get_task
 from lloss.tasks.task import Task
+from lloss.text.counts import NEAR, part
 from lloss.text.first_names import first_names
 from lloss.text.progress import progress
 from lloss.training.holdout import draw_holdout
@@ -103,7 +104,7 @@ class DataOptions:
             line = found.doubt
             if found.copies:
                 line = (
-                    f"{found.copies} of {len(items)} images are near-duplicates of others: the "
+                    f"{part(found.copies, len(items), 'images', NEAR)} of others: the "
                     f"test images are drawn from {found.apart} groups, none of them divided"
                 )
             problems.note(f"{data.origin}: {line}" if line else "")
@@ -123,8 +124,8 @@ def _with_loss(task: Task, labeled: LabeledSet, problems: Problems) -> LabeledSe
     rows = [row for row, label in enumerate(labeled.labels) if task.has_loss(label, classes)]
     if gone := len(labeled) - len(rows):
         problems.note(
-            f"{labeled.origin}: {gone} of {len(labeled)} images show nothing that a loss can be "
-            "measured on: they are left out"
+            f"{labeled.origin}: {part(gone, len(labeled), 'images', 'show')} nothing that a loss "
+            "can be measured on: left out"
         )
     return labeled.take(rows)
 

@@ -32,6 +32,7 @@ from lloss.simulation.verdict import Verdict, verdict
 from lloss.statistics.canvas import Canvas
 from lloss.statistics.charts import figure
 from lloss.statistics.report_page import REPORT, render_page
+from lloss.text.counts import counted
 from lloss.text.csv_table import csv_text
 from lloss.text.markup import text
 
@@ -94,7 +95,7 @@ def page(comparison: Comparison, said: Verdict) -> str:
 
 
 def _how(plan: Plan) -> str:
-    trials = f"{plan.most_trials:,} paired trial{'s' if plan.most_trials > 1 else ''}"
+    trials = counted(plan.most_trials, "paired trial")
     fewer = [f"{method} {n}" for method, n in plan.trials.items() if n < plan.most_trials]
     less = f" ({', '.join(fewer)})" if fewer else ""
     return f"{heading(plan.metric)} over {trials}{less}" + (

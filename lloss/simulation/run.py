@@ -30,6 +30,7 @@ from lloss.simulation.results import (
     read_rows,
 )
 from lloss.tasks.train_settings import PLAIN, TrainSettings
+from lloss.text.counts import counted, part
 from lloss.text.first_names import first_names
 from lloss.text.progress import progress
 from lloss.training.decisions import decide
@@ -184,7 +185,8 @@ def _overlap(data: SimulatedData) -> str:
     if not seen:
         return ""
     return (
-        f"warning: {data.test.origin}: {seen} of {len(data.test)} images to measure on are in "
+        f"warning: {data.test.origin}: "
+        f"{part(seen, len(data.test), 'images to measure on', 'are')} in "
         f"{data.data.origin} too: figures are higher than on new images"
     )
 
@@ -213,4 +215,5 @@ def _estimate(
     )
     left = counts.total() - sum(map(len, seconds.values()))
     at_once = min(processes, len(jobs))
-    return f"{left:,} cycles are left, {in_words(rest / at_once)} in {at_once} processes"
+    at = counted(at_once, "process", "processes")
+    return f"{counted(left, 'cycle is', 'cycles are')} left, {in_words(rest / at_once)} in {at}"

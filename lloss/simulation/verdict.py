@@ -9,6 +9,7 @@ from lloss.simulation.comparison import Comparison, MethodResult, ScenarioResult
 from lloss.simulation.figure_text import in_full, points
 from lloss.simulation.measured import LEVEL, Difference
 from lloss.statistics.paired_trials import EXACT, least_p
+from lloss.text.counts import counted
 from lloss.text.first_names import first_names
 
 
@@ -64,7 +65,7 @@ def _too_few(comparison: Comparison) -> str:
     if methods * least_p(trials) < LEVEL:
         return ""
     enough = next((n for n in range(2, EXACT + 1) if methods * least_p(n) < LEVEL), EXACT)
-    many = f"{trials} trials are" if trials > 1 else "1 trial is"
+    many = counted(trials, "trial is", "trials are")
     return (
         f"{many} too few to show any difference between {methods + 1} methods; at least "
         f"{enough} are needed"

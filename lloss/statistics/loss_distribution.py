@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lloss.errors import PoolError
+from lloss.text.counts import counted
 
 MIN_IMAGES = 200
 """With fewer, chance alone moves the population stability index beyond .1 again and again."""
@@ -52,5 +53,5 @@ class LossReference:
         low, middle, high = (self.quantiles[percent] for percent in (10, 50, 90))
         return (
             f"predicted loss {middle:.4g} (80% within {low:.4g} to {high:.4g}) on "
-            f"{self.images} images of {self.pool}"
+            f"{counted(self.images, 'image')} of {self.pool}"
         )

@@ -22,6 +22,7 @@ from typing import IO
 
 from lloss.errors import LabelError, LlossError
 from lloss.text.clean_names import stripped
+from lloss.text.counts import counted
 
 _BREAKS = re.compile(r"[\r\n\0]")
 
@@ -169,7 +170,7 @@ class Table:
 
     def _uneven(self, fields: Sequence[str], line: str) -> str:
         names = shortened(", ".join(self.header))
-        many = f"{len(fields)} field{'s' if len(fields) > 1 else ''}"
+        many = counted(len(fields), "field")
         shown = f"has {many}, the header has {len(self.header)} ({names}): {shortened(line)!r}"
         if len(fields) > len(self.header):
             return f"{shown}; fields are separated by {self.separated}: quote a value that has one"

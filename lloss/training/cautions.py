@@ -19,6 +19,7 @@ from lloss.statistics.confidence_intervals import (
     range_in_percent,
     usable,
 )
+from lloss.text.counts import NEAR, part
 
 FEW = 30  # Fewer held-out images than this are too few whatever the figures
 WIDE = 0.3  # So are those that leave the metric a wider interval than this
@@ -53,7 +54,7 @@ def cautions(figures: Mapping[str, Any], metric: str) -> list[str]:
     near, of = figures.get("near_copies", 0), figures.get("near_copies_of", 0)
     if near and near >= MANY * of:
         lines.append(
-            f"{near} of {of} images to measure on are near-duplicates of images that were trained "
+            f"{part(near, of, 'images to measure on', NEAR)} of images that were trained "
             f"on: on new scenes {metric} is lower than measured"
         )
     if (apart := figures.get("apart", APART)) < APART:

@@ -17,6 +17,7 @@ from lloss.pools import Item
 from lloss.tasks.networks import Networks
 from lloss.tasks.task import Task
 from lloss.tasks.train_settings import PLAIN, TrainSettings
+from lloss.text.counts import counted
 from lloss.training.training_data import PAIRS, steps_of
 
 SAMPLE = 64  # Images whose size is looked at, spread over the labeled ones
@@ -113,8 +114,7 @@ def _input_decided(task: Task, made: Networks, decided: Decided, items: Sequence
 def epochs_of(budget: int, steps: int, least: int) -> tuple[int, str]:
     """Return the epochs, of so many steps each, that a budget of steps becomes, and why."""
     epochs = min(max(round(budget / steps), least), EPOCHS)
-    each = "1 step" if steps == 1 else f"{steps:,} steps"
-    why = f"{each} each, of a budget of {budget:,}"
+    why = f"{counted(steps, 'step')} each, of a budget of {budget:,}"
     if epochs in (least, EPOCHS):
         why += f"; {'at least' if epochs == least else 'at most'} {epochs}"
     return epochs, why

@@ -23,6 +23,7 @@ from lloss.statistics.confidence_intervals import (
 )
 from lloss.statistics.loss_unit import IN_NO_UNIT, LossUnit, fit_unit
 from lloss.statistics.ranking_metrics import RankingFigures, accuracy_interval, ranking_figures
+from lloss.text.counts import part
 from lloss.training.feature_cache import FeatureCache, run_network
 from lloss.training.head_training import (
     folds_of,
@@ -229,8 +230,8 @@ def _check(cache: FeatureCache, compare: HeadLoss) -> None:
         finite &= torch.isfinite(values).all(1)
     if not finite.all():
         raise LabelError(
-            f"{int((~finite).sum())} of {len(losses)} images have an infinite or NaN loss or "
-            "feature: check the network, its mode and the normalization of its images"
+            f"{part(int((~finite).sum()), len(losses), 'images', 'have')} an infinite or NaN loss "
+            "or feature: check the network, its mode and the normalization of its images"
         )
     if losses[: cache.images].max() == losses[: cache.images].min():
         raise LabelError(

@@ -17,6 +17,7 @@ from lloss.selection.hashing import draw_ids
 from lloss.statistics.clusters import clusters_of
 from lloss.statistics.confidence_intervals import Clusters
 from lloss.tasks.task import Task
+from lloss.text.counts import part
 from lloss.text.first_names import first_names
 
 AUTOMATIC_SHARE = -1.0
@@ -170,7 +171,8 @@ def holdout_ids(
         ids.update(matching)
         gone += not matching
     if gone:
-        problems.note(f"{path}: {gone} of {len(names)} images are not in the pool any more")
+        are = part(gone, len(names), "images", "are")
+        problems.note(f"{path}: {are} not in the pool any more")
     return ids
 
 

@@ -24,6 +24,7 @@ from lloss.pools.in_memory_pool import pool_of
 from lloss.tasks import get_task, task_names
 from lloss.tasks.task import Task
 from lloss.tasks.train_settings import TrainSettings
+from lloss.text.counts import part
 from lloss.text.first_names import first_names
 from lloss.training.class_targets import known_classes, refuse_other_classes, target_list
 from lloss.training.training_data import (
@@ -389,7 +390,7 @@ def refuse_without_loss(task: Task, labeled: LabeledSet, classes: Sequence[str])
     if not all(known):
         first: Item = labeled.items[known.index(False)]
         raise LabelError(
-            f"{labeled.origin}: {known.count(False)} of {len(known)} labels show no class of the "
-            f"network (the first: {labeled.labels[known.index(False)]!r} on {first.id!r}; its "
-            f"classes: {first_names(classes)})"
+            f"{labeled.origin}: {part(known.count(False), len(known), 'labels', 'show')} no class "
+            f"of the network (the first: {labeled.labels[known.index(False)]!r} on {first.id!r}; "
+            f"its classes: {first_names(classes)})"
         )

@@ -19,6 +19,7 @@ from torch.distributed import PrefixStore, rendezvous  # type: ignore[attr-defin
 
 from lloss.errors import SettingsError
 from lloss.runtime.torchrun_process import TorchrunProcess
+from lloss.text.counts import counted
 
 LOST = ("gloo", "nccl", "connection closed by peer", "connection reset")
 """What is in the message of a collective whose partner is gone."""
@@ -124,7 +125,7 @@ def refuse_few_gpus(process: TorchrunProcess) -> None:
     """Raise ``SettingsError`` where a GPU would have to serve two processes."""
     if (gpus := torch.cuda.device_count()) < process.local_count:
         raise SettingsError(
-            f"{process.local_count} processes on {gpus} GPU{'s' * (gpus != 1)} of this machine: "
+            f"{process.local_count} processes on {counted(gpus, 'GPU')} of this machine: "
             f"start one for each, with torchrun --nproc-per-node {max(gpus, 1)}; or train on the "
             "CPU, with --device cpu"
         )

@@ -19,6 +19,7 @@ from lloss.runtime.torchrun_process import TorchrunProcess
 from lloss.tasks import get_task
 from lloss.tasks.task import Task
 from lloss.tasks.train_settings import TrainSettings
+from lloss.text.counts import part
 from lloss.text.first_names import first_names
 from lloss.training.checkpoint import FILE, Checkpoint, load_checkpoint
 from lloss.training.cross_validation import (
@@ -294,8 +295,8 @@ def _with_loss(task: Task, labeled: LabeledSet, problems: Problems) -> LabeledSe
     if not rows or len(rows) == len(labeled):
         return labeled  # none at all: Task.check says what to label
     problems.note(
-        f"{len(labeled) - len(rows)} of {len(labeled)} labeled images show nothing that a loss "
-        "can be measured on: they are not trained on"
+        f"{part(len(labeled) - len(rows), len(labeled), 'labeled images', 'show')} nothing that a "
+        "loss can be measured on: not trained on"
     )
     return labeled.take(rows)
 

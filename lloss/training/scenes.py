@@ -11,6 +11,7 @@ from lloss.data.labeled_set import LabeledSet
 from lloss.data.near_copies import Groups, groups_among, near_copies
 from lloss.statistics.confidence_intervals import Clusters
 from lloss.tasks.task import Task
+from lloss.text.counts import NEAR, counted, part
 from lloss.training.cautions import MANY
 from lloss.training.holdout import first_items, scenes_of
 from lloss.training.trained_prints import PRINTS, read_prints
@@ -43,14 +44,14 @@ class Scenes:
             yield f"{self.doubt}: intervals count images, and are too narrow where scenes repeat"
         elif self.groups and self.groups.copies:
             yield (
-                f"{self.groups.copies} of {len(self.groups.first)} images to measure on are "
-                f"near-duplicates of others: intervals count {self.groups.apart} scenes"
+                f"{part(self.groups.copies, len(self.groups.first), 'images to measure on', NEAR)} "
+                f"of others: intervals count {counted(self.groups.apart, 'scene')}"
             )
         if self.unknown:
             yield self.unknown
         count, of = self.near.get("near_copies", 0), self.near.get("near_copies_of", 0)
         if 0 < count < MANY * of:  # of more `cautions` warns
-            yield f"{count} of {of} images to measure on are near-duplicates of images trained on"
+            yield f"{part(count, of, 'images to measure on', NEAR)} of images trained on"
 
     def as_dict(self) -> dict[str, Any]:
         """Return the counts for JSON; ``apart``, the number of scenes, where images repeat."""

@@ -99,7 +99,7 @@ def test_an_image_with_other_shapes_alone_is_not_background(tmp_path: Path) -> N
     problems = Problems()
     assert list(read_objects(path, problems)) == ["b.jpg"]
     assert problems.notes == [
-        f"{path}: 1 of 2 images have no box, but other shapes: not labeled yet",
+        f"{path}: 1 of 2 images has no box, but other shapes: not labeled yet",
         f"{path}: left out 1 polyline (only shapes with an area are objects)",
     ]
     write_xml(path, '<polyline label="cat"/>', names=["a.jpg"])
@@ -173,7 +173,7 @@ def test_tags_are_classes_of_images(tmp_path: Path) -> None:
     problems = Problems()
     assert get_task("classification").read_labels(path, problems) == {"a.jpg": "sharp"}
     assert problems.notes == [
-        f"{path}: 1 of 2 images have no tag: not labeled yet",
+        f"{path}: 1 of 2 images has no tag: not labeled yet",
         f"{path}: left out 1 box (only tags are classes of images)",
     ]
     path.write_text(path.read_text().replace(GOOD, TAG.format("blurred")))

@@ -101,7 +101,7 @@ def test_of_a_column_for_each_class_one_is_the_label(tmp_path: Path) -> None:
     problems = Problems(skip=True)
     assert read_labels(path, problems=problems) == {"a.jpg": "dog"}
     assert problems.unusable == {str(path): {"c.jpg"}}
-    assert f"{path}: 1 of 3 rows have no class: not labeled yet" in problems.notes
+    assert f"{path}: 1 of 3 rows has no class: not labeled yet" in problems.notes
 
 
 def test_a_column_file_name_stands_for_the_id(tmp_path: Path) -> None:

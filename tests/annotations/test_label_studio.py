@@ -98,11 +98,11 @@ def test_only_what_an_annotator_submitted_is_a_label(tmp_path: Path) -> None:
     problems = Problems()
     assert read_class_labels(path, problems) == {"a.jpg": "new", "b.jpg": "truth"}
     assert [note.removeprefix(f"{path}: ") for note in problems.notes] == [
-        "1 of 5 tasks have no annotation: not labeled yet (predictions are no labels)",
-        "1 of 5 tasks were skipped: not labeled",
-        "1 drafts are left out: submit them first",
+        "1 of 5 tasks has no annotation: not labeled yet (predictions are no labels)",
+        "1 of 5 tasks was skipped: not labeled",
+        "1 draft left out, since not submitted yet",
         "2 images have several annotations: the newest of each counts",
-        "1 of 3 annotated images have no choice: not labeled yet",
+        "1 of 3 annotated images has no choice: not labeled yet",
         "annotators chose different classes for 2 images",
     ]
     assert set(read_any_labels(path, Problems())) == {"a.jpg", "b.jpg", "e.jpg"}
@@ -227,7 +227,7 @@ def test_keypoints_are_the_joints_of_one_person(tmp_path: Path) -> None:
     assert labels["a.jpg"].names == labels["b.jpg"].names == ("eye", "nose")
     np.testing.assert_allclose(labels["a.jpg"].joints, [[100, 10], [100, 10]])
     assert labels["b.jpg"].annotated.tolist() == [True, False]
-    assert any("1 of 3 persons have no annotated joint" in note for note in problems.notes)
+    assert any("1 of 3 persons has no annotated joint" in note for note in problems.notes)
     assert set(read_any_labels(path, Problems())) == {"a.jpg", "b.jpg"}
     with pytest.raises(LabelError, match="a second keypoint is called 'nose'; an image is to show"):
         read_persons(write(tmp_path, task("a.jpg", annotation(nose, nose))), Problems())

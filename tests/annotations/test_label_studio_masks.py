@@ -75,7 +75,7 @@ def test_regions_are_painted_in_their_order() -> None:
     expected[:2, :2] = 1
     assert one.pixels.tolist() == expected.tolist()
     assert other.classes == ("background", "boat") and other.pixels.min() == 1
-    assert "x: 1 annotated images have no region: not labeled yet" in problems.notes
+    assert "x: 1 annotated image has no region: not labeled yet" in problems.notes
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def test_shapes_with_an_area_become_boxes(
     assert "1 circles: the upright box around each is taken" in notes
     assert "1 polygons: the upright box around each is taken" in notes
     assert "left out 1 line, 1 point, which have no area" in notes
-    assert "1 images have only shapes without area: not labeled yet" in notes
+    assert "1 image has only shapes without area: not labeled yet" in notes
     assert set(read_any_labels(tmp_path, Problems())) == set(labels)
     pool = labeled_pool(tmp_path, [tmp_path])
     assert len(join_objects(pool, labels, "labels", Problems())) == 2

@@ -43,7 +43,7 @@ def test_boxes_are_those_of_coco(tmp_path: Path) -> None:
     assert list(labels) == ["a.jpg", "b.jpg", "c.jpg"] and labels["b.jpg"].empty
     assert labels["a.jpg"].boxes.tolist() == [[10, 5, 30.5, 15], [0, 0, 40, 30]]
     assert [labels[name].names for name in ("a.jpg", "c.jpg")] == [("cat", "dog"), ("0",)]
-    assert problems.notes == [f"{path}: 1 of 4 rows have no objects: not labeled yet"]
+    assert problems.notes == [f"{path}: 1 of 4 rows has no objects: not labeled yet"]
     assert list(read_any_labels(path, Problems())) == ["a.jpg", "b.jpg", "c.jpg"]
 
 
@@ -56,7 +56,7 @@ def test_rows_may_be_of_a_parquet_file(tmp_path: Path) -> None:
     problems = Problems()
     labels = read_objects(path, problems)
     assert labels["a.jpg"].boxes.tolist() == [[10, 5, 30.5, 15]] and labels["a.jpg"].names == ("1",)
-    assert problems.notes == [f"{path}: 1 of 2 rows have no objects: not labeled yet"]
+    assert problems.notes == [f"{path}: 1 of 2 rows has no objects: not labeled yet"]
     assert read_class_labels(path, Problems()) == {"a.jpg": "cat"}
     pq.write_table(pa.table({"file_name": ["a.jpg", "./a.jpg"]}), path)
     with pytest.raises(LabelError, match="row 2: './a.jpg' is in row 1 too"):
@@ -91,7 +91,7 @@ def test_classes_of_images(tmp_path: Path) -> None:
     rows = row("a.jpg", label=" cat "), row("b.jpg", label=3), row("c.jpg", label=None)
     path, problems = write_rows(tmp_path, *rows), Problems()
     assert read_class_labels(path, problems) == {"a.jpg": "cat", "b.jpg": "3"}
-    assert problems.notes == [f"{path}: 1 of 3 rows have no label: not labeled yet"]
+    assert problems.notes == [f"{path}: 1 of 3 rows has no label: not labeled yet"]
     assert list(read_any_labels(path, Problems())) == ["a.jpg", "b.jpg"]
 
 

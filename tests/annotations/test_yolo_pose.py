@@ -88,7 +88,7 @@ def test_names_of_the_keypoints(dataset: Path) -> None:
     config, problems = write_config(dataset, kpt_shape=[17, 3], kpt_names=None), Problems()
     (label,) = open_persons(str(config), problems).labels
     assert label.names == COCO
-    assert problems.notes[0].startswith("1 of 2 persons have no annotated joint")
+    assert problems.notes[0].startswith("1 of 2 persons has no annotated joint")
     what = "needs the names of its 17 keypoints"
     for wrong in ({0: ["nose"]}, {0: list(COCO), 1: ["x"]}, "nose"):
         with pytest.raises(LabelError, match=what):

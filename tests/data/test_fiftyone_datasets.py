@@ -75,7 +75,7 @@ def test_labels_are_those_of_ground_truth(
     assert list(labeled.labels) == ["cat", "dog"]
     assert problems.notes == [
         "fiftyone:set: the labels are those of the field 'ground_truth'",
-        "fiftyone:set: 1 of 3 samples have no label: not labeled yet",
+        "fiftyone:set: 1 of 3 samples has no label: not labeled yet",
     ]
     assert list(read_any_labels(Path("fiftyone:set"), Problems())) == [
         str(tmp_path / "0.png"),
@@ -150,7 +150,7 @@ def test_an_export_is_read_without_the_package(tmp_path: Path) -> None:
     path.write_text(json.dumps({"samples": [sample, none]}))
     problems = Problems()
     assert read_class_labels(path, problems) == {"data/a.jpg": "dog"}
-    assert any("1 samples have a label without a class" in note for note in problems.notes)
+    assert any("1 sample has a label without a class" in note for note in problems.notes)
     for samples, message in (
         ([sample, {"ground_truth": None}], r"samples\[1\]: lacks its filepath"),
         ([sample, "data/a.jpg"], r"samples\[1\]: lacks its filepath"),

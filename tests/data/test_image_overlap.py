@@ -127,11 +127,11 @@ def test_images_of_the_test_set_are_left_out_of_labels_and_pool(tmp_path: Path) 
     assert find_test_images(pool, test, own, problems) == {"2.png"}
     labels, every, copies = problems.notes
     assert labels == (
-        "labels.csv: 1 of 3 labeled images are in the test set too "
+        "labels.csv: 1 of 3 labeled images is in the test set too "
         "(such as '2.png', there 't2.png'): not trained on"
     )
     assert "3 images of the pool are in the test set" in every
-    assert "1 image is in the test set" in copies
+    assert "1 image of the pool is in the test set" in copies
 
 
 def test_images_that_were_trained_on_are_counted_when_measured_on(tmp_path: Path) -> None:

@@ -155,7 +155,7 @@ def test_persons_without_an_annotated_joint_are_reported(
         person("a.jpg", center=[4, 9], joints=..., joints_vis=...),
     ]
     path = as_json(tmp_path / "train.json", people)
-    note = "2 of 3 persons have no annotated joint: taken as not labeled yet, they can be selected"
+    note = "2 of 3 persons have no annotated joint: taken as not labeled yet, to be selected"
     for read in (read_persons, opened):
         problems = Problems()
         assert len(read(path, problems)) == 1 and problems.notes == [note]

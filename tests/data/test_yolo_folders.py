@@ -151,7 +151,7 @@ def test_images_without_labels_and_labels_without_images(dataset: Path) -> None:
     problems = Problems()
     assert len(opened(dataset, problems)) == 2
     assert problems.notes == [
-        f"{dataset}/data.yaml: 1 of 2 images have no label file (a.txt, for example): taken as "
+        f"{dataset}/data.yaml: 1 of 2 images has no label file (a.txt, for example): taken as "
         "showing no object"
     ]
     write_rows(dataset / "labels/train/z.txt")
@@ -230,7 +230,7 @@ def test_polygons_become_boxes_and_keypoints_are_left_out(dataset: Path) -> None
     config, problems = write_config(dataset, kpt_shape=[3, 3]), Problems()
     (label, _) = opened(config, problems).labels
     assert np.allclose(label.boxes, expected_boxes(ROWS[::-1], 40, 30), atol=1e-4)
-    assert problems.notes == [f"{config}: 1 objects have keypoints, which are left out"]
+    assert problems.notes == [f"{config}: keypoints of 1 object are left out"]
 
 
 def test_classes_without_names_are_called_by_their_numbers(tmp_path: Path) -> None:

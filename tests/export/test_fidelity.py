@@ -79,7 +79,7 @@ def test_losses_without_an_order_reach_no_limit(loss: np.ndarray) -> None:
 )
 def test_both_thresholds_count(reached: Fidelity, margin: float, passes: bool) -> None:
     assert FidelityLimits().passes(reached, margin) is passes
-    assert ("1 images with NaN" in str(reached)) == bool(reached.broken)
+    assert ("1 image with NaN" in str(reached)) == bool(reached.broken)
 
 
 def test_a_threshold_out_of_range_is_named() -> None:

@@ -213,7 +213,7 @@ def test_test_labels_of_the_pool_are_neither_trained_on_nor_selected(
     problems = Problems()
     training, _ = project.split(project.open_labels(), problems)
     assert rest[0] not in {item.id for item in training.items}
-    assert any("1 of 31 labeled images are in the test set too" in n for n in problems.notes)
+    assert any("1 of 31 labeled images is in the test set too" in n for n in problems.notes)
 
 
 def test_a_test_folder_inside_the_pool_is_neither_scored_nor_trained_on(

@@ -71,7 +71,7 @@ def test_a_dataset_and_samples_are_added(tmp_path: Path, monkeypatch: pytest.Mon
     (line,) = write_fiftyone(
         tasks(listed(tmp_path / "a", 1, guess), task="classification"), "fiftyone:new"
     )
-    assert "1 of them were not in it and are added" in line
+    assert "1 of them not in it before" in line
     assert datasets["new"].persistent
     (row,) = datasets["new"].rows
     assert row["filepath"] == str(tmp_path / "a")

@@ -57,7 +57,7 @@ def test_first_images_are_spread_over_the_pool_by_pretrained_embeddings(
     said: list[str] = []
     outcome = next_cycle(project, said.append)
     assert outcome.fresh and outcome.folder.name == "000" and outcome.summary.selected == 6
-    assert outcome.summary.skipped == 1 and "1 images cannot be read" in said
+    assert outcome.summary.skipped == 1 and "1 image cannot be read" in said
     scores = ScoresFolder(outcome.folder / "scores")
     assert list(scores.columns()) == ["id", "embedding"] and outcome.summary.scored == 60
     picks = selected(outcome.folder)

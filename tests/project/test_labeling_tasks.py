@@ -155,9 +155,7 @@ def test_images_that_are_gone_are_counted(tmp_path: Path, picture: Any) -> None:
     lines = lloss.write_tasks(
         picks_of("a.png", "b.png", "c.png"), tmp_path / "t.json", format="coco", pool=pool
     )
-    gone = (
-        "1 selected images cannot be read any more and are not in the list ('b.png', for example)"
-    )
+    gone = "1 selected image cannot be read any more: left out ('b.png', for example)"
     assert gone in lines
     listed = json.loads((tmp_path / "t.json").read_text())["images"]
     assert [one["file_name"] for one in listed] == ["a.png", "c.png"]

@@ -202,7 +202,7 @@ def test_missing_held_out_images_are_counted(
     _, held = project.split(project.open_labels(), problems)
     assert held and {item.id for item in held.items} == set(others)
     (note,) = problems.notes
-    assert note.endswith("holdout.csv: 1 of 4 images are not in the pool any more")
+    assert note.endswith("holdout.csv: 1 of 4 images is not in the pool any more")
 
 
 def test_a_project_can_be_inside_its_pool(tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def test_lines_say_every_figure_and_nothing_that_is_not_known() -> None:
     assert "accuracy 0.50 and 0.70" in text
     assert "95.0% of the predictions on 1,234 unlabeled images" in text and "kappa 0.93" in text
     assert "100 more labels are expected to change accuracy by +0.0 points" in text
-    assert "10 of the 100 picks are drawn at random" in text
+    assert "10 of 100 picks are drawn at random" in text
     assert "settled" not in text
 
 

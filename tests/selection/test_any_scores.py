@@ -101,15 +101,15 @@ def test_what_is_named_and_not_there_is_warned_of(tmp_path: Path) -> None:
         assert lloss.select(_scores(), k=1, exclude=elsewhere).ids == ["b"]
     file = tmp_path / "labels.csv"
     file.write_text("id,label\nb,cat\nnowhere,dog\n")
-    with pytest.warns(UserWarning, match="1 of the 2 ids to exclude match nothing"):
+    with pytest.warns(UserWarning, match="1 of 2 ids to exclude matches nothing"):
         assert lloss.select(_scores(), k=1, exclude=file).ids == ["d"]
     table = tmp_path / "images.csv"
     table.write_text("id,site\nb,x\nnowhere,y\n")
-    with pytest.warns(UserWarning, match="1 of its rows match no image of the scores"):
+    with pytest.warns(UserWarning, match="1 of 2 rows matches no image of the scores"):
         lloss.select(_scores(), k=1, balance="site", metadata=table)
-    with pytest.warns(UserWarning, match="2 of the 3 ids to exclude .* first: 'elsewhere'"):
+    with pytest.warns(UserWarning, match="2 of 3 ids to exclude .* first: 'elsewhere'"):
         lloss.select(_scores(), k=1, exclude=["b", "nowhere", "elsewhere"])
-    with pytest.warns(UserWarning, match="none of the 1 ids to exclude .* first: 'nowhere'"):
+    with pytest.warns(UserWarning, match="none of the 1 id to exclude .* first: 'nowhere'"):
         lloss.select(_scores(), k=1, exclude=["nowhere", file])
 
 

@@ -126,7 +126,7 @@ def test_names_of_several_files_are_looked_up_together(tmp_path: Path) -> None:
     found = _found(ids, tmp_path / "done.csv", path, problems=problems)
     assert found == {"u.jpg", "x/2.jpg"}
     assert problems.notes[-2:] == [
-        "2 of the 4 ids to exclude match nothing in the pool (the first: 'w.jpg')",
+        "2 of 4 ids to exclude match nothing in the pool (the first: 'w.jpg')",
         "1 excluded by name (the first: '2.jpg' is 'x/2.jpg')",
     ]
 
@@ -172,7 +172,7 @@ def test_an_image_that_could_not_be_scored_may_be_named(tmp_path: Path) -> None:
     found = find_excluded(read_excluded([path], problems), folder.ids, "the scores", problems)
     assert found == {"in/2.png", "in/bad.png"}
     assert problems.notes == [
-        "1 of the 3 ids to exclude match nothing in the scores (the first: 'no.png')",
+        "1 of 3 ids to exclude matches nothing in the scores (the first: 'no.png')",
         "1 excluded by name (the first: '2.png' is 'in/2.png')",
     ]
 

@@ -60,7 +60,7 @@ def test_names_that_are_not_ids_are_matched_as_labels_are(tmp_path: Path) -> Non
     problems = Problems(skip=True)
     joined = joined_with(SOURCE, path, "camera", problems)
     assert dict(joined.values) == {"a/1.jpg": "left", "a/2.jpg": "right"}
-    assert problems.lines() == [f"{path}: 1 of its rows match no image of the scores"]
+    assert problems.lines() == [f"{path}: 1 of 3 rows matches no image of the scores"]
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ def test_top_takes_the_best_of_each_set_of_copies() -> None:
     with pytest.raises(SelectionError, match=r"k = 5, but 4 images .* lower k or the distance"):
         select_from(table, ["0040.jpg"], k=5, min_distance=0.5)
     every = [f"{row:04d}.jpg" for row in range(0, 500, 100)]
-    with pytest.raises(SelectionError, match="k = 1, but 0 images are left that are at least"):
+    with pytest.raises(SelectionError, match="k = 1, but no images are left at least"):
         select_from(table, every, k=1, min_distance=0.5, at_most=True)
 
 
@@ -62,9 +62,9 @@ def test_images_without_a_usable_embedding_are_left_out_and_counted() -> None:
 def test_the_error_says_whether_distance_or_embeddings_leave_too_few() -> None:
     vectors = np.array([[np.nan, 1], [1, 0], [0, 1], [0, 1]])
     table = score_table([4.0, 3.0, 2.0, 1.0], vectors=vectors)
-    with pytest.raises(SelectionError, match=r"2 images are left .* each other \(1 have a NaN"):
+    with pytest.raises(SelectionError, match=r"2 images are left .* each other \(1 with a NaN"):
         select_from(table, k=3, min_distance=0.1)
-    broken = r"1 of the 3 candidates have a NaN, .*choose --strategy top, without a distance"
+    broken = r"1 of 3 candidates has a NaN, .*choose --strategy top, without a distance"
     with pytest.raises(SelectionError, match=broken):
         select_from(table.slice(0, 3), k=3, min_distance=0.1)
 
@@ -147,7 +147,7 @@ def test_too_few_images_in_all_groups() -> None:
     with pytest.raises(SelectionError, match="k = 4, but 3 images are left"):
         select_from(table, k=4, balance="site")
     assert len(select_from(table, k=4, balance="site", at_most=True)) == 3
-    with pytest.raises(SelectionError, match="k = 1, but 0 images are left"):
+    with pytest.raises(SelectionError, match="k = 1, but no images are left"):
         select_from(table.slice(0, 0), k=1, balance="site")
 
 

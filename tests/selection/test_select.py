@@ -50,7 +50,7 @@ def test_random_tables_on_disk_equal_a_sort_of_all_rows(tmp_path: Path, seed: in
     for k in {1, max(len(expected) // 3, 1), max(len(expected), 1), count + 1}:
         settings = SelectionSettings(k=k, at_most=True, order=order)
         if not expected:
-            with pytest.raises(SelectionError, match="0 images are left"):
+            with pytest.raises(SelectionError, match="no images are left"):
                 select(folder, settings, exclude)
             continue
         chosen = select(folder, settings, exclude)
@@ -88,7 +88,7 @@ def test_unusable_and_excluded_images_are_counted_once_and_never_selected(
     counts = (chosen.unscored, chosen.excluded, chosen.eligible, chosen.pool)
     assert counts == (4, 1, 2, 7)
     assert chosen.unusable() == ["4 without a finite score"]
-    what = "k = 3, but 2 images are left .*1 are excluded, 4 have no finite score"
+    what = "k = 3, but 2 images are left .*1 excluded, 4 without a finite score"
     with pytest.raises(SelectionError, match=what):
         select_from(table, ["f"], k=3, **settings)
     assert len(select_from(table, ["f"], k=3, at_most=True, **settings)) == 2
@@ -98,7 +98,7 @@ def test_unusable_and_excluded_images_are_counted_once_and_never_selected(
 def test_nothing_left_is_an_error_even_with_at_most(exclude: list[str]) -> None:
     table = score_table(pa.array([1.0] * (len(exclude)), pa.float64()), exclude)
     for rows in (table, table.slice(0, 0)):
-        with pytest.raises(SelectionError, match=r"0 images are left.*score more images"):
+        with pytest.raises(SelectionError, match=r"no images are left.*score more images"):
             select_from(rows, exclude, k=1, at_most=True)
 
 

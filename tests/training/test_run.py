@@ -208,7 +208,7 @@ def test_images_without_a_loss_are_noted_and_not_trained_on() -> None:
     learned = runs._with_loss(get_task("segmentation"), masks, problems)
     assert [item.id for item in learned.items] == ["0", "2"]
     assert problems.notes == [
-        "2 of 4 labeled images show nothing that a loss can be measured on: they are not trained on"
+        "2 of 4 labeled images show nothing that a loss can be measured on: not trained on"
     ]
     named = LabeledSet(masks.items, ["a", "b", "a", "b"], "labels.csv")
     assert runs._with_loss(get_task("classification"), named, Problems()) is named

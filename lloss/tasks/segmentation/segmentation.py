@@ -42,6 +42,7 @@ from lloss.tasks.recipes import BUDGET, SGD, fine_tuning
 from lloss.tasks.segmentation.mean_iou import UNKNOWN, Mask, MaskTarget, MeanIoU
 from lloss.tasks.task import Decoding, Share, Task
 from lloss.tasks.train_settings import NAMED_WEIGHTS, STATE_DICT, TrainSettings
+from lloss.text.counts import part
 
 MODELS = ("deeplabv3_mobilenet_v3_large", "deeplabv3_resnet50", "fcn_resnet50", "fcn_resnet101")
 STAGES = ("3", "6", "12", "16")  # of MobileNetV3: each resolution's last block, its last layer
@@ -266,7 +267,7 @@ def _ignored_note(labels: Collection[MaskLabel]) -> str:
     if not having:
         return ""
     return (
-        f"{len(having)} of {len(labels)} masks have pixels of value {NO_CLASS}, "
+        f"{part(len(having), len(labels), 'masks', 'have')} pixels of value {NO_CLASS}, "
         f"{sum(having) / len(labels):.0%} of all pixels: ignored by convention; if they are of a "
         "class, save them with another number"
     )

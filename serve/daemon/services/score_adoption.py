@@ -13,6 +13,7 @@ from lloss.errors import ScoresError
 from lloss.pools import Pool
 from lloss.pools.confinement import Confinement
 from lloss.scores.scores_folder import ScoresFolder
+from lloss.text.counts import counted
 
 
 class _Run(BaseModel):
@@ -62,7 +63,7 @@ def _checked(folder: ScoresFolder, pool: Pool) -> PoolScores:
         raise _other(folder, pool, f"{min(different)!r} is not in both")
     images, count = run.scored + run.skipped, pool.count() if pool.counted else None
     if count is not None and (count < images or (count > images and not run.excluded)):
-        raise _other(folder, pool, f"{count} images, the scores are of {images}")
+        raise _other(folder, pool, f"{counted(count, 'image')}, the scores are of {images}")
     return PoolScores(folder.path, run.model_sha256, run.scored, run.skipped)
 
 

@@ -22,6 +22,7 @@ from lloss.errors import InterruptedRunError, OtherRunError, ScoresError
 from lloss.pools import Pool, refuse_duplicates
 from lloss.scores.scores_folder import POOL_IDS, ScoresFolder
 from lloss.scores.shard_spec import Shard
+from lloss.text.counts import counted
 
 PART = 10_000
 """Items a part: a killed run repeats no more, and no more outputs are in memory."""
@@ -140,7 +141,8 @@ class ScoringRun:
             report = missing_parts(self._verified(done), folder.missing_parts(done))
         except KeyboardInterrupt:
             raise InterruptedRunError(
-                f"{folder}: interrupted, {len(folder.part_numbers())} parts are done; "
+                f"{folder}: interrupted, "
+                f"{counted(len(folder.part_numbers()), 'part is', 'parts are')} done; "
                 "run the same command again to go on"
             ) from None
         if self.pool.streamed and not self.pool.unique:
@@ -194,7 +196,7 @@ class ScoringRun:
         if report.skipped and not report.scored:
             id, reason = self.folder.skipped()[0]
             raise ScoresError(
-                f"{self.folder}: none of the {report.skipped} images could be read "
+                f"{self.folder}: none of the {counted(report.skipped, 'image')} could be read "
                 f"(the first, {id!r}: {reason})"
             )
         return report

@@ -80,7 +80,7 @@ def test_too_few_embeddings_with_a_distance_are_refused() -> None:
     vectors = np.full((8, 2), np.nan, np.float32)
     vectors[0] = 1
     table = score_table(np.arange(8.0), vectors=vectors)
-    with pytest.raises(SelectionError, match=r"7 of the 8 candidates.*--strategy top"):
+    with pytest.raises(SelectionError, match=r"7 of 8 candidates.*--strategy top"):
         select_from(table, k=2, strategy="diverse")
     chosen = select_from(table, k=2, strategy="diverse", at_most=True)
     assert chosen.ids == ["0000.jpg"] and chosen.unspread == 7

@@ -349,7 +349,7 @@ def test_unusable_pools_fail(bench: Bench, root: Path) -> None:
     (root / "bad/a.png").write_bytes(b"text")
     daemon.pools.put("bad", str(root / "bad"))
     job = bench.score("bad")
-    assert job.state == "failed" and "none of the 1 images could be read" in job.error
+    assert job.state == "failed" and "none of the 1 image could be read" in job.error
     assert_removed(job.folder)
     assert daemon.catalog.pools.row("bad").scores is None
     shutil.rmtree(root / "bad")

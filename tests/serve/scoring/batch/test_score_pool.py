@@ -101,7 +101,7 @@ def test_a_signal_stops_a_run_with_one_line(
     assert "Traceback" not in lines
     main(arguments)
     done = capsys.readouterr().err
-    assert "40000 images scored" in done and "of them before" in done
+    assert "40,000 images scored" in done and "of them before" in done
 
 
 def test_a_full_disk_leaves_no_half_part(onnx_file: Path, tmp_path: Path) -> None:
