@@ -233,7 +233,7 @@ def _columns(ids: Sequence[str | None], **columns: Any) -> pa.Table:
          r"no column 'entropy' \(\w+ ha\w+ id, loss\)"),
         (_columns(["a"], loss=["b"]), "loss", SettingsError, "'loss' holds no floating"),
         (_columns(["a"], loss=[1]), "loss", SettingsError, "'loss' holds no floating"),
-        (_columns(["a", None], loss=[1.0, 2.0]), "loss", SelectionError, "1 rows have no id"),
+        (_columns(["a", None], loss=[1.0, 2.0]), "loss", SelectionError, "1 row has no id"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("on_disk", [False, True])

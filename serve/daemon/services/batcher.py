@@ -35,7 +35,6 @@ from lloss.serve.scoring.scorer import Scorer
 
 from lloss.errors import EngineError, LlossError
 from lloss.pools import Chunk
-from lloss.text.counts import counted
 
 _SMOOTHING = 0.2
 """Weight of the newest batch in the measured rate."""
@@ -106,9 +105,7 @@ class Batcher:
             if waiting + request.count > most:
                 self._metrics.refused("queue_full", request.count)
                 raise RequestError(
-                    429,
-                    f"{counted(waiting, 'image')} waiting, of at most {most}: try again",
-                    self._wait(),
+                    429, f"{waiting} of at most {most} images wait: try again later", self._wait()
                 )
             if not request.count:
                 request.future.set_result(Answer(no_columns(self._scorer.manifest), {}))

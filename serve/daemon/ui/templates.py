@@ -10,6 +10,7 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from lloss.text.counts import counted
 from lloss.text.markup import loss, text
 
 
@@ -57,6 +58,7 @@ def _environment() -> Environment:
     environment.filters |= {
         "shown": lambda value: Markup(text(value)),
         "quoted": quoted,
+        "counted": counted,
         "count": lambda value: "–" if value is None else f"{value:,}",
         "loss": lambda value: loss(value) if math.isfinite(value) else "–",
         "share": lambda value: f"{value:.0%}",

@@ -240,7 +240,7 @@ def test_a_full_queue_refuses_with_the_time_to_wait(make: Make) -> None:
         with bench.busy():
             asked = [bench.score(pictures(8))]
             await asyncio.sleep(0)
-            with pytest.raises(RequestError, match="8 images wait, of at most 10") as full:
+            with pytest.raises(RequestError, match="8 of at most 10 images wait") as full:
                 await bench.score(pictures(3))
             assert full.value.status == 429 and 1 <= (full.value.retry_after or 0) <= 60
             asked.append(bench.score(pictures(2)))
