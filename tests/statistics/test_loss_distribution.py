@@ -35,5 +35,5 @@ def test_what_is_not_finite_is_left_out_and_too_few_are_refused() -> None:
 def test_it_says_what_it_is() -> None:
     found = LossReference.of(np.arange(1, 1001, dtype=np.float32), "s3://bucket/pool")
     assert str(found) == (
-        "predicted loss 500 (80% within 100 to 900) on 1000 images of s3://bucket/pool"
+        "predicted loss 500 (80% within 100 to 900) on 1,000 images of s3://bucket/pool"
     )
