@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lloss.annotations.label_csv import labels_text
-from lloss.files import write_text
+from lloss.files import atomic_folder, write_text
 from lloss.selection.hashing import draw_ids
 from lloss.training.training_data import TrainingData
 
@@ -101,10 +101,11 @@ def name_of(row: int) -> str:
 def write_files(data: Digits, folder: Path) -> None:
     """Images in ``pool`` and ``test/CLASS``, ``labels.csv`` of the first, ``truth.csv`` of all."""
     for split, part in (("pool", data.pool), ("test", data.test)):
-        for row, (pixels, target) in enumerate(zip(part.images, part.targets)):
-            inner = folder / split if split == "pool" else folder / split / str(target)
-            inner.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(pixels[..., 0]).save(inner / name_of(row))
+        with atomic_folder(folder / split) as aside:
+            for row, (pixels, target) in enumerate(zip(part.images, part.targets)):
+                inner = aside if split == "pool" else aside / str(target)
+                inner.mkdir(exist_ok=True)
+                Image.fromarray(pixels[..., 0]).save(inner / name_of(row))
     for name, rows in (("labels.csv", data.first), ("truth.csv", range(len(data.pool.images)))):
         write_text(folder / name, labels_text(oracle(data, map(name_of, rows))))
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,7 +88,8 @@ class FeatureStore:
         number = 1 + max((int(path.stem.partition("-")[2]) for path in self._blocks), default=-1)
         index = self.folder / f"block-{number:05d}.json"
         with atomic_write(index.with_suffix(".npy")) as aside, aside.open("wb") as file:
-            np.save(file, np.concatenate(parts))
+            # Not into the file itself: numpy would say of a full disk that it wrote too few numbers
+            np.save(cast(BinaryIO, SimpleNamespace(write=file.write)), np.concatenate(parts))
         write_text(index, json.dumps(keys) + "\n")  # last: a block without it does not count
         self._add(index)
 

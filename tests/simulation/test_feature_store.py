@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from lloss.errors import LlossError
 from lloss.simulation import feature_store
 from lloss.simulation.feature_store import FeatureStore
 from lloss.simulation.results import SimulationError
@@ -71,3 +73,15 @@ def test_damaged_blocks_are_said(tmp_path: Path, suffix: str) -> None:
     (tmp_path / f"block-00001{suffix}").write_text("[", encoding="utf-8")
     with pytest.raises(SimulationError, match="is damaged; remove the folder"):
         FeatureStore(tmp_path).rows(KEYS)
+
+
+def test_a_full_disk_is_named_and_leaves_no_block(disk: Path) -> None:
+    store, rows = FeatureStore(disk / "features"), np.ones((2, 1 << 20), np.float32)
+    free = shutil.disk_usage(disk).free - rows.nbytes // 2  # so that a part of them can be written
+    (disk / "ballast").write_bytes(bytes(free))
+    with pytest.raises(LlossError, match=r"block-00000\.npy: the disk is full; free some space"):
+        store.fill(["a", "b"], lambda _: iter([rows]), lambda _: None)
+    assert not (disk / "features").exists()
+    (disk / "ballast").unlink()
+    store.fill(["a", "b"], lambda _: iter([rows]), lambda _: None)
+    assert np.array_equal(FeatureStore(disk / "features").rows(["b", "a"]), rows)
