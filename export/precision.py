@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -27,6 +25,7 @@ from lloss.errors import (
     SettingsError,
     SlowGraphError,
 )
+from lloss.files import temporary_folder
 from lloss.manifest import PRECISIONS, Manifest
 from lloss.pools import Item, Pool
 from lloss.runtime.int8_support import MADE_FOR, saturates
@@ -36,6 +35,10 @@ Log = Callable[[str], None]
 
 PROBES = 16
 """Images that find ranges for a graph of which only the speed counts."""
+
+COPIES = {"fp16": 2, "int8": 6}
+"""Temporary files in sizes of the fp32 file: a copy, for int8 what ONNX Runtime makes of it on the
+way, and the reduced file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,12 +107,14 @@ class ReducedPrecision:
             PoolError: too few of the pool's images can be decoded.
         """
         write = {"fp16": self._write_fp16, "int8": self._write_int8}[self.precision]
-        with tempfile.TemporaryDirectory(prefix="lloss-export-") as folder:
-            fp32, out = Path(folder) / "fp32.onnx", Path(folder) / "reduced.onnx"
-            shutil.copyfile(path, fp32)
+        needed = COPIES[self.precision] * path.stat().st_size
+        with temporary_folder("lloss-export-", needed) as folder:
+            fp32, out = folder / "fp32.onnx", folder / "reduced.onnx"
+            fp32.write_bytes(path.read_bytes())
             recipe, speed = write(fp32, out, manifest, trained, log)
             reached, predicted = self._judge(fp32, out, manifest, log)
-            shutil.copyfile(out, path)
+            reduced = out.read_bytes()
+        path.write_bytes(reduced)  # on a disk of its own
         measured = {**reached.as_dict(), "pool": self.sample.uri, "provider": PROVIDER}
         return dataclasses.replace(
             manifest,

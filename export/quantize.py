@@ -173,6 +173,8 @@ def _quantizing() -> Iterator[None]:
     try:
         with contextlib.redirect_stdout(io.StringIO()), quiet("root"):
             yield
+    except OSError:  # such as a full disk
+        raise
     except Exception as error:
         reason = " ".join(str(error).split()) or "no reason given"
         raise ModelFileError(

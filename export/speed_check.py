@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import platform
 import re
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from lloss.files import temporary_folder
 from lloss.images.decode import ImageSpec
 from lloss.manifest import INPUT, Manifest
 from lloss.runtime import cuda_driver
@@ -54,8 +54,8 @@ def speed_without(
 ) -> float:
     """Measure how many times as fast a graph is without one of its outputs, on the CPU."""
     others = [name for name in manifest.outputs if name != output]
-    with tempfile.TemporaryDirectory(prefix="lloss-export-") as folder:
-        lighter = Path(folder) / "without.onnx"
+    with temporary_folder("lloss-export-", path.stat().st_size) as folder:
+        lighter = folder / "without.onnx"
         onnx.utils.extract_model(str(path), str(lighter), [INPUT], others, check_model=False)
         speed = measure_speed(path, lighter, manifest.image, images, seconds=seconds)
     return float(speed["times_fp32"])

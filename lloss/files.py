@@ -10,6 +10,7 @@ import json
 import os
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,26 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         raise write_error(error, path) from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def temporary_folder(prefix: str, needed: int) -> Iterator[Path]:
+    """Yield a folder that is removed in the end; raise ``LlossError`` where its disk is too full.
+
+    It is refused if fewer bytes than ``needed`` are free: a library that cannot write may leave a
+    file cut off, and say something else of it later.
+    """
+    remedy = "free some space, or set TMPDIR to a folder with more, and run it again"
+    try:
+        with tempfile.TemporaryDirectory(prefix=prefix) as folder:
+            if (free := shutil.disk_usage(folder).free) < needed:
+                raise LlossError(
+                    f"{Path(folder).parent}: {needed / 1e6:.1f} MB are needed for temporary files "
+                    f"and {free / 1e6:.1f} MB are free; {remedy}"
+                )
+            yield Path(folder)
+    except OSError as error:
+        raise write_error(error, Path(tempfile.gettempdir()), remedy) from error
 
 
 def sweep(folder: Path) -> None:

@@ -7,13 +7,24 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from lloss.errors import ImageError, LlossError
-from lloss.files import atomic_write, locked, sweep, within, write_error, write_json, write_text
+from lloss.files import (
+    atomic_write,
+    locked,
+    sweep,
+    temporary_folder,
+    within,
+    write_error,
+    write_json,
+    write_text,
+)
 
+from .small_disk import fill
 from .waiting import PATIENCE
 
 
@@ -100,6 +111,27 @@ def test_text_is_utf8_with_unix_line_ends_and_json_is_readable(tmp_path: Path) -
     assert json.loads(text) == {"name": "é", "list": [1, 2]}
     assert '  "name": "é"' in text
     assert text.endswith("}\n")
+
+
+def test_a_temporary_folder_needs_space_and_leaves_nothing(
+    disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(disk))
+    with (
+        pytest.raises(LlossError, match=rf"^{disk}: 64\.0 MB are needed .* set TMPDIR to a folder"),
+        temporary_folder("lloss-", 64_000_000),
+    ):
+        pytest.fail("the disk has 32 MB")
+
+    def fill_up() -> None:
+        with temporary_folder("lloss-", 1_000_000) as folder:
+            (folder / "first").write_bytes(b"fits")
+            fill(disk)
+            (folder / "second").write_bytes(bytes(8192))
+
+    with pytest.raises(LlossError, match=rf"^{disk}.*: the disk is full; free some space, or set"):
+        fill_up()
+    assert _names(disk) == ["ballast"]
 
 
 def test_sweep_removes_what_a_killed_process_left_and_nothing_else(tmp_path: Path) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,7 +24,7 @@ from lloss.export.trained_network import of_checkpoint
 from onnx import TensorProto
 
 from lloss.cli.main import main
-from lloss.errors import FidelityError, PoolError, SettingsError
+from lloss.errors import FidelityError, LlossError, PoolError, SettingsError
 from lloss.manifest import Manifest, read_manifest
 from lloss.pools import open_pool
 from lloss.pools.array_pool import ArrayPool
@@ -31,6 +33,7 @@ from lloss.statistics.loss_distribution import LossReference
 from lloss.statistics.ranking_metrics import spearman
 from lloss.training.checkpoint import Checkpoint, load_checkpoint
 
+from ..small_disk import fill
 from .changed_weights import changed_graph, changed_run
 from .conftest import Writer
 
@@ -276,3 +279,21 @@ def test_the_command_line(
     assert "int8, calibrated by entropy on 64 images" in info and "top-10% overlap" in info
     assert "weights of 8 bits" in info and str(reference) in info
     assert f"× fp32 on {manifest.speed['cpu']}" in info
+
+
+@pytest.mark.parametrize("name", ["fp16", "int8"])
+def test_a_full_temporary_disk_is_named(
+    trained: Path,
+    onnx_file: Path,
+    quick_export: None,
+    disk: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(disk))
+    fill(disk)
+    os.truncate(disk / "ballast", (disk / "ballast").stat().st_size - onnx_file.stat().st_size)
+    with pytest.raises(LlossError, match=rf"^{disk}.*TMPDIR"):
+        export_onnx(load_checkpoint(trained), tmp_path / "model.onnx", reduction(name), print)
+    assert not list(tmp_path.glob("*.onnx*"))
