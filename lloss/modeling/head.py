@@ -24,6 +24,7 @@ class LossPredictionHead(nn.Module):
 
     def __init__(self, channels: Sequence[int], summary: int = 0, hidden: int = 128) -> None:
         super().__init__()
+        self.summary = summary
         inputs = [*channels, summary] if summary else list(channels)
         self.inputs = nn.ModuleList(nn.Linear(size, hidden) for size in inputs)
         self.output = nn.Linear(hidden * len(inputs), 1)

@@ -30,11 +30,8 @@ from lloss.simulation.scenarios import TrialPool
 from lloss.statistics.disagreement import mutual_information
 from lloss.tasks.train_settings import TrainSettings
 from lloss.training.feature_cache import FeatureCache
-from lloss.training.head_training import (
-    folds_of,
-    held_out_predictions,
-    train_head,
-)
+from lloss.training.head_choice import HeadChoice
+from lloss.training.head_training import folds_of
 from lloss.training.last_layer import FOLDS, LinearFit, fit_linear
 
 PASSES, DROPOUT = 10, 0.5
@@ -114,13 +111,11 @@ class FrozenModel:
         method: Method,
         seed: int,
     ) -> None:
-        self._learner, self._fit, self._cache, self._folds = learner, fit, cache, folds
+        self._learner, self._fit, self._cache = learner, fit, cache
         self._method, self._seed = method, seed
         self._settings = method.settings(learner.settings)
-        self._head = None
-        if method.head:
-            every = torch.arange(len(cache.losses))
-            self._head = train_head(self._fresh(), cache, every, self._compare, seed)
+        self._choice = HeadChoice(self._fresh(), cache, self._compare, seed, folds)
+        self._head = self._choice.trained() if method.head else None
 
     @property
     def _compare(self) -> Callable[..., Tensor]:
@@ -192,11 +187,9 @@ class FrozenModel:
 
     def evidence(self) -> Evidence:
         entropy = self._learner.objective.outputs(self._fit.outputs)["entropy"].numpy()
-        found = held_out_predictions(
-            self._fresh(), self._cache, self._compare, self._seed, self._folds
-        )
-        losses = self._fit.losses.numpy()
-        return Evidence.measured(len(losses), losses, found.predicted, entropy, self._folds)
+        losses, choice = self._fit.losses.numpy(), self._choice
+        found = choice.held_out.predicted
+        return Evidence.measured(len(losses), losses, found, entropy, choice.folds)
 
     def losses(self, rows: NDArray[np.int64], labels: Sequence[Any]) -> NDArray[np.float32]:
         learner = self._learner

@@ -28,7 +28,8 @@ from lloss.simulation.scenarios import TrialPool
 from lloss.tasks import get_task
 from lloss.tasks.train_settings import TrainSettings
 from lloss.training.feature_cache import FeatureCache
-from lloss.training.head_training import folds_of, held_out_predictions, train_head
+from lloss.training.head_choice import HeadChoice
+from lloss.training.head_training import folds_of
 from lloss.training.training_data import seed_of
 
 STEPS, BATCH, RATE = 200, 8, 6e-3
@@ -130,9 +131,9 @@ class MapsModel:
         self._folds = folds_of(len(rows), min(FOLDS, len(rows)), seed)
         self._head, self._entropy = None, np.empty(0)
         if method.head:
-            self._cache = self._learned(rows)
-            every = torch.arange(len(rows))
-            self._head = train_head(self._fresh(), self._cache, every, self._compare, seed)
+            cache = self._learned(rows)
+            self._choice = HeadChoice(self._fresh(), cache, self._compare, seed, self._folds)
+            self._head = self._choice.trained()
 
     def _learned(self, rows: NDArray[np.int64]) -> FeatureCache:
         """What the loss head learns of: of the paper's way, losses of images trained on."""
@@ -206,10 +207,7 @@ class MapsModel:
         raise AssertionError("train() refuses methods that compare outputs")
 
     def evidence(self) -> Evidence:
-        found = held_out_predictions(
-            self._fresh(), self._cache, self._compare, self._seed, self._folds
-        )
-        losses = self._cache.image_losses
+        losses, found = self._choice.every.image_losses, self._choice.held_out
         entropy = self._entropy if self._learner.task.has_entropy else None
         return Evidence.measured(len(losses), losses, found.predicted, entropy, self._folds)
 

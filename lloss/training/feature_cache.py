@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -38,6 +39,11 @@ class FeatureCache:
         """Return the rows of these images and of their views."""
         starts = range(0, len(self.losses), self.images)
         return torch.from_numpy(np.concatenate([images + start for start in starts]))
+
+    def without_maps(self) -> FeatureCache:
+        """Return the same with zeros in place of all inputs but the last, which is the summary."""
+        zeros = [values.new_zeros(()).expand_as(values) for values in self.inputs[:-1]]
+        return dataclasses.replace(self, inputs=[*zeros, self.inputs[-1]])
 
     @property
     def metric(self) -> float | None:

@@ -25,13 +25,12 @@ from lloss.statistics.loss_unit import IN_NO_UNIT, LossUnit, fit_unit
 from lloss.statistics.ranking_metrics import RankingFigures, accuracy_interval, ranking_figures
 from lloss.text.counts import part
 from lloss.training.feature_cache import FeatureCache, run_network
+from lloss.training.head_choice import HeadChoice
 from lloss.training.head_training import (
     folds_of,
-    held_out_predictions,
     held_out_rows,
     is_constant,
     level_of,
-    train_head,
 )
 from lloss.training.labeled_batches import LabeledImages
 from lloss.training.ranking_evidence import comparison, finite
@@ -63,6 +62,8 @@ class HeadFit:
             without one.
         metric_interval: its 95 % interval as of a share of images; None without a metric.
         notes: reasons not to rely on the figures, a line each.
+        reads: a line on whether the head reads feature maps, see :class:`.HeadChoice`; "" where
+            there was nothing to choose.
         entropy: how the entropy of the network's output orders them; None without one.
         compared: the two rankings, see :func:`.comparison`.
         groups: near-duplicates, which were held out together; None where they were not looked for.
@@ -79,6 +80,7 @@ class HeadFit:
     metric: float | None = None
     metric_interval: Interval | None = None
     notes: list[str] = field(default_factory=list)
+    reads: str = ""
     folds: int = 1
     groups: Groups | None = None
     entropy: RankingFigures | None = None
@@ -114,6 +116,7 @@ class HeadFit:
         lines = [
             f"the head orders {share} of the pairs of {self.held_out} held-out images right{how}, "
             f"95 % interval {range_in_percent(self.interval)} (chance 50%)",
+            *filter(None, [self.reads]),
             f"the predicted loss is {self.unit}",
         ]
         return "\n".join([*lines, *(f"note: {line}" for line in self.conditions)])
@@ -181,8 +184,8 @@ def fit_cached_head(
         folds[held_out_rows(cache.images, count, seed, groups)] = 0
     head = model.tapped.head
     assert head is not None, "attached models have a head"
-    found = held_out_predictions(head, cache, compare, seed, folds)
-    whole = train_head(head, cache, torch.arange(len(cache.losses)), compare, seed)
+    choice = HeadChoice(head, cache, compare, seed, folds)
+    found, whole = choice.held_out, choice.trained()
     head.load_state_dict(whole.state_dict())
     held, losses = folds >= 0, cache.image_losses
     apart, within = among(scenes, held), None
@@ -192,7 +195,7 @@ def fit_cached_head(
     figures = found.predicted[held], losses[held]
     entropy = None if cache.entropies is None else cache.entropies.cpu().numpy()[held]
     # As the head of all images would have predicted them
-    above = found.predicted - found.levels + level_of(whole, cache, np.arange(cache.images))
+    above = found.predicted - found.levels + level_of(whole, choice.cache, np.arange(cache.images))
     source = "held-out images"
     if held.all():
         source = f"images, by {folds.max() + 1}-fold cross-validation"
@@ -206,6 +209,7 @@ def fit_cached_head(
         metric=cache.metric,
         metric_interval=within,
         notes=_notes(model, losses, cache, within),
+        reads=choice.note,
         folds=int(folds.max()) + 1,
         groups=cache.groups,
         unit=model.unit,

@@ -96,7 +96,7 @@ def train_frozen(settings: TrainSettings, data: TrainingData, device: str = "") 
         lines.append(_described(fresh[0]))
     compare = functools.partial(HEAD_LOSSES[settings.head_loss], xi=settings.xi)
     head = fit_cached_head(model, cache, compare, seed=settings.seed)
-    lines += [f"the predicted loss is {head.unit}", *head.conditions]
+    lines += [*filter(None, [head.reads]), f"the predicted loss is {head.unit}", *head.conditions]
     return FrozenFit(network, head, lines)
 
 

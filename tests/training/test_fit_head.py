@@ -146,7 +146,7 @@ def test_near_duplicates_are_held_out_together() -> None:
     images = np.stack([decode_whole(item.read()) for item in frames])
     groups = np.arange(48) // 4 * 4
     torch.manual_seed(0)
-    model = lloss.attach(TwoStages(), size=64)
+    model = lloss.attach(TwoStages(), size=64, summary=False)
     targets = np.arange(48) % 3
     fit = lloss.fit_head(model, images, targets, seed=5)
     assert fit.groups and fit.groups.first.tolist() == groups.tolist()
