@@ -123,7 +123,7 @@ def _data(trial: Trial, what: str) -> tuple[Inputs, Tensor, Inputs]:
     return trial.inputs, trial.losses, trial.test
 
 
-REFERENCE = "today: out-of-fold losses, all taps and the summary"
+REFERENCE = "out-of-fold losses, all taps and the summary"
 VARIANTS: dict[str, Score] = {
     REFERENCE: _of(),
     "losses of the images trained on": _of(what="seen"),
@@ -234,7 +234,7 @@ def main(
         print(f"\n{count} labels, {trials} trials\n")
         if not only:
             _calibrated(drawn)
-        print("\n| variant | Spearman | less today's, 95 % interval |\n|---|--:|--:|")
+        print("\n| variant | Spearman | less the first, 95 % interval |\n|---|--:|--:|")
         reference = None
         for name, scores in VARIANTS.items():
             if only and name != REFERENCE and not name.startswith(only):

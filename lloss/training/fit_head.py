@@ -98,6 +98,7 @@ class HeadFit:
             "images": self.held_out,
             "folds": self.folds,
             "notes": self.conditions,
+            "reads": self.reads,
             **({"apart": self.groups.apart} if self.groups else {}),
             "mean_loss": self.mean_loss,
             "head": asdict(self.ranking),
