@@ -108,7 +108,7 @@ def test_an_automatic_distance_never_leaves_too_few(scores: TableScores) -> None
         assert ("not passed over" in distance_note(distance, picks.selection)) == (distance == 1.9)
         places = {int(id) % 10 + 10 * (int(id) >= 40) for id in picks.selection.ids}
         assert len(places) >= (10 if distance == 0.2 else 1)
-    with pytest.raises(SelectionError, match="are left"):
+    with pytest.raises(SelectionError, match="1 image is left"):
         pick_images(project(min_distance=1.9), 1, scores, (), TRUSTED)
 
 

@@ -80,8 +80,8 @@ def test_a_full_disk_is_named_and_leaves_no_block(disk: Path) -> None:
     free = shutil.disk_usage(disk).free - rows.nbytes // 2  # so that a part of them can be written
     (disk / "ballast").write_bytes(bytes(free))
     with pytest.raises(LlossError, match=r"block-00000\.npy: the disk is full; free some space"):
-        store.fill(["a", "b"], lambda _: iter([rows]), lambda _: None)
+        store.fill(["a", "b"], lambda _: iter([rows]))
     assert not (disk / "features").exists()
     (disk / "ballast").unlink()
-    store.fill(["a", "b"], lambda _: iter([rows]), lambda _: None)
+    store.fill(["a", "b"], lambda _: iter([rows]))
     assert np.array_equal(FeatureStore(disk / "features").rows(["b", "a"]), rows)
