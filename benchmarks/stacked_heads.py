@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from lloss.training.head_stack import scale_of
 from lloss.training.head_training import (
     HEAD_BATCH,
     LEARNING_RATE,
     STEPS,
     WEIGHT_DECAY,
-    scale_of,
 )
 
 Inputs = list[Tensor]

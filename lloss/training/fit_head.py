@@ -26,10 +26,10 @@ from lloss.statistics.ranking_metrics import RankingFigures, accuracy_interval, 
 from lloss.text.counts import part
 from lloss.training.feature_cache import FeatureCache, run_network
 from lloss.training.head_choice import HeadChoice
+from lloss.training.head_stack import is_constant
 from lloss.training.head_training import (
     folds_of,
     held_out_rows,
-    is_constant,
     level_of,
 )
 from lloss.training.labeled_batches import LabeledImages

@@ -20,10 +20,10 @@ from lloss.modeling.head import LossPredictionHead
 from lloss.modeling.head_losses import HeadLoss
 from lloss.statistics.ranking_metrics import ranking_figures
 from lloss.training.feature_cache import FeatureCache
+from lloss.training.head_stack import is_constant
 from lloss.training.head_training import (
     HeldOut,
     held_out_predictions,
-    is_constant,
     train_head,
 )
 

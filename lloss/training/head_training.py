@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,20 +15,13 @@ from torch import Tensor, nn
 from lloss.modeling.head import LossPredictionHead
 from lloss.modeling.head_losses import HeadLoss
 from lloss.training.feature_cache import FeatureCache
+from lloss.training.head_stack import HeadStack
 
 HEAD_BATCH = 64
 STEPS = 200
 LEARNING_RATE, WEIGHT_DECAY = 3e-3, 1e-2
 """With 3 to 10 times as many steps at a third of the rate heads rank the losses of other images
 worse, at 100 to 2,000 labels: see ``benchmarks/LOG.md``."""
-
-FLAT = 0.01
-"""Channels that vary less than this share of the mean deviation are scaled no further."""
-
-STEADY = 1e-3
-"""Nor are channels that vary less than this share of the map's own size: float32 computes it to
-some 1e-6, and another engine would disagree about what is scaled up further. Those that vary less
-than this share of their own size are left out."""
 
 
 @dataclass(frozen=True)
@@ -45,36 +39,51 @@ def train_head(
     compare: HeadLoss,
     seed: int,
 ) -> LossPredictionHead:
-    """Train a fresh head on some rows of the cache, standardized; it then takes them as they are.
+    """Train a fresh head on some rows of the cache; see :func:`train_heads`."""
+    return train_heads(head, cache, [rows], compare, seed)[0]
 
-    Maps differ in scale by a factor of a hundred from network to network. It takes a third of a
-    second on a core.
+
+def train_heads(
+    head: LossPredictionHead,
+    cache: FeatureCache,
+    rows: Sequence[Tensor],
+    compare: HeadLoss,
+    seed: int,
+) -> list[LossPredictionHead]:
+    """Train a fresh head on each choice of rows, int64 [R], standardized; they take them as is.
+
+    Maps differ in scale by a factor of a hundred from network to network. The heads start from the
+    same weights, and each becomes what it would alone.
     """
-    rows = rows.to(cache.losses.device)
-    inputs, losses = [values[rows] for values in cache.inputs], cache.losses[rows]
-    scales = [scale_of(values) for values in inputs]
-    inputs = [(values - mean) / std for values, (mean, std) in zip(inputs, scales)]
-    steps_per_epoch = math.ceil(len(rows) / HEAD_BATCH)
-    generator = torch.Generator().manual_seed(seed)
-    fresh = _fresh(head, seed)
-    optimizer = torch.optim.AdamW(fresh.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+    rows = [each.to(cache.losses.device) for each in rows]
+    stack = HeadStack(_fresh(head, seed), cache.inputs, rows)
+    batches = [_batches(each, seed) for each in rows]
+    optimizer = torch.optim.AdamW(
+        stack.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True
+    )
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=STEPS + 1)
-    chunks: list[Tensor] = []
     for _ in range(STEPS):
-        if not chunks:
-            order = torch.randperm(len(rows), generator=generator)
-            chunks = list(order.tensor_split(steps_per_epoch))
-        some = chunks.pop().to(rows.device)
+        some = [next(each) for each in batches]
         with torch.enable_grad():
-            compared = compare(fresh([values[some] for values in inputs]), losses[some])
+            predicted = stack(some)
+            # The sum, so that each has the gradient that it would have alone
+            compared = torch.stack([
+                compare(found, cache.losses[each]) for found, each in zip(predicted, some)
+            ]).sum()  # fmt: skip
         optimizer.zero_grad(set_to_none=True)
         compared.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
-    for layer, scale in zip(fresh.inputs, scales):
-        assert isinstance(layer, nn.Linear)
-        unscale(layer, *scale)
-    return fresh
+    return [stack.head(number) for number in range(len(rows))]
+
+
+def _batches(rows: Tensor, seed: int) -> Iterator[Tensor]:
+    """Yield batches of nearly the same size without end, each row once an epoch."""
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        order = torch.randperm(len(rows), generator=generator)
+        chunks = order.tensor_split(math.ceil(len(rows) / HEAD_BATCH))
+        yield from (rows[chunk.to(rows.device)] for chunk in reversed(chunks))
 
 
 def folds_of(
@@ -126,11 +135,12 @@ def held_out_predictions(
     """
     predicted = np.full(len(folds), np.nan, np.float32)
     levels = np.full(len(folds), np.nan)
-    for fold in range(folds.max() + 1):
-        held, rest = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
-        trained = train_head(head, cache, cache.rows(rest), compare, seed)
+    rest = [np.flatnonzero(folds != fold) for fold in range(folds.max() + 1)]
+    heads = train_heads(head, cache, [cache.rows(each) for each in rest], compare, seed)
+    for fold, trained in enumerate(heads):
+        held = np.flatnonzero(folds == fold)
         predicted[held] = predict_losses(trained, cache, held)
-        levels[held] = level_of(trained, cache, rest)
+        levels[held] = level_of(trained, cache, rest[fold])
     return HeldOut(predicted, levels)
 
 
@@ -162,27 +172,3 @@ def _fresh(head: LossPredictionHead, seed: int) -> LossPredictionHead:
             if isinstance(layer, nn.Linear):
                 layer.reset_parameters()
     return fresh.to(device)
-
-
-def scale_of(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of each channel of values [N, C].
-
-    One that hardly varies gets the smallest deviation that counts. That of a constant channel is
-    infinite: its weight becomes 0, which leaves nothing of its rounding errors.
-    """
-    std, squares = values.std(0, correction=0), values.square().mean(0)
-    floor = max(float(std.mean()) * FLAT, float(squares.mean().sqrt()) * STEADY)
-    constant = std <= STEADY * squares.sqrt()
-    return values.mean(0), std.clamp(min=floor).masked_fill(constant, torch.inf)
-
-
-def is_constant(values: Tensor) -> bool:
-    """Whether no channel of a map, [N, C], varies by more than :data:`STEADY` of its size."""
-    return bool(values.std(0, correction=0).max() <= STEADY * values.square().mean().sqrt())
-
-
-def unscale(layer: nn.Linear, mean: Tensor, std: Tensor) -> None:
-    """Make a layer that was trained on standardized inputs take them as they are."""
-    with torch.no_grad():
-        layer.weight.div_(std)
-        layer.bias.sub_(layer.weight @ mean)

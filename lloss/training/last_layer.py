@@ -26,7 +26,8 @@ from lloss.modeling.taps import evaluating
 from lloss.tasks import get_task
 from lloss.tasks.train_settings import TrainSettings
 from lloss.training.feature_cache import FeatureCache, prints_of_batch
-from lloss.training.head_training import folds_of, scale_of
+from lloss.training.head_stack import scale_of
+from lloss.training.head_training import folds_of
 from lloss.training.labeled_batches import LabeledImages
 from lloss.training.training_data import seed_of
 

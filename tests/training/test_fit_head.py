@@ -25,7 +25,8 @@ from lloss.training import head_training
 from lloss.training.cautions import cautions
 from lloss.training.feature_cache import run_network
 from lloss.training.fit_head import HeadFit
-from lloss.training.head_training import folds_of, held_out_predictions, scale_of, train_head
+from lloss.training.head_stack import scale_of
+from lloss.training.head_training import folds_of, held_out_predictions, train_head
 from lloss.training.labeled_batches import LabeledImages
 
 from ..data.test_near_copies import item_of, scene

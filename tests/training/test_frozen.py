@@ -25,7 +25,8 @@ from lloss.training import head_training
 from lloss.training.checkpoint import load_checkpoint
 from lloss.training.evaluation import evaluate_checkpoint
 from lloss.training.frozen import _last_layer
-from lloss.training.head_training import folds_of, scale_of
+from lloss.training.head_stack import scale_of
+from lloss.training.head_training import folds_of
 from lloss.training.labeled_batches import LabeledImages
 from lloss.training.last_layer import DECAYS, _fitted, fresh_layers, train_last_layer
 from lloss.training.ranking_evidence import evidence_of, read_cross_validation

@@ -8,7 +8,8 @@ from torch.nn import functional as F
 
 from lloss.tasks.classification import ClassificationObjective
 from lloss.training import last_layer
-from lloss.training.head_training import folds_of, scale_of
+from lloss.training.head_stack import scale_of
+from lloss.training.head_training import folds_of
 from lloss.training.last_layer import DECAYS, fit_linear
 
 
