@@ -19,7 +19,7 @@ some 1e-6, and another engine would disagree about what is scaled up further. Th
 than this share of their own size are left out."""
 
 
-class HeadStack(nn.Module):
+class HeadStack:
     """Heads with the weights of one, each for its own rows of the inputs, float [R, C_k].
 
     Each standardizes the inputs by its own rows, int64 [R_s].
@@ -28,55 +28,61 @@ class HeadStack(nn.Module):
     def __init__(
         self, first: LossPredictionHead, inputs: Sequence[Tensor], rows: Sequence[Tensor]
     ) -> None:
-        super().__init__()
         self._first, self._inputs, self._heads = first, inputs, len(rows)
         self._scales = [
             tuple(map(torch.stack, zip(*(scale_of(values[each]) for each in rows))))
             for values in inputs
         ]
-        # Inputs without one channel that varies are 0 when standardized, so what weighs them
-        # has no effect and would only take time.
-        self._read = [bool(std.isfinite().any()) for _, std in self._scales]
         layers = [layer for layer in first.inputs if isinstance(layer, nn.Linear)]
-        self.weights = nn.ParameterList(
-            self._repeated(layer.weight.T if read else layer.weight.new_empty(0, 0))
-            for layer, read in zip(layers, self._read)
-        )
-        self.biases = nn.ParameterList(self._repeated(layer.bias[None]) for layer in layers)
-        self.weight = self._repeated(first.output.weight.T)
-        self.bias = self._repeated(first.output.bias[None])
+        # An input without a channel that varies is 0 when standardized: what weighs it has no
+        # effect, and would only take time.
+        self._weights = [
+            self._repeated(layer.weight.T) if std.isfinite().any() else None
+            for layer, (_, std) in zip(layers, self._scales)
+        ]
+        self._biases = [self._repeated(layer.bias[None]) for layer in layers]
+        self._weight = self._repeated(first.output.weight.T)
+        self._bias = self._repeated(first.output.bias[None])
 
-    def _repeated(self, values: Tensor) -> nn.Parameter:
-        return nn.Parameter(values.detach().repeat(self._heads, 1, 1))
+    def _repeated(self, values: Tensor) -> Tensor:
+        return values.detach().repeat(self._heads, 1, 1).requires_grad_()
 
-    def forward(self, rows: Sequence[Tensor]) -> list[Tensor]:
+    @property
+    def parameters(self) -> list[Tensor]:
+        """What is trained, each with the heads as its first dimension."""
+        weights = [weight for weight in self._weights if weight is not None]
+        return [*weights, *self._biases, self._weight, self._bias]
+
+    def predict(self, rows: Sequence[Tensor]) -> list[Tensor]:
         """Predict the losses of some rows for each head, int64 [B_s]: float [B_s]."""
         longest = max(map(len, rows))
         some = torch.stack([nn.functional.pad(each, (0, longest - len(each))) for each in rows])
         hidden = []
-        for number, (mean, std) in enumerate(self._scales):
-            weight, bias = self.weights[number], self.biases[number]
-            if self._read[number]:
-                values = self._inputs[number][some] - mean[:, None]
-                bias = torch.baddbmm(bias, values / std[:, None], weight)
-            hidden.append(torch.relu(bias).expand(-1, longest, -1))
-        predicted = torch.baddbmm(self.bias, torch.cat(hidden, 2), self.weight).squeeze(2)
+        for values, (mean, std), weight, bias in zip(
+            self._inputs, self._scales, self._weights, self._biases
+        ):
+            made = bias
+            if weight is not None:
+                made = torch.baddbmm(bias, (values[some] - mean[:, None]) / std[:, None], weight)
+            hidden.append(torch.relu(made).expand(-1, longest, -1))
+        predicted = torch.baddbmm(self._bias, torch.cat(hidden, 2), self._weight).squeeze(2)
         return [found[: len(each)] for found, each in zip(predicted, rows)]
 
     def head(self, number: int) -> LossPredictionHead:
         """Return one of the heads, which takes inputs as they are."""
         head = copy.deepcopy(self._first)
         with torch.no_grad():
-            for place, (layer, (means, stds)) in enumerate(zip(head.inputs, self._scales)):
+            for layer, (means, stds), weight, bias in zip(
+                head.inputs, self._scales, self._weights, self._biases
+            ):
                 assert isinstance(layer, nn.Linear)
-                if self._read[place]:
-                    layer.weight.copy_((self.weights[place][number] / stds[number][:, None]).T)
-                else:
+                if weight is None:
                     layer.weight.zero_()
-                layer.bias.copy_(self.biases[place][number, 0])
-                layer.bias.sub_(layer.weight @ means[number])
-            head.output.weight.copy_(self.weight[number].T)
-            head.output.bias.copy_(self.bias[number, 0])
+                else:
+                    layer.weight.copy_((weight[number] / stds[number][:, None]).T)
+                layer.bias.copy_(bias[number, 0] - layer.weight @ means[number])
+            head.output.weight.copy_(self._weight[number].T)
+            head.output.bias.copy_(self._bias[number, 0])
         return head
 
 

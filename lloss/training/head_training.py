@@ -59,13 +59,13 @@ def train_heads(
     stack = HeadStack(_fresh(head, seed), cache.inputs, rows)
     batches = [_batches(each, seed) for each in rows]
     optimizer = torch.optim.AdamW(
-        stack.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True
+        stack.parameters, LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=STEPS + 1)
     for _ in range(STEPS):
         some = [next(each) for each in batches]
         with torch.enable_grad():
-            predicted = stack(some)
+            predicted = stack.predict(some)
             # The sum, so that each has the gradient that it would have alone
             compared = torch.stack([
                 compare(found, cache.losses[each]) for found, each in zip(predicted, some)

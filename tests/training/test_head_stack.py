@@ -106,7 +106,7 @@ def test_a_stack_predicts_before_training_as_its_first_head() -> None:
     cache, head = _cache(), _head()
     stack = HeadStack(head, cache.inputs, ROWS)
     with torch.no_grad():
-        found = stack([rows[:4] for rows in ROWS])
+        found = stack.predict([rows[:4] for rows in ROWS])
         for number, rows in enumerate(ROWS):
             scales = [scale_of(values[rows]) for values in cache.inputs]
             some = [
