@@ -30,6 +30,7 @@ from lloss.simulation.tables import terminal_table
 from lloss.tasks.presets import resolve_settings
 
 COMPARED = "random,entropy,herding"
+TRIALS = 10
 
 
 @click.command("simulate")
@@ -60,8 +61,9 @@ COMPARED = "random,entropy,herding"
 @click.option(
     "--trials",
     type=click.IntRange(1),
-    default=10,
-    help="Repetitions, all paired; the report names no winner before all are finished.",
+    show_default=str(TRIALS),
+    help="Repetitions, all paired; the report names no winner before all are finished. A larger "
+    "number than before adds trials to OUT, and the report says so.",
 )
 @click.option(
     "--frozen/--full",
@@ -127,10 +129,10 @@ def _simulate(
         what = ", ".join(unread)
         print_notes(f"warning: {what}: not read, since the network is frozen; choose --full")
     experiment = Experiment(
-        opened.source, settings, scenarios, methods, budget, given["trials"], given["pool_size"],
-        settings.seed, learner, options.described(opened),
+        opened.source, settings, scenarios, methods, budget, given["trials"] or TRIALS,
+        given["pool_size"], settings.seed, learner, options.described(opened),
     )  # fmt: skip
     processes = given["j"] or usable_cores()
-    Run(out, processes, given["features"], device).simulate(
+    Run(out, processes, given["features"], device, extend=given["trials"] is not None).simulate(
         experiment, opened, options.drawn(opened), print_notes
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +101,7 @@ class Comparison:
     gains: Mapping[str, Difference] = field(default_factory=dict)
     leads: Mapping[str, Difference] = field(default_factory=dict)
     problems: Sequence[str] = ()  # rows that were left out, in words
+    added: Comparison | None = None  # of the trials that were added last, if some were
 
     @property
     def planned(self) -> int:
@@ -125,6 +126,16 @@ def compare(out: Path) -> Comparison:
 
 def compare_rows(plan: Plan, rows: Iterable[CycleRow]) -> Comparison:
     """Compare the methods of a plan by the rows of their trials."""
+    compared = _compare(plan, rows := list(rows))
+    if not plan.extended:
+        return compared
+    planned = plan.extended[-1]
+    plan = replace(plan, trials={name: count - planned for name, count in plan.trials.items()})
+    rows = [replace(row, trial=row.trial - planned) for row in rows if row.trial >= planned]
+    return replace(compared, added=_compare(plan, rows))
+
+
+def _compare(plan: Plan, rows: Iterable[CycleRow]) -> Comparison:
     trials = FinishedTrials(plan, rows)
     scenarios = [_scenario(trials, name) for name in plan.scenarios]
     over_all = len(scenarios) > 1

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lloss.simulation.results import SETTINGS, SimulationError, read_settings
+from lloss.simulation.results import EXTENDED, SETTINGS, SimulationError, read_settings
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Plan:
     reference: str = ""  # the method that the others are held against; "" for none
     default: str = ""  # the method that is held against each other one; "" for none
     settings: Mapping[str, Any] | None = None  # the whole file
+    extended: Sequence[int] = ()  # the trials that were planned before each time some were added
     abbreviation: str = ""  # how the task's metric is written: mAP for map; "" for as it is
 
     @property
@@ -79,6 +81,7 @@ def read_plan(out: Path) -> Plan:
             reference=_among(methods, settings.get("reference")),
             default=_among(methods, settings.get("default")),
             settings=settings,
+            extended=_counts(settings.get(EXTENDED, ()), settings["trials"]),
             abbreviation=_abbreviation(str(settings.get("metric_title", ""))),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -89,6 +92,14 @@ def read_plan(out: Path) -> Plan:
 
 def _among(methods: Sequence[str], name: Any) -> str:
     return name if name in methods else ""
+
+
+def _counts(extended: Sequence[int], trials: Any) -> Sequence[int]:
+    """The numbers of trials that were planned one after the other, without the last."""
+    counts = [0, *extended, trials]
+    if extended and any(one >= two for one, two in itertools.pairwise(counts)):
+        raise ValueError(f"{EXTENDED} = {extended}")
+    return extended
 
 
 def _abbreviation(title: str) -> str:

@@ -98,6 +98,8 @@ def _how(plan: Plan) -> str:
     trials = counted(plan.most_trials, "paired trial")
     fewer = [f"{method} {n}" for method, n in plan.trials.items() if n < plan.most_trials]
     less = f" ({', '.join(fewer)})" if fewer else ""
+    if plan.extended:
+        less += f" (planned with {plan.extended[-1]})"
     return f"{heading(plan.metric)} over {trials}{less}" + (
         f", {plan.budget}" if plan.budget else ""
     )

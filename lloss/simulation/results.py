@@ -1,6 +1,7 @@
 """What a simulation leaves in its folder: settings, a row per cycle, and the picks of each.
 
-``settings.json`` is written before the first trial and fixes the experiment; ``results.jsonl`` has
+``settings.json`` is written before the first trial and fixes the experiment; only the number of
+trials can be raised later, and the file keeps what it was. ``results.jsonl`` has
 a line per finished cycle; ``picks.jsonl`` the ids that were picked behind it, from which an
 interrupted trial goes on. A line is appended whole, and a torn last line, of a machine that failed,
 is taken away before more is written. No torch.
@@ -23,6 +24,8 @@ from lloss.selection.automatic import Round
 RESULTS = "results.jsonl"
 PICKS = "picks.jsonl"
 SETTINGS = "settings.json"
+EXTENDED = "extended"
+"""In the settings: the numbers of trials before each time that some were added."""
 
 CONTENTS = {
     "labels_sha256": "labels in DATA",
@@ -153,10 +156,13 @@ def read_settings(out: Path) -> dict[str, Any]:
     return content
 
 
-def fix_settings(out: Path, settings: dict[str, Any]) -> None:
+def fix_settings(out: Path, settings: dict[str, Any], extend: bool = False) -> int:
     """Write ``settings.json``, or compare with what is there: one folder, one experiment.
 
     A folder without a finished cycle, of a simulation that could not begin, takes any experiment.
+    ``extend`` lets the number of trials grow, and nothing else. Returns how many were planned
+    before they were added; 0 where none were.
+
     Raises SimulationError, which names the first difference: another version of lloss, whose trials
     may differ, files of other content under the same name, or another setting.
     """
@@ -164,22 +170,33 @@ def fix_settings(out: Path, settings: dict[str, Any]) -> None:
     if not read_rows(out):
         (out / PICKS).unlink(missing_ok=True)  # of a cycle that was not finished
         write_json(out / SETTINGS, settings)
-        return
+        return 0
     if not (out / SETTINGS).exists():
         raise SimulationError(f"{out}: has results without {SETTINGS}; choose another folder")
     before = read_settings(out)
     _refuse_version(out, before, settings)
-    if found := _difference(before, settings):
-        name, old, new = found
-        if name in CONTENTS:
-            raise SimulationError(
-                f"{out}: was begun with other {CONTENTS[name]} than those there now; restore them "
-                "to continue it, or simulate into another folder"
-            )
-        raise SimulationError(
-            f"{out}: holds a simulation with {name} = {json.dumps(old)}, not {json.dumps(new)}; "
-            "give the same settings to continue it, or another folder"
+    planned, now = before.get("trials"), settings.get("trials")
+    more = extend and isinstance(planned, int) and isinstance(now, int) and now > planned
+    known = {name: value for name, value in before.items() if name != EXTENDED}
+    if found := _difference(known | {"trials": now} if more else known, settings):
+        raise _other_experiment(out, *found)
+    if not isinstance(planned, int) or not more:
+        return 0
+    extended = [*(before.get(EXTENDED) or ()), planned]
+    write_json(out / SETTINGS, {**before, "trials": now, EXTENDED: extended})
+    return planned
+
+
+def _other_experiment(out: Path, name: str, old: Any, new: Any) -> SimulationError:
+    if name in CONTENTS:
+        return SimulationError(
+            f"{out}: was begun with other {CONTENTS[name]} than those there now; restore them "
+            "to continue it, or simulate into another folder"
         )
+    return SimulationError(
+        f"{out}: holds a simulation with {name} = {json.dumps(old)}, not {json.dumps(new)}; "
+        "give the same settings to continue it (a larger --trials adds some), or another folder"
+    )
 
 
 def _refuse_version(out: Path, old: dict[str, Any], new: dict[str, Any]) -> None:

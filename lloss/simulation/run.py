@@ -79,12 +79,14 @@ class Run:
         processes: trials at the same time.
         features: folder of cached features; None for one in ``out``.
         device: ``cpu``, ``cuda``, or "" for CUDA where available.
+        extend: whether more trials than the folder was planned for are added to it, or refused.
     """
 
     out: Path
     processes: int
     features: Path | None = None
     device: str = ""
+    extend: bool = False
 
     def simulate(
         self, experiment: Experiment, data: SimulatedData, options: DataOptions, say: Say
@@ -98,7 +100,8 @@ class Run:
         experiment.check()
         busy = SimulationError(f"{self.out}: another lloss simulate is at work in this folder")
         with locked(self.out, busy):
-            fix_settings(self.out, experiment.as_dict())
+            if planned := fix_settings(self.out, experiment.as_dict(), self.extend):
+                say(_extended(self.out, planned, experiment.trials))
             jobs, done = _jobs(experiment, self.out)
             total = experiment.cycles
             if not jobs:
@@ -177,6 +180,14 @@ def _jobs(experiment: Experiment, out: Path) -> tuple[list[Job], int]:
         if count <= last:
             jobs.append((trial, [picks[trial.key][cycle] for cycle in range(count)]))
     return jobs, done
+
+
+def _extended(out: Path, planned: int, trials: int) -> str:
+    return (
+        f"{out}: {counted(planned, 'trial was', 'trials were')} planned; now {trials}, and the "
+        f"report says so: if results were the reason, only the {trials - planned} added ones, "
+        "taken alone, are free of it"
+    )
 
 
 def _overlap(data: SimulatedData) -> str:

@@ -38,7 +38,7 @@ def verdict(comparison: Comparison) -> Verdict:
 
     No winner is named while planned trials are missing, nor where a difference is not clear.
     """
-    plan, warnings = comparison.plan, list(comparison.problems)
+    plan, warnings = comparison.plan, [*comparison.problems, *_extended(comparison)]
     if not comparison.complete:
         missing = f"{comparison.finished:,} of {comparison.planned:,} planned trials are finished"
         warnings.insert(0, (
@@ -55,6 +55,26 @@ def verdict(comparison: Comparison) -> Verdict:
     if too_few := _too_few(comparison):
         return Verdict(f"No verdict: {too_few}", [], warnings)
     return Verdict(_headline(comparison), list(_lines(comparison)), warnings)
+
+
+def _extended(comparison: Comparison) -> Iterable[str]:
+    """Beware of a number of trials that was raised after results were there."""
+    added = comparison.added
+    if added is None:
+        return
+    planned = ", then ".join(f"{count:,}" for count in comparison.plan.extended)
+    more = f"{added.plan.most_trials:,} more {'was' if added.plan.most_trials == 1 else 'were'}"
+    gains = added.gains or {
+        result.method: result.gain for result in added.scenarios[0].methods if result.gain
+    }
+    subject = added.plan.default if added.plan.default in gains else best_gain(added)
+    alone = ""
+    if comparison.complete and subject in gains:
+        alone = f": {subject} {in_full(gains[subject])} over {added.plan.reference}"
+    yield (
+        f"planned with {planned} trials; {more} added when results were there: if these were the "
+        f"reason, intervals are too narrow. Free of that are the added ones alone{alone}"
+    )
 
 
 def _too_few(comparison: Comparison) -> str:

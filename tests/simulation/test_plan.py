@@ -33,10 +33,16 @@ def test_a_reference_that_is_no_method_is_none(tmp_path: Path) -> None:
     assert (plan.reference, plan.default) == ("", "")
 
 
+def test_keeps_the_numbers_of_trials_before_some_were_added(tmp_path: Path) -> None:
+    plan = read_plan(write(tmp_path, ROWS, trials=24, extended=[8, 12]))
+    assert plan.extended == [8, 12]
+    assert not read_plan(write(tmp_path / "two", ROWS)).extended
+
+
 @pytest.mark.parametrize(
     "changes",
     [{"methods": []}, {"scenarios": None}, {"trials": {"random": 3}}, {"cycles": "many"},
-     {"metrics": 3, "metric": None}],
+     {"metrics": 3, "metric": None}, {"extended": 3}, {"extended": [10]}, {"extended": [8, 2]}],
 )  # fmt: skip
 def test_damaged_settings_are_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
     out = write(tmp_path, ROWS, **changes)

@@ -73,6 +73,22 @@ def test_a_folder_holds_one_experiment(tmp_path: Path) -> None:
         fix_settings(tmp_path, {"k": 5, "train": {"lr": 0.2, "taps": (1,)}})
 
 
+def test_trials_can_be_added_and_nothing_else(tmp_path: Path) -> None:
+    assert fix_settings(tmp_path, {"k": 5, "trials": 8}) == 0
+    ResultsWriter(tmp_path).write(ROW, None)
+    with pytest.raises(SimulationError, match=r"trials = 8, not 24; .*a larger --trials adds some"):
+        fix_settings(tmp_path, {"k": 5, "trials": 24})
+    with pytest.raises(SimulationError, match="k = 5, not 6"):
+        fix_settings(tmp_path, {"k": 6, "trials": 24}, extend=True)
+    assert read_settings(tmp_path) == {"k": 5, "trials": 8}
+    assert fix_settings(tmp_path, {"k": 5, "trials": 24}, extend=True) == 8
+    assert fix_settings(tmp_path, {"k": 5, "trials": 24}, extend=True) == 0
+    assert fix_settings(tmp_path, {"k": 5, "trials": 30}, extend=True) == 24
+    assert read_settings(tmp_path) == {"k": 5, "trials": 30, "extended": [8, 24]}
+    with pytest.raises(SimulationError, match="trials = 30, not 24"):
+        fix_settings(tmp_path, {"k": 5, "trials": 24}, extend=True)
+
+
 def test_a_simulation_that_never_began_leaves_the_folder_to_another(tmp_path: Path) -> None:
     fix_settings(tmp_path, {"k": 5, "weights_sha256": "of a file that was refused"})
     left = PICKED.line().encode("utf-8", "surrogateescape")

@@ -404,6 +404,27 @@ def test_a_missing_file_of_weights_leaves_nothing(
     assert not (tmp_path / "out").exists()
 
 
+def test_trials_can_be_added(
+    tmp_path: Path, photos: Path, weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--methods=random,auto", "--scenario=balanced,redundant:4"]
+    out = tmp_path / "out"
+    main(_options(photos, weights, out, *options))
+    two = (out / "results.jsonl").read_bytes()
+    capsys.readouterr()
+    main(_options(photos, weights, out, *options, "--trials=3"))
+    printed, said = capsys.readouterr()
+    assert "2 trials were planned; now 3" in said and "24 of 36 cycles are done" in said
+    assert "planned with 2 trials; 1 more was added when results were there" in printed
+    assert "(planned with 2)" in (out / "report.html").read_text(encoding="utf-8")
+    assert (out / "results.jsonl").read_bytes().startswith(two)
+    main(_options(photos, weights, tmp_path / "three", *options, "--trials=3"))
+    assert _without_seconds(read_rows(out)) == _without_seconds(read_rows(tmp_path / "three"))
+    with pytest.raises(SystemExit):
+        main(_options(photos, weights, out, *options, "--trials=2"))
+    assert "trials = 3, not 2" in capsys.readouterr().err
+
+
 def test_another_experiment_needs_another_folder(
     frozen: Path, photos: Path, weights: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

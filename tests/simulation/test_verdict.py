@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lloss.simulation.comparison import compare
+from lloss.simulation.figure_text import in_full
 from lloss.simulation.verdict import Verdict, verdict
 
 from .simulated_rows import rows, write
@@ -68,6 +70,22 @@ def test_names_no_winner_while_trials_are_missing(tmp_path: Path) -> None:
     assert str(say.lines[0]) == "s: finished random 9 of 10, auto 9 of 10"
     assert "only 18 of 20 planned trials are finished: the figures" in say.warnings[0]
     assert "beats" not in words(say) and "highest" not in words(say)
+
+
+def test_added_trials_are_named_and_shown_alone(tmp_path: Path) -> None:
+    gains = {"s": {"random": 0, "auto": 0.1}}
+    (warning,) = said(tmp_path / "more", gains, trials=20, extended=[6, 12]).warnings
+    assert warning.startswith("planned with 6, then 12 trials; 8 more were added when results were")
+    found = [replace(row, trial=row.trial - 12) for row in rows(gains, 20) if row.trial >= 12]
+    alone = compare(write(tmp_path / "alone", found, 8)).scenarios[0].of("auto").gain
+    assert alone is not None
+    assert f"the added ones alone: auto {in_full(alone)} over random" in warning
+    (without,) = said(tmp_path / "no", {"s": {"a": 0, "b": 0.1}}, extended=[6]).warnings[:1]
+    assert without.endswith("the added ones alone")
+    unfinished = verdict(
+        compare(write(tmp_path / "less", rows(gains, 15), 20, extended=[12]))
+    ).warnings
+    assert unfinished[-1].endswith("Free of that are the added ones alone")
 
 
 def test_too_few_trials_can_show_nothing(tmp_path: Path) -> None:
