@@ -51,6 +51,7 @@ class Trial:
 
     inputs: Inputs  # of the labeled images, float [N, C_k], the summary last
     losses: Tensor  # by layers that were trained without the image, float [N]
+    expected: Tensor  # the loss that these layers expect: the entropy of their output
     seen_summary: Tensor  # by the layer that was trained on them
     seen_losses: Tensor
     distances: Tensor  # log distance to the nearest other labeled image, float [N, 1]
@@ -72,6 +73,7 @@ def make_trial(train: Split, test: Split, labels: int, seed: int) -> Trial:
     return Trial(
         inputs=[*pooled, OBJECTIVE.summary(fit.outputs)],
         losses=fit.losses,
+        expected=OBJECTIVE.outputs(fit.outputs)["entropy"],
         seen_summary=OBJECTIVE.summary(seen),
         seen_losses=OBJECTIVE.loss_per_image(seen, targets),
         distances=_distances(last, last, 1),
@@ -118,6 +120,11 @@ def _data(trial: Trial, what: str) -> tuple[Inputs, Tensor, Inputs]:
             return trial.inputs[:-1], trial.losses, trial.test[:-1]
         case "summary alone":
             return trial.inputs[-1:], trial.losses, trial.test[-1:]
+        case "expected 100" | "expected 300" | "expected":
+            weight = float(what.partition(" ")[2] or "inf")
+            share = 1 / (1 + len(trial.losses) / weight)
+            losses = torch.lerp(trial.losses, trial.expected, share)
+            return trial.inputs[-1:], losses, trial.test[-1:]
         case "last tap":
             return trial.inputs[-2:], trial.losses, trial.test[-2:]
     return trial.inputs, trial.losses, trial.test
@@ -132,6 +139,9 @@ VARIANTS: dict[str, Score] = {
     "log distance to the nearest label as an input": _of(what="distance"),
     "without the summary": _of(what="no summary"),
     "the summary alone": _of(what="summary alone"),
+    "the summary alone, losses drawn to the entropy by 100 images": _of(what="expected 100"),
+    "the summary alone, losses drawn to the entropy by 300 images": _of(what="expected 300"),
+    "the summary alone, the entropy in place of losses": _of(what="expected"),
     "the last tap and the summary": _of(what="last tap"),
     "regression of losses by the Gamma likelihood": _of(Recipe(regress=True)),
     "600 steps at 1e-3, or 60 a batch": _of(Recipe(steps=600, per_batch=60, rate=1e-3)),
