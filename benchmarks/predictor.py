@@ -8,26 +8,29 @@ FOLDER holds CIFAR-10 as ``train_images.npy``, ``train_labels.npy`` and the same
 features are those that the head reads of an EfficientNet-Lite0 of ImageNet at 96 pixels, pooled;
 OUT keeps them. A trial draws labeled images, trains a last layer and heads as ``lloss train
 --freeze`` does, and measures on test images how each variant ranks the true losses (Spearman). All
-variants of a trial share images, first weights and batches. The heads of all trials are trained at
-once, as one product of batches of matrices. Figures and conclusions: ``benchmarks/LOG.md``.
+variants of a trial share images, first weights and batches. Figures and conclusions:
+``benchmarks/LOG.md``.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 import click
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from stacked_heads import Inputs, Recipe, predictions, stacked
 from torch import Tensor
 from torch.nn import functional
 
 import lloss
 from lloss.files import atomic_write
+from lloss.modeling.head import LossPredictionHead
+from lloss.modeling.head_losses import HeadLoss, soft_pairs
 from lloss.simulation.feature_store import FeatureStore
 from lloss.simulation.frozen_network import Layout
 from lloss.simulation.image_variants import content_digest
@@ -35,13 +38,23 @@ from lloss.statistics.loss_unit import calibration, fit_unit
 from lloss.statistics.paired_trials import mean_interval
 from lloss.statistics.ranking_metrics import spearman
 from lloss.tasks.classification import ClassificationObjective
-from lloss.training.head_training import folds_of
+from lloss.training import head_training
+from lloss.training.feature_cache import FeatureCache
+from lloss.training.head_training import (
+    HEAD_BATCH,
+    LEARNING_RATE,
+    STEPS,
+    WEIGHT_DECAY,
+    folds_of,
+    held_out_predictions,
+)
 from lloss.training.last_layer import FOLDS, fit_linear
 
 PATH = click.Path(path_type=Path)
 CLASSES = 10
 SIZE = 96
 SPLITS = {"train": 12_000, "test": 4_000}
+Inputs = list[Tensor]
 OBJECTIVE = ClassificationObjective([str(number) for number in range(CLASSES)])
 
 
@@ -92,18 +105,45 @@ def _distances(points: Tensor, labeled: Tensor, own: int) -> Tensor:
     return found.clamp(min=1e-4).log()[:, None]
 
 
+def gamma(predicted: Tensor, losses: Tensor) -> Tensor:
+    """The Gamma likelihood of losses, of which the head predicts the logarithm."""
+    return (predicted + losses * (-predicted).exp()).mean()
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a head is trained; the defaults are those of ``lloss train --freeze``."""
+
+    steps: int = STEPS
+    per_batch: int = 0  # steps for each batch of labels, where these are more, at most 3,000
+    rate: float = LEARNING_RATE
+    decay: float = WEIGHT_DECAY
+    hidden: int = 128
+    compare: HeadLoss = soft_pairs
+
+    def trained(self, inputs: Inputs, losses: Tensor, seed: int) -> LossPredictionHead:
+        """Train a head on inputs, float [N, C_k], and losses, float [N]."""
+        count, head = len(losses), LossPredictionHead([x.shape[1] for x in inputs], 0, self.hidden)
+        steps = min(max(self.steps, self.per_batch * math.ceil(count / HEAD_BATCH)), 3000)
+        changed = {"STEPS": steps, "LEARNING_RATE": self.rate, "WEIGHT_DECAY": self.decay}
+        with patch.multiple(head_training, **changed):
+            cache = FeatureCache(inputs, losses, count)
+            return head_training.train_head(head, cache, torch.arange(count), self.compare, seed)
+
+
 TODAY = Recipe()
-Score = Callable[[Sequence[Trial]], NDArray[np.float32]]
+Score = Callable[[Trial, int], NDArray[np.float32]]
+"""Scores the test images of a trial, float [T], by its seed."""
 
 
 def _of(recipe: Recipe = TODAY, what: str = "", heads: int = 1) -> Score:
     """A variant: ``what`` differs in its inputs, the mean of ``heads`` heads predicts."""
 
-    def scores(trials: Sequence[Trial]) -> NDArray[np.float32]:
-        inputs, losses, test = zip(*(_data(trial, what) for trial in trials))
-        data = stacked(inputs), torch.stack(losses), stacked(test)
-        seeds = ([1000 * head + seed for seed in range(len(trials))] for head in range(heads))
-        return torch.stack([predictions(*data, recipe, some) for some in seeds]).mean(0).numpy()
+    def scores(trial: Trial, seed: int) -> NDArray[np.float32]:
+        inputs, losses, test = _data(trial, what)
+        trained = [recipe.trained(inputs, losses, 1000 * head + seed) for head in range(heads)]
+        with torch.no_grad():
+            return torch.stack([head(test) for head in trained]).mean(0).numpy()
 
     return scores
 
@@ -134,7 +174,6 @@ REFERENCE = "out-of-fold losses, all taps and the summary"
 VARIANTS: dict[str, Score] = {
     REFERENCE: _of(),
     "losses of the images trained on": _of(what="seen"),
-    "mean of three late snapshots (70, 85, 100 %)": _of(Recipe(snapshots=(0.7, 0.85, 1.0))),
     "mean of 3 heads": _of(heads=3),
     "log distance to the nearest label as an input": _of(what="distance"),
     "without the summary": _of(what="no summary"),
@@ -143,7 +182,7 @@ VARIANTS: dict[str, Score] = {
     "the summary alone, losses drawn to the entropy by 300 images": _of(what="expected 300"),
     "the summary alone, the entropy in place of losses": _of(what="expected"),
     "the last tap and the summary": _of(what="last tap"),
-    "regression of losses by the Gamma likelihood": _of(Recipe(regress=True)),
+    "regression of losses by the Gamma likelihood": _of(Recipe(compare=gamma)),
     "600 steps at 1e-3, or 60 a batch": _of(Recipe(steps=600, per_batch=60, rate=1e-3)),
     "200 steps, or 20 a batch": _of(Recipe(per_batch=20)),
     "200 steps, or 40 a batch": _of(Recipe(per_batch=40)),
@@ -152,7 +191,7 @@ VARIANTS: dict[str, Score] = {
     "weight decay 10": _of(Recipe(decay=10.0)),
     "32 hidden units": _of(Recipe(hidden=32)),
     "8 hidden units": _of(Recipe(hidden=8)),
-    "entropy": lambda trials: np.stack([trial.entropy for trial in trials]),
+    "entropy": lambda trial, _: trial.entropy,
 }
 
 
@@ -250,7 +289,7 @@ def main(
             if only and name != REFERENCE and not name.startswith(only):
                 continue
             found = np.array(
-                [spearman(p, trial.test_losses) for p, trial in zip(scores(drawn), drawn)]
+                [spearman(scores(t, seed), t.test_losses) for seed, t in enumerate(drawn)]
             )
             reference = found if reference is None else reference
             print(f"| {name} | {found.mean():.3f} | {_difference(found - reference)} |", flush=True)
@@ -265,17 +304,17 @@ def _difference(values: NDArray[np.float64]) -> str:
 
 def _calibrated(trials: Sequence[Trial]) -> None:
     """Fit the unit by cross-validation, as ``fit_head`` does, and measure it on the test images."""
-    known = _out_of_fold(trials)
-    inputs, test = stacked([t.inputs for t in trials]), stacked([t.test for t in trials])
-    both = [torch.cat(pair, 1) for pair in zip(inputs, test)]
-    losses = torch.stack([trial.losses for trial in trials])
-    whole = predictions(inputs, losses, both, TODAY, range(len(trials))).numpy()
     rows = []
-    for trial, above, p in zip(trials, known, whole):
-        count = len(above)
-        unit = fit_unit(above + p[:count].mean(), trial.losses.numpy(), "nats")
-        best = fit_unit(p[count:], trial.test_losses, "nats")
-        bins = calibration(unit, p[count:], trial.test_losses)
+    for seed, trial in enumerate(trials):
+        head = TODAY.trained(trial.inputs, trial.losses, seed)
+        cache = FeatureCache(trial.inputs, trial.losses, len(trial.losses))
+        known = held_out_predictions(head, cache, TODAY.compare, seed, trial.folds)
+        with torch.no_grad():
+            own, p = head(trial.inputs).numpy(), head(trial.test).numpy()
+        above = known.predicted - known.levels + own.mean()
+        unit = fit_unit(above, trial.losses.numpy(), "nats")
+        best = fit_unit(p, trial.test_losses, "nats")
+        bins = calibration(unit, p, trial.test_losses)
         rows.append([unit.a, best.a, *(x for each in bins for x in (each.predicted, each.true))])
     found = np.array(rows)
     means, predicted, true = found.mean(0), found[:, 2::2], found[:, 3::2]
@@ -286,21 +325,6 @@ def _calibrated(trials: Sequence[Trial]) -> None:
     print(f"mean predicted / mean true loss: {ratios.mean():.2f}, {within}")
     for name, values in (("predicted", predicted), ("true", true)):
         print(f"{name} by deciles: {', '.join(f'{x:.2f}' for x in values.mean(0))}", flush=True)
-
-
-def _out_of_fold(trials: Sequence[Trial]) -> NDArray[np.float64]:
-    """Predictions of labeled images less the level of the head that made them, [S, N]."""
-    above = np.full((len(trials), len(trials[0].losses)), np.nan)
-    every = stacked([trial.inputs for trial in trials])
-    for fold in range(FOLDS):
-        rest = [torch.from_numpy(np.flatnonzero(trial.folds != fold)) for trial in trials]
-        inputs = stacked([[x[rows] for x in t.inputs] for t, rows in zip(trials, rest)])
-        losses = torch.stack([trial.losses[rows] for trial, rows in zip(trials, rest)])
-        found = predictions(inputs, losses, every, TODAY, range(len(trials))).numpy()
-        for trial, p, row in zip(trials, found, above):
-            held = trial.folds == fold
-            row[held] = p[held] - p[~held].mean()
-    return above
 
 
 if __name__ == "__main__":

@@ -70,10 +70,11 @@ def _extended(comparison: Comparison) -> Iterable[str]:
     subject = added.plan.default if added.plan.default in gains else best_gain(added)
     alone = ""
     if comparison.complete and subject in gains:
-        alone = f": {subject} {in_full(gains[subject])} over {added.plan.reference}"
+        over = f"{in_full(gains[subject])} over {added.plan.reference}"
+        alone = f"; by these alone {subject} is {over}"
     yield (
-        f"planned with {planned} trials; {more} added when results were there: if these were the "
-        f"reason, intervals are too narrow. Free of that are the added ones alone{alone}"
+        f"planned with {planned} trials; {more} added when results were there. If these were the "
+        f"reason, the intervals are too narrow, but not that of the added trials alone{alone}"
     )
 
 

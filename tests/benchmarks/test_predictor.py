@@ -10,8 +10,13 @@ import numpy as np
 import pytest
 import torch
 
+from lloss.modeling.head import LossPredictionHead
+from lloss.modeling.head_losses import soft_pairs
 from lloss.simulation.feature_store import FeatureStore
 from lloss.simulation.image_variants import content_digest
+from lloss.training import head_training
+from lloss.training.feature_cache import FeatureCache
+from lloss.training.head_training import train_head
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +39,26 @@ def test_features_of_a_simulation_are_read_by_the_images(bench: ModuleType, tmp_
     assert torch.equal(found.last, wanted[:, 5:]) and found.targets.tolist() == [7, 2]
 
 
+def test_a_recipe_changes_how_the_head_is_trained(bench: ModuleType) -> None:
+    generator = torch.Generator().manual_seed(0)
+    inputs = [torch.randn(100, size, generator=generator) for size in (3, 5)]
+    losses = torch.rand(100, generator=generator)
+
+    def predicted(*recipe: object, **changed: object) -> torch.Tensor:
+        with torch.no_grad():
+            return bench.Recipe(*recipe, **changed).trained(inputs, losses, 3)(inputs)
+
+    head, cache = LossPredictionHead([3, 5]), FeatureCache(inputs, losses, 100)
+    with torch.no_grad():
+        usual = train_head(head, cache, torch.arange(100), soft_pairs, 3)(inputs)
+    assert torch.equal(predicted(), usual)
+    changes = {"steps": 150, "per_batch": 110, "rate": 1e-3, "decay": 1.0, "compare": bench.gamma}
+    for name, value in changes.items():
+        assert not torch.allclose(predicted(**{name: value}), usual), name
+    assert torch.equal(predicted(per_batch=100), usual)  # two batches
+    assert head_training.STEPS == bench.STEPS
+
+
 def test_each_variant_predicts_and_the_report_is_printed(
     bench: ModuleType,
     monkeypatch: pytest.MonkeyPatch,
@@ -52,10 +77,10 @@ def test_each_variant_predicts_and_the_report_is_printed(
     monkeypatch.setattr(bench, "read_features", split)
     short = bench.Recipe(steps=5, hidden=4)
     monkeypatch.setattr(bench, "TODAY", short)
-    for what in ("", "seen", "distance", "no summary", "summary alone", "last tap"):
-        trials = [bench.make_trial(split(), split(), 60, seed) for seed in range(2)]
-        found = bench._of(short, what, heads=2)(trials)
-        assert found.shape == (2, 120) and np.isfinite(found).all()
+    trial = bench.make_trial(split(), split(), 60, 0)
+    for what in ("", "seen", "distance", "no summary", "summary alone", "last tap", "expected 100"):
+        found = bench._of(short, what, heads=2)(trial, 0)
+        assert found.shape == (120,) and np.isfinite(found).all()
     kept = {bench.REFERENCE: bench._of(short), "entropy": bench.VARIANTS["entropy"]}
     monkeypatch.setattr(bench, "VARIANTS", kept)
     words = ["--out", str(tmp_path), "--labels", "60", "--trials", "2"]
