@@ -40,6 +40,8 @@ the event loop of a small model more than it gains."""
 def serve(settings: ServeSettings, opened: Callable[[Daemon], None] = lambda daemon: None) -> None:
     """Serve until SIGTERM or SIGINT, then answer what was accepted.
 
+    A signal that the process ignores, as a shell makes background jobs ignore Ctrl-C, stays so.
+
     Args:
         settings: ``port`` 0 takes a free one.
         opened: called when the daemon listens, before its model is loaded; its settings then name
@@ -72,7 +74,8 @@ class _Process:
         """Serve until a signal or until the model cannot be loaded."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._terminate, number)
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                loop.add_signal_handler(number, self._terminate, number)
         loop.add_signal_handler(signal.SIGHUP, self._reload_wanted.set)
         serving = asyncio.create_task(self.server.serve(sockets=[sock]))
         opened(self.daemon)

@@ -16,13 +16,15 @@ from ...waiting import PATIENCE, until
 from .processes import Process
 
 PROGRAM = """
-import asyncio, sys, time
+import asyncio, signal, sys, time
 from lloss.cli.main import main
 from lloss.errors import ModelFileError
 from lloss.serve.daemon import daemon, main as daemon_main
 from lloss.serve.daemon.app import create_app
 
 how = sys.argv[1]
+if how == "background":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class FakeModels(daemon.ModelManager):
@@ -209,6 +211,15 @@ def test_a_second_signal_ends_it_at_once(started: Start) -> None:
         daemon.until(daemon.waiting.exists)
         daemon.process.send_signal(signal.SIGTERM)
         assert daemon.logged("shutting_down").end() == 128 + signal.SIGTERM
+
+
+def test_a_signal_that_a_shell_makes_it_ignore_stays_so(started: Start) -> None:
+    daemon = started(how="background")
+    daemon.ready()
+    daemon.process.send_signal(signal.SIGINT)
+    assert daemon.end() == 0
+    (line,) = [line for line in daemon.lines() if line["event"] == "shutting_down"]
+    assert line["signal"] == "SIGTERM"
 
 
 def test_sighup_reloads_once_for_many_signals(started: Start) -> None:
