@@ -121,7 +121,12 @@ def _selected(
     if not settings.at_most or random.eligible > len(random):
         rest = replace(settings, k=settings.k - len(random))
         scores = _with_groups(project, settings, scores)
-        chosen = select(scores, rest, {*exclude, *random.ids})
+        try:
+            chosen = select(scores, rest, {*exclude, *random.ids})
+        except SelectionError as error:
+            raise SelectionError(
+                f"{error} (of the {settings.k} wanted, {len(random)} are drawn at random: monitor)"
+            ) from error
     return with_random(chosen, random), len(random)
 
 

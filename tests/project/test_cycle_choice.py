@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,14 @@ def test_monitored_images_are_a_random_sample_of_what_is_unlabeled(scores: Table
     last = max(order.index(id) for id in again.selection.ids[7:])
     known = {*labeled, *picks.selection.ids, *again.selection.ids}
     assert set(order[: last + 1]) <= known  # so all of these are labeled: a random sample
+
+
+def test_too_few_beside_the_monitored_images_name_both_numbers(scores: TableScores) -> None:
+    asked = project(monitor=0.1, k=40, min_distance=0.5)
+    with pytest.raises(SelectionError) as refused:
+        pick_images(asked, 1, scores, (), TRUSTED)
+    assert re.match(r"k = 36, but \d+ images are left at least 0\.5 from ", str(refused.value))
+    assert str(refused.value).endswith("(of the 40 wanted, 4 are drawn at random: monitor)")
 
 
 def test_fewer_images_than_k_are_all_selected_only_if_asked_for(scores: TableScores) -> None:
