@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lloss.annotations import Problems
-from lloss.errors import PoolError, ProjectError
+from lloss.errors import ProjectError
 from lloss.files import sweep, write_json
 from lloss.manifest import read_manifest
 from lloss.pools import Pool, SubsetPool
@@ -285,12 +285,10 @@ class _Cycle:
             report = score_pool(scorer, pool, self.scores.path, exclude=excluded)
         self.problems.note(pool.remark())
         self._say_notes()
-        unlabeled, where = len(self._losses()), self.scores.path / "skipped.parquet"
-        if not unlabeled:
-            raise PoolError(f"{pool.uri}: no image that is left to label can be read, see {where}")
         if report.skipped:
+            where = self.scores.path / "skipped.parquet"
             self.say(f"{counted(report.skipped, 'image')} cannot be read, see {where}")
-        return {"scored": unlabeled, "skipped": report.skipped}
+        return {"scored": len(self._losses()), "skipped": report.skipped}
 
     def _losses(self) -> NDArray[np.float32]:
         return self.scores.column("loss", without={item.id for item in self.labeled.items})

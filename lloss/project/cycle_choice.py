@@ -6,7 +6,9 @@ import itertools
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
-from lloss.errors import SelectionError
+from lloss.data.decode_ahead import decoded
+from lloss.errors import ImageError, SelectionError
+from lloss.images.decode import ImageSpec
 from lloss.pools import Pool
 from lloss.project.pick_payoff import Payoff
 from lloss.project.picks_file import with_random
@@ -29,7 +31,10 @@ class CyclePicks:
 
 
 def refuse_too_few(project: Project, left: Pool, at_most: bool) -> None:
-    """Raise ``SelectionError`` if a pool of the images left to label has too few to select K."""
+    """Raise ``SelectionError`` if a pool of the images left to label has too few to select K.
+
+    Before training: so images are read until K of them turn out to be whole.
+    """
     count = sum(1 for _ in itertools.islice(left.ids(), project.k))
     if not count:
         raise SelectionError(
@@ -41,6 +46,22 @@ def refuse_too_few(project: Project, left: Pool, at_most: bool) -> None:
             f"k = {project.k}: only {count} left to label in {left.uri}; lower k in "
             f"{project.root / FILE}, or pass --at-most to take what is left"
         )
+    _refuse_unreadable(project, left, 1 if at_most else project.k)
+
+
+def _refuse_unreadable(project: Project, left: Pool, wanted: int) -> None:
+    readable, broken = 0, dict[str, ImageError]()
+    for id, image in decoded(left, ImageSpec(32, 32)):
+        if isinstance(image, ImageError):
+            broken[id] = image
+        elif (readable := readable + 1) == wanted:
+            return
+    id, why = next(iter(broken.items()))
+    raise SelectionError(
+        f"k = {project.k}: {readable} of {readable + len(broken):,} images left to "
+        f"label in {left.uri} can be read ({id!r}: {why}); mend or add images"
+        + (", or pass --at-most to take what is left" if readable else "")
+    )
 
 
 def pick_images(

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from PIL import Image
 
 from lloss.errors import SelectionError
-from lloss.project.cycle_choice import distance_note, pick_images
+from lloss.pools import open_pool
+from lloss.project.cycle_choice import distance_note, pick_images, refuse_too_few
 from lloss.project.picks_file import RANDOM
 from lloss.project.project import Project
 from lloss.scores.score_source import TableScores
@@ -89,6 +91,20 @@ def test_monitored_images_are_a_random_sample_of_what_is_unlabeled(scores: Table
     last = max(order.index(id) for id in again.selection.ids[7:])
     known = {*labeled, *picks.selection.ids, *again.selection.ids}
     assert set(order[: last + 1]) <= known  # so all of these are labeled: a random sample
+
+
+def test_images_that_cannot_be_read_are_found_before_training(tmp_path: Path) -> None:
+    for number in range(3):
+        (tmp_path / f"{number}.png").write_bytes(b"no image")
+    with pytest.raises(SelectionError, match=r"^k = 2: 0 of 3 images left to label in .* can be "
+                       r"read \('0\.png': not an image .*\); mend or add images$"):  # fmt: skip
+        refuse_too_few(project(k=2), open_pool(tmp_path), at_most=True)
+    Image.new("RGB", (8, 8)).save(tmp_path / "1.png")
+    refuse_too_few(project(k=2), open_pool(tmp_path), at_most=True)
+    with pytest.raises(SelectionError, match=r"^k = 2: 1 of 3 .*, or pass --at-most to take"):
+        refuse_too_few(project(k=2), open_pool(tmp_path), at_most=False)
+    Image.new("RGB", (8, 8)).save(tmp_path / "2.png")
+    refuse_too_few(project(k=2), open_pool(tmp_path), at_most=False)
 
 
 def test_too_few_beside_the_monitored_images_name_both_numbers(scores: TableScores) -> None:
