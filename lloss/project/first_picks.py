@@ -16,7 +16,7 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -77,6 +77,14 @@ def choose_first(project: Project, say: Callable[[str], None], at_most: bool = F
 
 
 @dataclass(frozen=True)
+class _Choice:
+    selection: Selection
+    skipped: int  # images that cannot be read
+    settings: TrainSettings  # of the network that embedded
+    notes: Sequence[str]
+
+
+@dataclass(frozen=True)
 class _FirstPicks:
     project: Project
     folder: Path
@@ -89,38 +97,48 @@ class _FirstPicks:
         problems = self.project.problems()
         self.say("nothing is labeled yet: choose the first images without training")
         whole = self.project.open_pool(problems)
-        test = self.project.open_test(problems)
-        tested = self.project.test_ids(whole, test, problems)
+        tested = self.project.test_ids(whole, self.project.open_test(problems), problems)
         pool = SubsetPool(whole, tested) if tested else whole
-        for line in problems.lines():
-            self.say(line)
-        sample = _sample(pool)
-        backbone, lines = pretrained_backbone(self.project.train, sample)
+        self._say_each(problems.lines())
+        choice = self._choose(pool, at_most)
+        write_selection(choice.selection, self.folder / SELECTED)
+        why = "no model is trained before the first labels"
+        model = PickModel(task=choice.settings.task, note=why)
+        write_task_lists(self.project, self.folder, choice.selection, pool, model, self.say)
+        summary = self._summary(choice, problems.lines())
+        self._report(summary, choice.selection, pool, model, choice.settings)
+        write_json(self.folder / SUMMARY, asdict(summary))
+        return summary
+
+    def _say_each(self, lines: Iterable[str]) -> None:
         for line in lines:
             self.say(line)
-        settings = self.project.train
+
+    def _choose(self, pool: Pool, at_most: bool) -> _Choice:
+        """Choose by embeddings, or at random where no trained network is at hand."""
+        sample, settings = _sample(pool), self.project.train
+        backbone, lines = pretrained_backbone(settings, sample)
+        self._say_each(lines)
         if backbone is None:
             notes = [
                 f"no trained weights of {settings.model} are at hand (see weights under [train]): "
                 "the first images are drawn at random"
             ]
-            self.say(notes[0])
+            self._say_each(notes)
             selection, skipped = self._drawn(pool, at_most)
         else:
-            notes, settings = [], backbone.settings
-            scores = self._embed(backbone, pool)
-            skipped = len(scores.skipped())
-            distance = self._distance(backbone, sample)
+            settings, scores = backbone.settings, self._embed(backbone, pool)
+            skipped, distance = len(scores.skipped()), self._distance(backbone, sample)
             how = self.project.first_selection("coverage", at_most, distance)
             selection = select_images(self.project, how, scores)[0]
             notes = [*filter(None, [distance_note(distance, selection), selection.collapse()])]
-            for note in notes:
-                self.say(note)
+            self._say_each(notes)
         if skipped:
             self.say(f"{counted(skipped, 'image')} cannot be read")
-        write_selection(selection, self.folder / SELECTED)
-        model = PickModel(task=settings.task, note="no model is trained before the first labels")
-        write_task_lists(self.project, self.folder, selection, pool, model, self.say)
+        return _Choice(selection, skipped, settings, notes)
+
+    def _summary(self, choice: _Choice, noted: Sequence[str]) -> Summary:
+        selection = choice.selection
         trust = TrustFigures(
             duplicates=selection.duplicates,
             distance=selection.settings.min_distance,
@@ -131,22 +149,18 @@ class _FirstPicks:
             labeled=0,
             selected=len(selection),
             scored=selection.eligible,
-            skipped=skipped,
+            skipped=choice.skipped,
             classes={},
             labels_sha256="",
             evaluation=None,
             metric_name=self.project.task.metric,
-            training=settings.as_dict(),
-            notes=[*problems.lines(), *notes],
+            training=choice.settings.as_dict(),
+            notes=[*noted, *choice.notes],
             trust=trust.as_dict(),
         )
         lines = [*remarks_on(selection), *trust_lines(trust, [summary])]
-        for line in lines:
-            self.say(line)
-        summary = replace(summary, trust_lines=lines)
-        self._report(summary, selection, pool, model, settings)
-        write_json(self.folder / SUMMARY, asdict(summary))
-        return summary
+        self._say_each(lines)
+        return replace(summary, trust_lines=lines)
 
     def _distance(self, backbone: PretrainedBackbone, sample: list[Item]) -> float:
         """Measure how near images are to changed copies of themselves, if asked for."""

@@ -178,21 +178,14 @@ def fit_cached_head(
     _check(cache, compare)
     groups = None if cache.groups is None else cache.groups.first
     scenes = None if groups is None else clusters_of(groups)
-    folds = folds_of(cache.images, FOLDS, seed, groups)
-    if holdout or cache.images >= FEW:
-        count = max(2, round((holdout or HOLDOUT) * cache.images))
-        folds = np.full(cache.images, -1)
-        folds[held_out_rows(cache.images, count, seed, groups)] = 0
+    folds = _folds(cache.images, holdout, seed, groups)
     head = model.tapped.head
     assert head is not None, "attached models have a head"
     choice = HeadChoice(head, cache, compare, seed, folds)
     found, whole = choice.held_out, choice.trained()
     head.load_state_dict(whole.state_dict())
     held, losses = folds >= 0, cache.image_losses
-    apart, within = among(scenes, held), None
-    if cache.metrics is not None and cache.metric is not None:
-        each = cache.metrics.double().cpu().numpy()
-        within = share_interval(cache.metric * cache.images, each, scenes)
+    apart, within = among(scenes, held), _metric_interval(cache, scenes)
     figures = found.predicted[held], losses[held]
     entropy = None if cache.entropies is None else cache.entropies.cpu().numpy()[held]
     # As the head of all images would have predicted them
@@ -219,6 +212,25 @@ def fit_cached_head(
         else ranking_figures(entropy, losses[held], folds=folds[held]),
         compared=comparison(losses[held], figures[0], entropy, folds[held], apart),
     )
+
+
+def _folds(
+    images: int, holdout: float, seed: int, groups: NDArray[np.int64] | None
+) -> NDArray[np.int64]:
+    """Draw folds of cross-validation, or one to hold out, with -1 for the others."""
+    if not holdout and images < FEW:
+        return folds_of(images, FOLDS, seed, groups)
+    folds = np.full(images, -1)
+    count = max(2, round((holdout or HOLDOUT) * images))
+    folds[held_out_rows(images, count, seed, groups)] = 0
+    return folds
+
+
+def _metric_interval(cache: FeatureCache, scenes: NDArray[np.int64] | None) -> Interval | None:
+    if cache.metrics is None or cache.metric is None:
+        return None
+    each = cache.metrics.double().cpu().numpy()
+    return share_interval(cache.metric * cache.images, each, scenes)
 
 
 def refuse_few(images: int) -> None:
