@@ -19,6 +19,7 @@ from lloss.project.demo_data import (
     IMBALANCE,
     INITIAL,
     SETTINGS,
+    Digits,
     K,
     digits,
     label,
@@ -42,6 +43,18 @@ def command(folder: Path) -> None:
     if folder.exists() and any(folder.iterdir()):
         raise ProjectError(f"{folder}: not empty; remove it, or choose another folder")
     data = digits()
+    try:
+        _run_loop(data, folder)
+    except BrokenPipeError:
+        raise
+    except (LlossError, OSError) as error:
+        if not folder.exists():
+            raise
+        # It cannot go on in a folder that is partly filled.
+        raise LlossError(f"{error}; remove {folder} before you run the demo again") from error
+
+
+def _run_loop(data: Digits, folder: Path) -> None:
     write_files(data, folder)
     click.echo(
         f"{folder / 'pool'}: {len(data.pool.images)} images of digits, {INITIAL} of them labeled; "

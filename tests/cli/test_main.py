@@ -288,6 +288,17 @@ def test_a_real_process_shows_the_same_one_line(tmp_path: Path) -> None:
     assert done.stdout == "" and done.stderr.count("\n") == 1
 
 
+def test_a_demo_that_ends_early_says_that_its_folder_must_go(tmp_path: Path) -> None:
+    folder = tmp_path / "demo"
+    command = f"ulimit -f 20; {sys.executable} -m lloss demo {folder}"  # too small for a checkpoint
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "checkpoint.pt: cannot be written" in done.stderr and "Traceback" not in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("lloss: the demo's `lloss next` failed; ")
+    assert last.endswith(f"; remove {folder} before you run the demo again")
+
+
 def test_a_head_of_ids_does_not_break_the_pipe(scores: Path) -> None:
     command = f"{sys.executable} -m lloss select {scores} -k 60 | head -n 1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
