@@ -98,7 +98,8 @@ class EligibleRows:
 def _ids(column: pa.Array) -> pa.Array:
     if column.null_count:
         raise SelectionError(
-            f"{counted(column.null_count, 'row has', 'rows have')} no id; score the pool again"
+            f"{counted(column.null_count, 'row has', 'rows have')} no id; score the pool again, or "
+            "give each row one"
         )
     return column
 

@@ -57,6 +57,8 @@ def joined(
         raise SettingsError(f"metadata with {given}: name a column of the table in balance")
     if isinstance(table, Mapping):
         groups = {str(id): str(value) for id, value in table.items() if _is_group(value)}
+        if table and not groups:
+            raise SettingsError(f"metadata: all {len(table)} values are empty; give groups")
         if not any(id in groups for id in ids_of(source)):
             raise SettingsError(
                 f"metadata: none of its {len(groups)} ids is in the scores; give groups by the "

@@ -76,7 +76,7 @@ class SelectionSettings:
 
     def __post_init__(self) -> None:
         for name, number in (("k", self.k), ("seed", self.seed)):
-            if not isinstance(number, (int, np.integer)):
+            if isinstance(number, bool) or not isinstance(number, (int, np.integer)):
                 raise SettingsError(f"{name} = {number!r}: give a whole number")
         if self.k < 1:
             raise SettingsError(f"k = {self.k}: select at least 1 image")

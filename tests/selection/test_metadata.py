@@ -103,3 +103,5 @@ def test_groups_by_id_without_a_value_are_none() -> None:
     assert values == ["7", None, None]
     with pytest.raises(SettingsError, match="none of its 1 ids is in the scores"):
         joined(SOURCE, settings, {"c": "x"})
+    with pytest.raises(SettingsError, match="^metadata: all 2 values are empty; give groups"):
+        joined(SOURCE, settings, {"a/1.jpg": "", "a/2.jpg": None})

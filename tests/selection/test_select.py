@@ -206,6 +206,7 @@ def test_a_column_of_no_known_direction_needs_one(by: str) -> None:
         ("subset", math.nan),
         ("subset", math.inf),
         ("k", 2.5),
+        ("k", True),
         ("k", "3"),
         ("seed", 0.5),
     ],
