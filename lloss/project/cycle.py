@@ -375,7 +375,7 @@ class _Cycle:
             cycles=[*self.done, summary],
             selected_how=how,
             losses=self._losses(),
-            picks=describe_picks(selection, pool, model, manifest.image),
+            picks=describe_picks(self._with_losses(selection), pool, model, manifest.image),
             provenance={
                 "checkpoint": str(manifest.provenance.get("checkpoint_sha256", "")),
                 "labels": summary.labels_sha256,
@@ -387,6 +387,13 @@ class _Cycle:
             unit=manifest.unit or IN_NO_UNIT,
         )
         write_report(report, self.folder / REPORT)
+
+    def _with_losses(self, selection: Selection) -> Selection:
+        """The same with the predicted losses as scores, whatever the picks were chosen by."""
+        found: dict[str, float] = {}
+        for batch in self.scores.opened().scan(["id", "loss"], selection.ids):
+            found |= zip(batch["id"].to_pylist(), batch["loss"].to_pylist())
+        return replace(selection, scores=np.array([found[id] for id in selection.ids], np.float32))
 
     def _say_notes(self) -> None:
         for line in self.problems.notes:

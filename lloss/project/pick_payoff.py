@@ -56,10 +56,13 @@ class Payoff:
     interval: Interval | None
 
     def __str__(self) -> str:
-        lost = f"; {self.unmeasured} of new classes have none" if self.unmeasured else ""
+        lost = f"; {self.unmeasured} of new classes have no loss" if self.unmeasured else ""
         metrics = ""
         if self.metric is not None and self.random_metric is not None:
-            metrics = f"; {self.metric_name} {self.metric:.2f} and {self.random_metric:.2f}"
+            metrics = (
+                f"; {self.metric_name} {self.metric:.2f} on the picks and "
+                f"{self.random_metric:.2f} beside"
+            )
         return (
             f"the {self.picks} labeled picks of cycle {self.cycle} had {self.loss:.3g} loss under "
             f"the model that picked them, {self.images} {self.source} {self.random_loss:.3g}: lift "

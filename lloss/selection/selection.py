@@ -238,7 +238,7 @@ class Selection:
         """Say in words how near-duplicates and groups were dealt with."""
         settings, lines = self.settings, list[str]()
         if settings.min_distance:
-            limit = f"closer than {settings.min_distance:g} in {self.spread_by}"
+            limit = f"closer than {settings.min_distance:.3g} in {self.spread_by}"
             lines.append(f"{counted(self.duplicates, 'near-duplicate')} passed over ({limit})")
         if settings.class_weight:
             lines.append("rare predicted classes weigh more")

@@ -146,6 +146,9 @@ def read_settings(out: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
             raise ValueError("not an object")
+        extended = content.get(EXTENDED, [])
+        if not isinstance(extended, list) or not all(type(count) is int for count in extended):
+            raise ValueError(EXTENDED)
     except FileNotFoundError as error:
         raise SimulationError(
             f"{out}: holds no simulation ({SETTINGS} is missing); make one with lloss simulate "
@@ -182,7 +185,7 @@ def fix_settings(out: Path, settings: dict[str, Any], extend: bool = False) -> i
         raise _other_experiment(out, *found)
     if not isinstance(planned, int) or not more:
         return 0
-    extended = [*(before.get(EXTENDED) or ()), planned]
+    extended = [*before.get(EXTENDED, ()), planned]
     write_json(out / SETTINGS, {**before, "trials": now, EXTENDED: extended})
     return planned
 

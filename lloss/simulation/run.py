@@ -185,8 +185,7 @@ def _jobs(experiment: Experiment, out: Path) -> tuple[list[Job], int]:
 def _extended(out: Path, planned: int, trials: int) -> str:
     return (
         f"{out}: {counted(planned, 'trial was', 'trials were')} planned; now {trials}, and the "
-        f"report says so: if results were the reason, only the {trials - planned} added ones, "
-        "taken alone, are free of it"
+        f"report says so; if results are the reason, trust the {trials - planned} added alone"
     )
 
 

@@ -68,13 +68,12 @@ def _extended(comparison: Comparison) -> Iterable[str]:
         result.method: result.gain for result in added.scenarios[0].methods if result.gain
     }
     subject = added.plan.default if added.plan.default in gains else best_gain(added)
-    alone = ""
+    shows = ""
     if comparison.complete and subject in gains:
-        over = f"{in_full(gains[subject])} over {added.plan.reference}"
-        alone = f"; by these alone {subject} is {over}"
+        shows = f": {subject} {in_full(gains[subject])} over {added.plan.reference}"
     yield (
-        f"planned with {planned} trials; {more} added when results were there. If these were the "
-        f"reason, the intervals are too narrow, but not that of the added trials alone{alone}"
+        f"planned with {planned} trials; {more} added when results were there. If the results "
+        f"were the reason, trust the added trials alone{shows}"
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any, ClassVar
@@ -25,6 +26,7 @@ from lloss.project.cycle import next_cycle
 from lloss.project.project import Project
 from lloss.scores.scores_folder import ScoresFolder
 from lloss.statistics.loss_distribution import LossReference
+from lloss.text.markup import loss
 from lloss.training import head_training, trained_prints
 from lloss.training.checkpoint import load_checkpoint
 from lloss.training.evaluation import evaluate_checkpoint
@@ -119,6 +121,23 @@ def test_a_project_of_few_labels_is_measured_by_cross_validation(
     assert "trained without it" in report and "no labeled images to measure on" not in report
     unit = read_manifest(outcome.folder / "model.onnx").unit
     assert unit is not None and unit.images == 30
+
+
+@pytest.mark.parametrize("by", ["loss", "entropy"])
+def test_the_report_shows_predicted_losses_whatever_decides(
+    project: Project, pool: Path, labels: Path, tmp_path: Path, by: str
+) -> None:
+    values = {"pool": str(pool), "labels": str(labels), "k": 5, "strategy": "top", "by": by}
+    outcome = next_cycle(create_project(tmp_path / by, values, TRAIN))
+    table = ScoresFolder(outcome.folder / "scores").opened()
+    rows = [row for batch in table.scan(["id", "loss", "entropy"]) for row in batch.to_pylist()]
+    of = {row["id"]: row for row in rows}
+    with (outcome.folder / "selected.csv").open() as file:
+        picked = {row["id"]: float(row["score"]) for row in csv.DictReader(file)}
+    assert picked == pytest.approx({id: of[id][by] for id in picked}, rel=1e-5)
+    page = (outcome.folder / "report.html").read_text(encoding="utf-8")
+    shown = re.findall(r'class="rank">#\d+</span><b>(.*?)</b>', page)
+    assert shown == [loss(of[id]["loss"]) for id in picked]
 
 
 def test_enough_held_out_images_leave_a_cross_validation_out(

@@ -99,8 +99,9 @@ def test_lines_say_every_figure_and_nothing_that_is_not_known() -> None:
     )
     text = "\n".join(trust_lines(figures, cycles))
     assert "40 labeled picks of cycle 1 had 1.5 loss" in text and "50 held-out images 1" in text
-    assert "lift 1.50 (95 % interval 1.10 to 2.00)" in text and "2 of new classes have none" in text
-    assert "accuracy 0.50 and 0.70" in text
+    assert "lift 1.50 (95 % interval 1.10 to 2.00)" in text
+    assert "2 of new classes have no loss" in text
+    assert "accuracy 0.50 on the picks and 0.70 beside" in text
     assert "95.0% of the predictions on 1,234 unlabeled images" in text and "kappa 0.93" in text
     assert "100 more labels are expected to change accuracy by +0.0 points" in text
     assert "10 of 100 picks are drawn at random" in text

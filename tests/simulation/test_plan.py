@@ -42,9 +42,10 @@ def test_keeps_the_numbers_of_trials_before_some_were_added(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     "changes",
     [{"methods": []}, {"scenarios": None}, {"trials": {"random": 3}}, {"cycles": "many"},
-     {"metrics": 3, "metric": None}, {"extended": 3}, {"extended": [10]}, {"extended": [8, 2]}],
+     {"metrics": 3, "metric": None}, {"extended": 3}, {"extended": ["x"]},
+     {"extended": [10]}, {"extended": [8, 2]}],
 )  # fmt: skip
 def test_damaged_settings_are_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
     out = write(tmp_path, ROWS, **changes)
-    with pytest.raises(SimulationError, match=r"settings\.json: is damaged .*another folder"):
+    with pytest.raises(SimulationError, match=r"settings\.json: is damaged.*another folder"):
         read_plan(out)
