@@ -13,6 +13,7 @@ import click
 
 from lloss.cli.options import PATH
 from lloss.errors import LlossError, ProjectError
+from lloss.files import write_error
 from lloss.project.demo_data import (
     CYCLES,
     FRAMES,
@@ -45,13 +46,12 @@ def command(folder: Path) -> None:
     data = digits()
     try:
         _run_loop(data, folder)
-    except BrokenPipeError:
-        raise
     except (LlossError, OSError) as error:
-        if not folder.exists():
+        if isinstance(error, BrokenPipeError) or not folder.exists():
             raise
         # It cannot go on in a folder that is partly filled.
-        raise LlossError(f"{error}; remove {folder} before you run the demo again") from error
+        what = write_error(error, folder) if isinstance(error, OSError) else error
+        raise LlossError(f"{what}; remove {folder} before you run the demo again") from error
 
 
 def _run_loop(data: Digits, folder: Path) -> None:

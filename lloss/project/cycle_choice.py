@@ -20,6 +20,9 @@ from lloss.selection.automatic import Choice, Evidence, Round, choose, recent_li
 from lloss.selection.metadata import joined
 from lloss.selection.strategies import get_strategy
 
+SMALL = ImageSpec(32, 32, "stretch")
+"""Images are decoded to it to see whether they can be read."""
+
 
 @dataclass(frozen=True)
 class CyclePicks:
@@ -50,16 +53,15 @@ def refuse_too_few(project: Project, left: Pool, at_most: bool) -> None:
 
 
 def _refuse_unreadable(project: Project, left: Pool, wanted: int) -> None:
-    readable, broken = 0, dict[str, ImageError]()
-    for id, image in decoded(left, ImageSpec(32, 32)):
+    readable, broken, first = 0, 0, ""
+    for id, image in decoded(left, SMALL):
         if isinstance(image, ImageError):
-            broken[id] = image
+            broken, first = broken + 1, first or f"{id!r}: {image}"
         elif (readable := readable + 1) == wanted:
             return
-    id, why = next(iter(broken.items()))
     raise SelectionError(
-        f"k = {project.k}: {readable} of {readable + len(broken):,} images left to "
-        f"label in {left.uri} can be read ({id!r}: {why}); mend or add images"
+        f"k = {project.k}: {readable:,} of {readable + broken:,} images left to label in "
+        f"{left.uri} can be read ({first}); mend or add images"
         + (", or pass --at-most to take what is left" if readable else "")
     )
 

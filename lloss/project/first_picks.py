@@ -27,10 +27,9 @@ import pyarrow as pa
 from lloss.data.decode_ahead import decoded
 from lloss.errors import ImageError, PoolError
 from lloss.files import sweep, write_json
-from lloss.images.decode import ImageSpec
 from lloss.manifest import EMBEDDING
 from lloss.pools import Item, Pool, SubsetPool, refuse_duplicates
-from lloss.project.cycle_choice import distance_note, select_images
+from lloss.project.cycle_choice import SMALL, distance_note, select_images
 from lloss.project.cycle_output import REPORT, write_task_lists
 from lloss.project.pick_predictions import PickModel
 from lloss.project.picks_file import SELECTED
@@ -60,9 +59,6 @@ from lloss.training.pretrained_backbone import (
 FOLDER = "000"
 
 STEP = 256  # Images in memory at a time
-
-SMALL = ImageSpec(32, 32, "stretch")
-"""Images are decoded to it to see whether they can be read."""
 
 
 def choose_first(project: Project, say: Callable[[str], None], at_most: bool = False) -> Summary:
