@@ -138,8 +138,11 @@ class Run:
         methods = {trial.method.name for trial, _ in jobs}
         with (
             self._interruptible(experiment),
-            progress(desc="cycles", total=total, initial=done, unit="cycles", leave=False) as bar,
-        ):
+            progress(
+                desc="cycles", total=total, initial=done, unit="cycles", leave=False,
+                smoothing=0,  # methods take unlike times: those of the last few say little
+            ) as bar,
+        ):  # fmt: skip
             for row, picks in run_jobs(experiment, maker, jobs, self.processes):
                 writer.write(row, picks)
                 bar.update()
