@@ -18,7 +18,12 @@ from numpy.typing import NDArray
 from lloss.files import write_text
 from lloss.project.summary import Summary
 from lloss.statistics.charts import LossHistogram, figure, histogram, lines
-from lloss.statistics.confidence_intervals import decimals, in_percent, range_in_percent
+from lloss.statistics.confidence_intervals import (
+    decimals,
+    in_percent,
+    in_points,
+    range_in_percent,
+)
 from lloss.statistics.loss_unit import IN_NO_UNIT, LossUnit
 from lloss.statistics.report_page import render_page
 from lloss.text.markup import loss, text
@@ -107,8 +112,7 @@ def _change(now: Summary, before: Summary) -> str:
     if value is None or earlier is None or not (now.evaluation and before.evaluation):
         return ""  # a cross-validation is of the labels of its cycle
     places = max(decimals(interval) - 2, 0) if interval else 1
-    points = f"{100 * (value - earlier):+z.{places}f}".replace("-", "−")
-    change = f"{points} points since cycle {before.cycle}"
+    change = f"{in_points(value - earlier, places)} points since cycle {before.cycle}"
     within = interval and interval[0] <= earlier <= interval[1]
     return f"{change}, within the interval" if within else change
 

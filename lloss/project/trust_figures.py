@@ -19,6 +19,7 @@ from lloss.scores.score_source import ids_of
 from lloss.scores.scores_folder import ScoresFolder
 from lloss.selection import Selection
 from lloss.selection.hashing import draw_hash
+from lloss.statistics.confidence_intervals import in_points
 from lloss.statistics.learning_curve import CurvePoint, ExpectedGain, expected_gain
 from lloss.text.counts import counted, part
 
@@ -175,9 +176,7 @@ def trust_lines(figures: TrustFigures, cycles: Sequence[Summary]) -> list[str]:
 
 
 def _gain_in_words(gain: ExpectedGain, metric: str, cycles: int) -> str:
-    points, low, high = (
-        f"{100 * value:+.1f}".replace("-", "−") for value in (gain.gain, *gain.interval)
-    )
+    points, low, high = map(in_points, (gain.gain, *gain.interval))
     return (
         f"{gain.labels} more labels are expected to change {metric} by {points} points (95 % "
         f"interval {low} to {high}), by the curve of {cycles} cycles"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from lloss.simulation.measured import Difference, Measured
-from lloss.statistics.confidence_intervals import Interval, usable
+from lloss.statistics.confidence_intervals import Interval, in_points, usable
 
 NONE = "–"
 
@@ -16,10 +16,10 @@ def percent(share: float) -> str:
 
 
 def points(difference: float) -> str:
-    """Format a difference of shares as ``+10.1`` or ``−0.4``."""
+    """Format a difference of shares as ``+10.1`` or ``−0.4``; an undefined one as –."""
     if not math.isfinite(difference):
         return NONE
-    return f"{100 * difference:+z.1f}".replace("-", "−")
+    return in_points(difference)
 
 
 def span(interval: Interval, signed: bool = False) -> str:

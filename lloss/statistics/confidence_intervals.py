@@ -106,6 +106,12 @@ def in_percent(value: float | None, interval: Interval | None) -> str:
     return f"{value:.{max(decimals(interval) - 2, 0) if usable(interval) else 1}%}"
 
 
+def in_points(difference: float, places: int = 1) -> str:
+    """Format a difference of shares as ``+10.1`` or ``−0.4``; without a sign where it is near 0."""
+    number = f"{100 * difference:+z.{places}f}"
+    return (number if number.strip("+0.") else number[1:]).replace("-", "−")
+
+
 def range_in_percent(interval: Interval | None) -> str:
     """Format an interval as ``19% to 81%``; "" without one."""
     if interval is None or not usable(interval):

@@ -103,7 +103,7 @@ def test_lines_say_every_figure_and_nothing_that_is_not_known() -> None:
     assert "2 of new classes have no loss" in text
     assert "accuracy 0.50 on the picks and 0.70 beside" in text
     assert "95.0% of the predictions on 1,234 unlabeled images" in text and "kappa 0.93" in text
-    assert "100 more labels are expected to change accuracy by +0.0 points" in text
+    assert "100 more labels are expected to change accuracy by 0.0 points" in text
     assert "10 of 100 picks are drawn at random" in text
     assert "settled" not in text
 

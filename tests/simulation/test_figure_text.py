@@ -17,7 +17,7 @@ NAN = math.nan
         (figure_text.percent(NAN), "–"),
         (figure_text.points(0.101), "+10.1"),
         (figure_text.points(-0.004), "−0.4"),
-        (figure_text.points(-0.0001), "+0.0"),
+        (figure_text.points(-0.0001), "0.0"),
         (figure_text.span((0.6, 0.62)), "60.0 to 62.0"),
         (figure_text.span((-0.01, 0.02), signed=True), "−1.0 to +2.0"),
         (figure_text.span((-0.1, 1.2)), "0.0 to 100.0"),

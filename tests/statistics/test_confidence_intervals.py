@@ -10,6 +10,7 @@ from lloss.statistics.confidence_intervals import (
     bootstrap,
     decimals,
     in_percent,
+    in_points,
     in_words,
     range_in_percent,
     wilson,
@@ -65,3 +66,9 @@ def test_figures_without_an_interval_or_a_value() -> None:
     assert in_percent(0.25, None) == "25.0%"
     assert in_percent(None, (0.1, 0.2)) == "–"
     assert range_in_percent(None) == ""
+
+
+def test_differences_in_points_have_a_sign_unless_they_round_to_zero():
+    shares = (0.101, -0.004, 0.0004, -0.0004, 0.2)
+    assert list(map(in_points, shares)) == ["+10.1", "−0.4", "0.0", "0.0", "+20.0"]
+    assert [in_points(share, 0) for share in shares] == ["+10", "0", "0", "0", "+20"]
