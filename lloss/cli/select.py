@@ -84,7 +84,8 @@ def _task_list_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "--strategy",
     type=click.Choice(strategy_names()),
-    default="top",
+    show_default="herding where SCORES have embeddings, K is 10,000 at most and neither "
+    "--highest nor --lowest is given, or else top",
     help=f"{'; '.join(f'{name}: {each.title}' for name, each in STRATEGIES.items())}.",
 )
 @click.option(
@@ -152,6 +153,7 @@ def command(
     out: Path | None,
     kind: str | None,
     metadata: Path | None,
+    strategy: str | None,
     class_weight: str | None,
     listing: dict[str, Any],
     **values: Any,
@@ -167,7 +169,9 @@ def command(
     problems = Problems(skip=True)
     named = read_excluded(exclude, problems, empty)
     order = "highest" if highest else "lowest" if lowest else ""
-    settings = SelectionSettings(order=order, class_weight=class_weight or "", **values)
+    settings = SelectionSettings(
+        strategy=strategy or "", order=order, class_weight=class_weight or "", **values
+    )
     settings.refuse_unused()
     folder = ScoresFolder(scores).opened()
     source = joined(folder, settings, metadata, problems)
@@ -177,6 +181,7 @@ def command(
         *problems.lines(),
         _summary(selection) + (f": {out}" if out else ""),
         *_named(selection, scores).remarks(),
+        settings.assumption(selection),
         tie_note(source, selection),
         f"warning: {doubt}" if (doubt := selection.collapse()) else "",
         *notes,

@@ -47,6 +47,7 @@ def select(
         SettingsError: the column holds no numbers, nothing says which end of it is the best, or
             classes are to be weighed and none is predicted.
     """
+    settings = settings.resolved(source.columns())
     strategy, k, seed = get_strategy(settings.strategy), settings.k, settings.seed
     if not strategy.uses_scores and settings.by and settings.by not in source.columns():
         settings = replace(settings, by="")  # a column that decides nothing may be missing

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -10,9 +10,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from lloss.errors import SettingsError
-from lloss.manifest import class_name
+from lloss.manifest import PRETRAINED_EMBEDDING, class_name
 from lloss.selection.strategies import get_strategy, strategy_names
+from lloss.selection.strategies.herding import Herding
 from lloss.selection.strategies.strategy import EMBEDDING
+from lloss.selection.strategies.top import Top
 from lloss.text.counts import counted
 
 PREDICTED, PREDICTION = "predicted", "prediction"
@@ -37,6 +39,11 @@ NO_GROUP = "(none)"
 
 _GROUPS_SHOWN = 12
 
+HERDING, TOP = Herding.name, Top.name
+
+COMPARED_MOST = 10_000
+"""Picks up to which images are compared if no strategy is given: the cost is quadratic."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SelectionSettings:
@@ -44,7 +51,8 @@ class SelectionSettings:
 
     Attributes:
         k: how many.
-        strategy: a name of :func:`.strategy_names`.
+        strategy: a name of :func:`.strategy_names`; "" for ``herding`` where the scores have
+            embeddings, k is 10,000 at most and no ``order`` is given, or else ``top``.
         by: the column that is the score; "" for none, with a strategy that uses no scores.
         order: which scores are the best: ``highest`` or ``lowest``; "" for the column's own, see
             :data:`ORDER_OF`.
@@ -63,7 +71,7 @@ class SelectionSettings:
     """
 
     k: int
-    strategy: str = "top"
+    strategy: str = ""
     by: str = "loss"
     order: str = ""
     subset: int = 0
@@ -80,7 +88,7 @@ class SelectionSettings:
                 raise SettingsError(f"{name} = {number!r}: give a whole number")
         if self.k < 1:
             raise SettingsError(f"k = {self.k}: select at least 1 image")
-        strategy = get_strategy(self.strategy)
+        strategy = get_strategy(self.strategy or HERDING)
         if self.order not in ("", *ORDERS):
             raise SettingsError(f"order {self.order!r}: choose one of {', '.join(ORDERS)}")
         if not 0 <= self.min_distance <= 2:
@@ -102,7 +110,7 @@ class SelectionSettings:
     def _check_class_weight(self) -> None:
         if self.class_weight not in ("", BALANCED):
             raise SettingsError(f"class_weight {self.class_weight!r}: choose {BALANCED}")
-        if self.class_weight and not get_strategy(self.strategy).class_weighted:
+        if self.class_weight and not get_strategy(self.strategy or HERDING).class_weighted:
             able = [name for name in strategy_names() if get_strategy(name).class_weighted]
             raise SettingsError(
                 f"class_weight {self.class_weight!r}: {self.strategy} weighs no classes; choose "
@@ -119,11 +127,35 @@ class SelectionSettings:
 
         Apart from that, a column that decides nothing is the score beside the picks.
         """
-        if get_strategy(self.strategy).uses_scores:
+        if get_strategy(self.strategy or HERDING).uses_scores:
             return
         if self.by not in ("", SelectionSettings.by) or self.order:
             given = f"order {self.order!r}" if self.order else f"by {self.by!r}"
             raise SettingsError(f"{given}: {self.strategy} chooses by no scores; leave it out")
+
+    def resolved(self, columns: Collection[str]) -> SelectionSettings:
+        """Decide the strategy where none is given, for scores of these columns.
+
+        The K highest scores are often of images that resemble each other, or that show nothing:
+        herding teaches more in nearly all pools that were tried (``benchmarks/RESULTS.md``).
+        """
+        if self.strategy:
+            return self
+        able = not {EMBEDDING, PRETRAINED_EMBEDDING}.isdisjoint(columns)
+        able = able and self.k <= COMPARED_MOST and not self.order  # which asks for an end
+        herds = able or self.embedding or self.class_weight
+        return replace(self, strategy=HERDING if herds else TOP)
+
+    def assumption(self, made: Selection) -> str:
+        """Say why the K highest were taken where no strategy was given; "" where none were."""
+        if self.strategy or self.order or made.settings.strategy != TOP:
+            return ""
+        why = (
+            f"picks of more than {COMPARED_MOST:,} are compared only if strategy {HERDING} is given"
+            if self.k > COMPARED_MOST
+            else "the scores have no embeddings to compare images by"
+        )
+        return f"{why}: these are the {made.settings.direction}, however alike"
 
     @property
     def direction(self) -> str:

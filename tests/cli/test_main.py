@@ -71,6 +71,7 @@ def test_select_says_by_what_and_takes_the_least_sure_first(
     column = ScoresFolder(scores).column("confidence")
     for flags, expected in (([], column.min()), (["--highest"], column.max())):
         asked = ["select", scores, "-k", 1, "--by", "confidence", "--format", "csv", *flags]
+        asked += [] if flags else ["--strategy", "top"]
         result = call(capsys, *asked)
         assert float(result.out.splitlines()[1].split(",")[1]) == expected
         assert f"selected by {'highest' if flags else 'lowest'} confidence" in result.err

@@ -30,17 +30,17 @@ def test_top_takes_the_best_of_each_set_of_copies() -> None:
     """Many more copies than K, so that it is asked for more several times."""
     vectors = np.repeat(np.eye(5), 100, 0)
     table = score_table(np.arange(500, 0.0, -1), vectors=vectors)
-    picks = select_from(table, k=4, min_distance=0.5)
+    picks = select_from(table, k=4, strategy="top", min_distance=0.5)
     assert _rows(picks.ids) == [0, 100, 200, 300]
     assert (picks.duplicates, picks.eligible) == (297, 500)
-    picks = select_from(table, ["0040.jpg"], k=4, min_distance=0.5)
+    picks = select_from(table, ["0040.jpg"], k=4, strategy="top", min_distance=0.5)
     assert _rows(picks.ids) == [100, 200, 300, 400]
     assert picks.duplicates == 99 + 3 * 99 and picks.labeled == 1
     with pytest.raises(SelectionError, match=r"k = 5, but 4 images .* lower k or the distance"):
-        select_from(table, ["0040.jpg"], k=5, min_distance=0.5)
+        select_from(table, ["0040.jpg"], k=5, strategy="top", min_distance=0.5)
     every = [f"{row:04d}.jpg" for row in range(0, 500, 100)]
     with pytest.raises(SelectionError, match="k = 1, but no images are left at least"):
-        select_from(table, every, k=1, min_distance=0.5, at_most=True)
+        select_from(table, every, k=1, strategy="top", min_distance=0.5, at_most=True)
 
 
 def test_a_pick_exactly_at_the_distance_is_no_near_duplicate() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from lloss.errors import ScoresError, SelectionError, SettingsError
 from lloss.scores.scores_folder import ScoresFolder
 from lloss.selection import SelectionSettings, select
 from lloss.selection.hashing import draw_ids
+from lloss.selection.selection import COMPARED_MOST
 
 from .score_tables import best_ids, score_table, select_from, tied_table
 
@@ -256,3 +258,40 @@ def test_a_strategy_without_scores_needs_no_column_of_them(strategy: str) -> Non
     table = score_table(np.zeros(20), vectors=vectors).drop_columns(["loss"])
     chosen = select_from(table, k=5, strategy=strategy)
     assert len(set(chosen.ids)) == 5 and np.isnan(chosen.scores).all()
+
+
+def test_images_are_compared_unless_they_cannot_be_or_a_strategy_is_given() -> None:
+    random = np.random.default_rng(0)
+    compared = score_table(random.random(30), vectors=random.normal(size=(30, 4)))
+    alone = compared.drop_columns(["embedding"])
+    settings = SelectionSettings(k=5)
+
+    chosen = select_from(compared, k=5)
+    assert chosen.settings.strategy == "herding" and settings.assumption(chosen) == ""
+    assert chosen.ids == select_from(compared, k=5, strategy="herding").ids
+    highest = select_from(alone, k=5)
+    assert highest.settings.strategy == "top" and highest.ids == best_ids(alone)[:5]
+    assert settings.assumption(highest) == (
+        "the scores have no embeddings to compare images by: these are the highest, however alike"
+    )
+    assert replace(settings, strategy="top").assumption(highest) == ""
+    ordered = select_from(compared, k=5, order="highest")
+    assert ordered.ids == highest.ids
+    assert replace(settings, order="highest").assumption(ordered) == ""
+    fixed = alone.append_column("pretrained_embedding", compared["embedding"])
+    assert select_from(fixed, k=5).spread_by == "pretrained_embedding"
+    other = alone.append_column("clip", compared["embedding"])
+    assert select_from(other, k=5).settings.strategy == "top"
+    assert select_from(other, k=5, embedding="clip").ids == chosen.ids
+
+
+def test_many_picks_are_compared_only_where_a_strategy_is_given() -> None:
+    count = COMPARED_MOST + 1
+    compared = score_table(np.arange(count + 5.0), vectors=np.ones((count + 5, 1)))
+    chosen = select_from(compared, k=count)
+    assert chosen.ids == best_ids(compared)[:count]
+    assert SelectionSettings(k=count).assumption(chosen) == (
+        "picks of more than 10,000 are compared only if strategy herding is given: these are the "
+        "highest, however alike"
+    )
+    assert SelectionSettings(k=count, class_weight="balanced").resolved([]).strategy == "herding"

@@ -85,5 +85,5 @@ def test_a_network_that_gives_images_the_same_features_is_warned_of(strategy: st
     assert warned(apart) == ""
     copies = np.repeat(apart[:20], 2, axis=0)
     assert warned(copies) == ""
-    unread = select_from(score_table(scores, vectors=few), k=10)
+    unread = select_from(score_table(scores, vectors=few), k=10, strategy="top")
     assert unread.collapse() == "" and unread.distinct == 0

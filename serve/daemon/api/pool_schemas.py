@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from lloss.serve.daemon.services.hand_out import SPREAD_MOST
 from lloss.serve.daemon.services.image_labels import Labeled
 from lloss.serve.daemon.store.records import Counts, JobRow, PoolScores
 from pydantic import (
@@ -22,6 +21,7 @@ from pydantic import (
 )
 
 from lloss.selection import SelectionSettings, strategy_names
+from lloss.selection.selection import COMPARED_MOST
 
 _MAX_FIELDS = 32
 
@@ -67,7 +67,7 @@ class PoolBody(SmallBody):
     )
 
 
-_STRATEGY = {"type": "string", "enum": list(strategy_names())}
+_STRATEGY = {"type": "string", "enum": ["", *strategy_names()]}
 
 
 class SelectBody(SmallBody):
@@ -75,9 +75,10 @@ class SelectBody(SmallBody):
 
     k: int = Field(ge=1, le=1_000_000, description="How many.")
     strategy: Annotated[str, WithJsonSchema(_STRATEGY)] = Field(
-        "top",
-        description="How to choose: top takes the highest scores, random draws; "
-        f"those that compare images hand out at most {SPREAD_MOST:,}.",
+        "",
+        description="How to choose: top takes the highest scores, random draws; those that compare "
+        f'images hand out at most {COMPARED_MOST:,}. "" is herding where the scores have '
+        "embeddings, k is not larger than that and no order is given, or else top.",
     )
     by: str = Field("loss", max_length=100, description='The column to choose by; "" for none.')
     order: Literal["", "highest", "lowest"] = Field(

@@ -28,6 +28,7 @@ from lloss.serve.daemon.store.records import StoredReply
 from lloss.errors import SelectionError, SettingsError
 from lloss.scores.scores_folder import ScoresFolder
 from lloss.selection import Selection, SelectionSettings, select
+from lloss.selection.selection import COMPARED_MOST
 from lloss.selection.strategies import get_strategy
 from lloss.selection.ties import tie_note
 from lloss.text.clean_names import is_text
@@ -37,9 +38,6 @@ _AT_ONCE = 16
 
 _ATTEMPTS = 5
 """Selections that are repeated because an image was labeled or skipped during one."""
-
-SPREAD_MOST = 10_000
-"""Images of one selection that compares images: its cost is quadratic, and other requests wait."""
 
 
 @dataclass(frozen=True)
@@ -134,12 +132,12 @@ class Selections:
         idempotency ``key`` gives the same reply. Raises, besides RequestError, SettingsError
         for a selection that costs too much, and SelectionError if too few are left.
         """
-        compares = get_strategy(settings.strategy).vectors or settings.min_distance
-        if compares and settings.k > SPREAD_MOST:
+        compares = settings.strategy and get_strategy(settings.strategy).vectors
+        if (compares or settings.min_distance) and settings.k > COMPARED_MOST:
             which = "min_distance" if settings.min_distance else f"strategy {settings.strategy}"
             raise SettingsError(
-                f"k = {settings.k}: {which} hands out at most "
-                f"{SPREAD_MOST:,} at a time; ask for fewer, or with strategy top"
+                f"k = {settings.k}: {which} hands out at most {COMPARED_MOST:,} at a time, since "
+                "other requests wait; ask for fewer, or with strategy top"
             )
         if not all(map(is_text, exclude)):
             raise RequestError(422, "exclude: an id has an unpaired surrogate")
@@ -166,7 +164,7 @@ class Selections:
         raise RequestError(503, f"the pool {pool!r} changes too fast to choose from; try again", 1)
 
     def preview(self, pool: str, k: int) -> list[Ranked]:
-        """The best K images that ``select`` would give now (or fewer); cheap if repeated."""
+        """The K free images of highest predicted loss (or fewer); cheap if repeated."""
         with self._pools.reading(pool) as (_, folder):
             return _ranked(score_summary(folder).next_free(self._images, pool, k))
 
@@ -187,7 +185,11 @@ class Selections:
             chosen.eligible,
             unknown=exclusion.unknown,
             by_name=exclusion.by_name,
-            notes=[*chosen.unusable(), *chosen.remarks(), *filter(None, [tied, chosen.collapse()])],
+            notes=[
+                *chosen.unusable(),
+                *chosen.remarks(),
+                *filter(None, [settings.assumption(chosen), tied, chosen.collapse()]),
+            ],
             labeled=chosen.labeled,
         )
 

@@ -68,7 +68,9 @@ class ScoreSummary:
 
     def _ranked(self, k: int, exclude: Collection[str] = ()) -> list[tuple[str, float]]:
         try:
-            chosen = select(self._folder, SelectionSettings(k=k, at_most=True), exclude)
+            chosen = select(
+                self._folder, SelectionSettings(k=k, strategy="top", at_most=True), exclude
+            )
         except SelectionError:  # no image is left
             return []
         return list(zip(chosen.ids, chosen.scores.tolist()))

@@ -239,7 +239,7 @@ async def take(
     name: str,
     k: Annotated[int, Form(ge=1, le=MAX_BATCH)],
     key: Annotated[str, Form(min_length=8, max_length=100, pattern="^[!-~]+$")],
-    strategy: Annotated[Literal["top", "herding"], Form()] = "top",
+    strategy: Annotated[Literal["", "top", "herding"], Form()] = "",
 ) -> Response:
     """Hand the next K out to this browser; the same form sent twice takes them once."""
     settings = SelectionSettings(k=k, strategy=strategy, at_most=True)

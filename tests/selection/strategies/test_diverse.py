@@ -54,7 +54,7 @@ def test_features_of_the_pretrained_network_come_before_those_of_the_trained_one
     chosen = select_from(both, k=5, strategy="diverse", embedding="embedding")
     assert chosen.ids == picks(trained) and chosen.spread_by == "embedding"
     assert select_from(plain, k=5, strategy="diverse").spread_by == "embedding"
-    assert select_from(both, k=5).spread_by == ""
+    assert select_from(both, k=5, strategy="top").spread_by == ""
     with pytest.raises(ScoresError, match="no column 'pretrained_embedding'"):
         select_from(plain, k=5, strategy="diverse", embedding="pretrained_embedding")
     with pytest.raises(SelectionError, match="column 'loss' holds double, not vectors"):
@@ -62,7 +62,7 @@ def test_features_of_the_pretrained_network_come_before_those_of_the_trained_one
     with pytest.raises(SelectionError, match="column 'id' holds string, not vectors"):
         select_from(plain, k=5, strategy="diverse", embedding="id")
     with pytest.raises(SettingsError, match="embedding 'embedding': top measures no likeness"):
-        select_from(plain, k=5, embedding="embedding")
+        select_from(plain, k=5, strategy="top", embedding="embedding")
 
 
 def test_embeddings_without_a_usual_distance_are_left_out_and_counted() -> None:

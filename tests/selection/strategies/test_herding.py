@@ -85,7 +85,7 @@ def test_weights_of_classes_that_nothing_predicts_are_refused() -> None:
     with pytest.raises(SettingsError, match="class_weight: the column 'prediction' holds string"):
         select_from(named, k=2, strategy="herding", class_weight="balanced")
     with pytest.raises(SettingsError, match="top weighs no classes; choose herding or coverage"):
-        select_from(table, k=2, class_weight="balanced")
+        select_from(table, k=2, strategy="top", class_weight="balanced")
     with pytest.raises(SettingsError, match="class_weight 'even': choose balanced"):
         select_from(table, k=2, strategy="herding", class_weight="even")
     with pytest.raises(SettingsError, match="equally many already; leave one of the two out"):

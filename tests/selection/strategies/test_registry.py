@@ -71,7 +71,7 @@ def test_an_unknown_strategy_is_refused_with_the_known_ones() -> None:
     with pytest.raises(SettingsError, match="strategy 'best': choose one of top, "):
         SelectionSettings(k=1, strategy="best")
     with pytest.raises(SettingsError, match="by '': top needs a column of scores"):
-        SelectionSettings(k=1, by="")
+        SelectionSettings(k=1, strategy="top", by="")
 
 
 @pytest.mark.parametrize("name", sorted(STRATEGIES))

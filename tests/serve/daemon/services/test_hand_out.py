@@ -121,11 +121,11 @@ def test_near_duplicates_are_passed_over_and_groups_balanced(bench: Any) -> None
         "prediction": np.repeat(np.float32([0, 1]), [12, 4]),
     }
     _add(bench, "copies", ids, columns)
-    settings = SelectionSettings(k=2, min_distance=0.5, balance="predicted")
+    settings = SelectionSettings(k=2, strategy="top", min_distance=0.5, balance="predicted")
     first = bench.selections.hand_out("copies", settings)
     assert [image.id for image in first.images] == ["00.png", "12.png"]
     assert "balanced by predicted: 1 of 12 in '0'; 1 of 4 in '1'" in first.notes
-    fewer = SelectionSettings(k=4, min_distance=0.5, at_most=True)
+    fewer = SelectionSettings(k=4, strategy="top", min_distance=0.5, at_most=True)
     second = bench.selections.hand_out("copies", fewer)  # what is pending counts as labeled
     assert [image.id for image in second.images] == ["04.png", "08.png"]
     assert any(note.startswith("12 near-duplicates passed over") for note in second.notes)
@@ -248,14 +248,16 @@ def test_a_selection_that_cannot_be_written_hands_nothing_out(bench: Any) -> Non
 
 
 def test_notes_say_what_was_left_out_and_what_ties(bench: Any) -> None:
-    assert bench.select(3).notes == ["1 without a finite score"]
+    broken, highest = bench.select(3).notes
+    assert broken == "1 without a finite score" and "no embeddings to compare" in highest
+    assert bench.select(3, strategy="top").notes == [broken]
     losses = np.full(len(bench.ids), 2, np.float32)
     losses[0] = np.inf
     bench.write(bench.scores, losses)
-    infinite, tied = bench.select(3, "key").notes
+    infinite, tied = bench.select(3, "key", strategy="top").notes
     assert infinite == "1 without a finite score"
     assert tied.startswith("all 3 selected images have the same loss")
-    assert bench.select(3, "key").notes == [infinite, tied]
+    assert bench.select(3, "key", strategy="top").notes == [infinite, tied]
 
 
 def test_images_are_counted_once(bench: Any) -> None:
@@ -281,3 +283,15 @@ def test_scoring_again_keeps_labels_and_pending_images(bench: Any, tmp_path: Pat
     assert bench.counts == (1, 2, 1)
     rest = bench.take(200, at_most=True)
     assert set(rest).isdisjoint(mine) and rest[0] == bench.ranked()[-1]
+
+
+def test_images_are_compared_unless_the_request_says_how_to_choose(bench: Any) -> None:
+    ids = [f"{n}.png" for n in range(20)]
+    random = np.random.default_rng(0)
+    vectors = random.normal(size=(20, 4)).astype(np.float32)
+    _add(bench, "apart", ids, {"loss": random.random(20, np.float32), "embedding": vectors})
+    handed = bench.selections.hand_out("apart", SelectionSettings(k=3))
+    assert all("coverage" in image.reason for image in handed.images)
+    bench.labels.give_back("apart", [image.id for image in handed.images])
+    same = bench.selections.hand_out("apart", SelectionSettings(k=3, strategy="herding"))
+    assert same.images == handed.images
