@@ -185,7 +185,8 @@ def merge_seconds(scratch: Path, parts: int, rows: int) -> tuple[float, float, f
     for name in ("many", "all"):  # as many parts, of a tenth of the rows and of all
         begun = time.perf_counter()
         picked = select(
-            ScoresFolder(scratch / name / "whole"), SelectionSettings(k=min(1000, rows))
+            ScoresFolder(scratch / name / "whole"),
+            SelectionSettings(k=min(1000, rows), strategy="top"),
         )
         selecting.append((time.perf_counter() - begun, picked.pool))
     (less, few), (more, many) = selecting

@@ -78,9 +78,9 @@ def selecting(exclude: int = 0, **settings: object) -> Callable[[list[str], int]
 WORK = {
     "pyarrow, dataset scanner": reading(),
     "pyarrow, a part a thread": read_files,
-    "lloss select": selecting(),
-    "lloss select, 100,000 excluded": selecting(exclude=100_000),
-    "lloss select, of 100,000 at random": selecting(subset=100_000),
+    "lloss select, top": selecting(strategy="top"),
+    "lloss select, top, 100,000 excluded": selecting(exclude=100_000, strategy="top"),
+    "lloss select, top, of 100,000 at random": selecting(subset=100_000, strategy="top"),
     "lloss select, random": selecting(strategy="random"),
 }
 
