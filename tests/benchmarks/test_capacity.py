@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import pytest
 from click.testing import CliRunner
 
 from lloss.scores.merge import merge_shards
-
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
-
-@pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    pytest.importorskip("torch")
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    return importlib.import_module("capacity")
 
 
 def _run(wall: float, rate: float) -> dict[str, float]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import itertools
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -19,10 +19,8 @@ TRIALS = 10
 
 
 def test_simulations_of_a_trial_each_are_reported_as_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bench: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
-    bench = importlib.import_module("choice")
     made = rows({"redundant:8": {"random": 0.0, "auto": 0.1}}, trials=TRIALS)
     seeds = []
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from pathlib import Path
 from types import ModuleType
@@ -12,13 +11,6 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from scipy import stats
-
-
-@pytest.fixture(scope="module")
-def bench() -> ModuleType:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
-        return importlib.import_module("early_stopping")
 
 
 def _row(trial: int, last: float, chosen: float) -> dict[str, Any]:

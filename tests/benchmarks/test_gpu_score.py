@@ -2,19 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-from pathlib import Path
 from types import ModuleType
-
-import pytest
-
-
-@pytest.fixture(scope="module")
-def bench() -> ModuleType:
-    pytest.importorskip("torch")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
-        return importlib.import_module("gpu_score")
 
 
 def rows(bench: ModuleType, **rates: dict[str, list[float]]) -> dict:

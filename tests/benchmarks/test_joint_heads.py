@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 from pathlib import Path
 from types import ModuleType
 
@@ -13,13 +12,6 @@ import torch
 
 from lloss.training.trainer import Trainer
 from lloss.training.training_data import TrainingData
-
-
-@pytest.fixture(scope="module")
-def bench() -> ModuleType:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
-        return importlib.import_module("joint_heads")
 
 
 def _data(bench: ModuleType, count: int) -> TrainingData:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from types import ModuleType
 
@@ -17,13 +16,6 @@ from lloss.simulation.image_variants import content_digest
 from lloss.training import head_training
 from lloss.training.feature_cache import FeatureCache
 from lloss.training.head_training import train_head
-
-
-@pytest.fixture(scope="module")
-def bench() -> ModuleType:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
-        return importlib.import_module("predictor")
 
 
 def test_features_of_a_simulation_are_read_by_the_images(bench: ModuleType, tmp_path: Path) -> None:

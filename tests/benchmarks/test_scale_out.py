@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
 from pathlib import Path
@@ -21,15 +20,6 @@ from lloss.scores.part_file import write_part
 from lloss.scores.scores_folder import scores_table
 
 from ..pools.pool_files import random_images
-
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
-
-@pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    pytest.importorskip("torch")
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    return importlib.import_module("scale_out")
 
 
 def test_the_rate_is_of_the_time_in_which_all_workers_score(bench: ModuleType) -> None:

@@ -26,3 +26,9 @@ def ready(onnx_file: Path) -> Writer:
 def quick_export(ready: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let ``export_onnx`` use it."""
     monkeypatch.setattr(export_model, "write_onnx", ready)
+
+
+@pytest.fixture
+def copy(onnx_file: Path, tmp_path: Path) -> Path:
+    """A copy of the exported model, to be replaced."""
+    return Path(shutil.copyfile(onnx_file, tmp_path / "model.onnx"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +45,6 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     monkeypatch.setattr(precision, "measure_gpu_speed", made.speed)
     monkeypatch.setattr(precision, "saturates", lambda: False)
     return made
-
-
-@pytest.fixture
-def copy(onnx_file: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copyfile(onnx_file, tmp_path / "model.onnx"))
 
 
 def run(trained: Path, path: Path, images: int = 500, **given: Any) -> tuple[Manifest, str]:

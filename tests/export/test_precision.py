@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -177,11 +176,6 @@ def test_a_slower_graph_is_logged(
     manifest = reduce(reduction("int8"), load_checkpoint(trained), copy, lines.append)
     assert manifest.speed == speed
     assert ("int8 is no faster than fp32 on this CPU (0.8×)" in "".join(lines)) is noted
-
-
-@pytest.fixture
-def copy(onnx_file: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copyfile(onnx_file, tmp_path / "model.onnx"))
 
 
 def reduce(

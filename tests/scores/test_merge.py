@@ -22,16 +22,13 @@ from lloss.scores.merge import merge_shards
 from lloss.scores.scores_folder import ScoresFolder
 from lloss.scores.shard_spec import Shard
 
+from ..object_store import contents
 from ..pools.pool_files import random_images, write, write_table, write_tar
 
 
 @pytest.fixture(scope="module")
 def scorer(onnx_file: Path) -> Scorer:
     return Scorer(onnx_file, provider="cpu", batch_size=8, threads=2)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def encoded(photos: Path) -> list[bytes]:

@@ -41,11 +41,6 @@ from ..data.test_near_copies import item_of, scene
 
 
 @pytest.fixture
-def labeled(photos: Path) -> LabeledSet:
-    return open_labeled(str(photos))
-
-
-@pytest.fixture
 def folded(tiny: TrainSettings) -> TrainSettings:
     return dataclasses.replace(tiny, folds=3)
 

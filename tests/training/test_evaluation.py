@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from lloss.annotations import Problems
-from lloss.data.class_labels import open_labeled
 from lloss.data.labeled_set import LabeledSet
 from lloss.errors import LabelError, SettingsError
 from lloss.images.decode import decode_whole
@@ -31,11 +30,6 @@ from ..data.test_near_copies import item_of, scene
 @pytest.fixture
 def checkpoint(trained: Path) -> Checkpoint:
     return load_checkpoint(trained)
-
-
-@pytest.fixture
-def labeled(photos: Path) -> LabeledSet:
-    return open_labeled(str(photos))
 
 
 def test_the_figures_are_those_of_the_network(checkpoint: Checkpoint, labeled: LabeledSet) -> None:

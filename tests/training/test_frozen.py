@@ -47,11 +47,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def labeled(photos: Path) -> LabeledSet:
-    return lloss.open_labeled(photos)
-
-
-@pytest.fixture
 def frozen(trained: Path, tmp_path: Path, tiny: TrainSettings) -> TrainSettings:
     """The network of ``trained``, from a state dict."""
     file = tmp_path / "network.pt"

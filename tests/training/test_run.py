@@ -46,11 +46,6 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-@pytest.fixture
-def labeled(photos: Path) -> LabeledSet:
-    return open_labeled(str(photos))
-
-
 def test_a_run_leaves_a_checkpoint_and_a_line_of_figures_an_epoch(trained: Path) -> None:
     lines = [json.loads(line) for line in (trained / METRICS).read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2]

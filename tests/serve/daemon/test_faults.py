@@ -22,6 +22,7 @@ import onnx
 import pyarrow.parquet as pq
 from lloss.serve.daemon.store.catalog import Catalog
 
+from ...object_store import contents
 from ...small_disk import fill
 from ...waiting import PATIENCE
 from .processes import Process, inference, raw_inference
@@ -30,10 +31,6 @@ MOST = 20_500
 """Images of the large pool: three parts of scores."""
 
 Start = Callable[..., Process]
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def parts(folder: Path) -> dict[str, bytes]:

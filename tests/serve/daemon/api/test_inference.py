@@ -23,12 +23,9 @@ from tritonclient.utils import InferenceServerException
 from lloss import Scorer
 
 from ....waiting import PATIENCE
+from ...scoring.fakes import pictures
 
 MODEL = "lloss"
-
-
-def pictures(count: int, seed: int = 0, size: int = 8) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (count, size, size, 3), np.uint8)
 
 
 @pytest.fixture(scope="module")

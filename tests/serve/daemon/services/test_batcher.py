@@ -21,7 +21,7 @@ from lloss import Scorer
 from lloss.errors import EngineError
 
 from ....waiting import PATIENCE
-from ...scoring.fakes import hold_all
+from ...scoring.fakes import hold_all, pictures
 
 BATCH = 8
 
@@ -104,10 +104,6 @@ def make(onnx_file: Path) -> Iterator[Make]:
     yield bench
     for one in made:
         one.scorer.close()
-
-
-def pictures(count: int, seed: int = 0, size: int = 8) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (count, size, size, 3), np.uint8)
 
 
 def losses_of(answers: list[Answer]) -> np.ndarray:

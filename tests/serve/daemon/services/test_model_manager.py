@@ -23,11 +23,8 @@ from onnx import numpy_helper
 
 from lloss.errors import EngineError, LlossError, ModelFileError
 
+from ...scoring.fakes import pictures
 from .conftest import in_threads, refused
-
-
-def pictures(count: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (count, 8, 8, 3), np.uint8)
 
 
 def change(model: Path, factor: float) -> str:

@@ -22,6 +22,7 @@ from lloss import Scorer
 from lloss.errors import EngineError, SettingsError
 from lloss.pools import open_pool
 
+from ....object_store import contents
 from ..fakes import pictures
 
 pytestmark = pytest.mark.distributed
@@ -90,10 +91,6 @@ def test_an_actor_that_fits_nowhere_is_refused(
     threads = 8 if machines[0]["Resources"].get("CPU") else 0
     with pytest.raises(SettingsError, match=message):
         ray_run._Workers.of(RayOptions(threads=threads), provider)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def test_gpus_without_cores_do_not_hang_a_run(

@@ -25,6 +25,7 @@ from lloss.pools import open_pool
 from lloss.scores.scores_folder import ScoresFolder
 from lloss.scores.shard_spec import Shard
 
+from ....object_store import contents
 from ....waiting import PATIENCE, until
 from ..fakes import pictures
 
@@ -39,10 +40,6 @@ def whole(scorer: Scorer, pool: Path, tmp_path: Path) -> dict[str, bytes]:
     """The files of a run in parts of ten that nothing interrupted."""
     score_pool(scorer, open_pool(pool), tmp_path / "whole", part_size=10)
     return contents(tmp_path / "whole")
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def command(onnx_file: Path, pool: Path, out: Path, *options: str) -> list[str]:
