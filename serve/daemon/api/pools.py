@@ -156,7 +156,7 @@ def _csv(handed: HandedOut) -> str:
 def preview(
     daemon: DaemonDep, name: Name, k: Annotated[int, Query(ge=1, le=1000)] = 20
 ) -> dict[str, list[Ranked]]:
-    """Show the best K free images, which the next selection would hand out."""
+    """Show the next K free images, as the next selection would choose them."""
     return {"images": daemon.selections.preview(name, k)}
 
 

@@ -164,7 +164,7 @@ class Selections:
         raise RequestError(503, f"the pool {pool!r} changes too fast to choose from; try again", 1)
 
     def preview(self, pool: str, k: int) -> list[Ranked]:
-        """The K free images of highest predicted loss (or fewer); cheap if repeated."""
+        """The K images that are next, as ``select`` chooses, or fewer; cheap if repeated."""
         with self._pools.reading(pool) as (_, folder):
             return _ranked(score_summary(folder).next_free(self._images, pool, k))
 

@@ -25,7 +25,6 @@ from pydantic import BaseModel, Field
 from starlette.staticfiles import StaticFiles
 
 from lloss.errors import LlossError
-from lloss.pools.uri import is_url
 from lloss.selection import SelectionSettings
 
 MAX_BATCH = 200
@@ -183,7 +182,7 @@ def _hint(request: Request, data: PageData, name: str) -> str:
     """A shell command that adds a pool."""
     settings = data.daemon.settings
     root = settings.pool_roots[0] if settings.pool_roots else ""
-    uri = f"{root.rstrip('/')}/…" if is_url(root) else root
+    uri = f"{root.rstrip('/')}/…" if root else ""  # the root alone would be all pools at once
     address = f"{base_url_of(data.daemon, request)}/v1/pools/{name}"
     words = ["curl", "-X", "PUT", address, "-H", "Content-Type: application/json"]
     line = shlex.join([*words, "-d", json.dumps({"uri": uri}, ensure_ascii=False)])

@@ -14,6 +14,7 @@ from lloss.serve.daemon.services.score_summary import ScoredImage, ScoreSummary
 
 from lloss.errors import ScoresError
 from lloss.scores.scores_folder import ScoresFolder, scores_table
+from lloss.selection import SelectionSettings
 from lloss.statistics.charts import LossHistogram, histogram
 
 from ..scores import write_scores
@@ -69,6 +70,39 @@ def test_the_next_images_are_what_select_would_give(
         bench.select(1)
         bench.labels.give_back("p", draw.sample(bench.ids, 10))
     bench.images.label("p", dict.fromkeys(bench.ids, "cat"))
+    assert shown(bench, 6) == []
+
+
+def test_images_that_can_be_compared_are_shown_as_they_would_be_handed_out(
+    bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw, losses = random.Random(1), np.random.default_rng(0).random(300, np.float32)
+    vectors = np.random.default_rng(1).normal(size=(300, 8)).astype(np.float32)
+    ids = [f"id {n}" for n in range(300)]
+    folder = write_scores(bench.scores, ids, {"loss": losses, "embedding": vectors})
+    scans, select = list[int](), module.select
+    monkeypatch.setattr(module, "select", lambda *args: scans.append(1) or select(*args))  # type: ignore[func-returns-value]
+
+    def given(k: int) -> list[str]:
+        settings = SelectionSettings(k=k, at_most=True)
+        chosen = select(folder, settings, bench.images.taken("p"))
+        assert chosen.settings.strategy == "herding"
+        return chosen.ids
+
+    bench.images.label("p", {"id 3": "cat"})
+    assert shown(bench, 6) == given(6)
+    made, first = len(scans), shown(bench, 20)
+    for place in range(1, 5):  # the order stays as it was while these are labeled
+        bench.labels.label("p", {shown(bench, 1)[0]: "cat"})
+        assert shown(bench, 6) == first[place : place + 6]
+    assert len(scans) == made
+    for _ in range(6):
+        bench.labels.label("p", {draw.choice(given(300)): "cat"})
+        bench.labels.give_back("p", draw.sample(ids, 10))
+        assert shown(bench, 6) == given(6)
+    bench.images.label("p", dict.fromkeys(ids[:-2], "cat"))
+    assert shown(bench, 6) == given(6) and len(given(6)) == 2
+    bench.images.label("p", dict.fromkeys(ids, "cat"))
     assert shown(bench, 6) == []
 
 

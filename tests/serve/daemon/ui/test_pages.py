@@ -85,7 +85,7 @@ def test_the_overview_without_pools_shows_how_to_add_one(
     assert line
     words = shlex.split(line[0])
     assert words[:4] == ["curl", "-X", "PUT", "http://127.0.0.1:8000/v1/pools/photos"]
-    assert words[-1] == f'{{"uri": "{world.folder}"}}'
+    assert words[-1] == f'{{"uri": "{world.folder}/…"}}'
     for fact in ("resnet18", "CPUExecutionProvider", world.models.sha256):
         assert fact in found.text
     other = make_world()
