@@ -10,6 +10,7 @@ from typing import Any
 
 from lloss.serve.daemon.daemon import Daemon
 from lloss.serve.daemon.errors import RequestError
+from lloss.serve.daemon.observability import logs
 
 from lloss.annotations.json_fields import convert
 from lloss.annotations.label_studio import Annotation, PoolImage
@@ -19,8 +20,6 @@ WRITTEN = frozenset(
     {"ANNOTATION_CREATED", "ANNOTATIONS_CREATED", "ANNOTATION_UPDATED", "ANNOTATIONS_UPDATED"}
 )
 DELETED = frozenset({"ANNOTATIONS_DELETED", "ANNOTATION_DELETED"})
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -64,11 +63,11 @@ def apply_event(daemon: Daemon, event: Mapping[str, Any], control: str | None = 
     if event["action"] in DELETED:
         listed = event.get("annotations")
         outcome.deleted = len(listed) if isinstance(listed, list) else 1
-        _log.warning(
-            "label studio: %d annotations were deleted; their images keep their state here: free "
-            "them by DELETE /v1/pools/NAME/labels?id=ID, or skipped ones by POST .../return",
-            outcome.deleted,
-        )
+        logs.event(
+            "label_studio_deleted", logging.WARNING, annotations=outcome.deleted,
+            note="their images keep their state here: free them by DELETE "
+            "/v1/pools/NAME/labels?id=ID, or skipped ones by POST .../return",
+        )  # fmt: skip
         return outcome
     pools: defaultdict[str, dict[str, Annotation]] = defaultdict(dict)
     # The last of an image stays: the newest that is not a skip.
@@ -79,10 +78,10 @@ def apply_event(daemon: Daemon, event: Mapping[str, Any], control: str | None = 
     for pool, images in pools.items():
         _mark(daemon, pool, images, control, outcome)
     if outcome.without_class or outcome.new_classes or outcome.relabeled:
-        _log.warning(
-            "label studio: %d annotations without a class label nothing; %d images had another "
-            "label; new classes: %s",
-            outcome.without_class, outcome.relabeled, outcome.new_classes,
+        logs.event(
+            "label_studio_doubts", logging.WARNING, without_class=outcome.without_class,
+            relabeled=outcome.relabeled, new_classes=outcome.new_classes,
+            note="annotations without a class label nothing",
         )  # fmt: skip
     return outcome
 
@@ -114,7 +113,13 @@ def _mark(
     except RequestError as error:
         if error.status != 404:
             raise
-        _log.warning("label studio: ignored annotations of %d images: %s", len(images), error)
+        logs.event(
+            "label_studio_ignored",
+            logging.WARNING,
+            pool=pool,
+            images=len(images),
+            reason=str(error),
+        )
         outcome.ignored += len(images)
         return
     outcome.ignored += len(images) - len(present)

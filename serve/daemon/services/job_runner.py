@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from lloss.serve.daemon.errors import RequestError
+from lloss.serve.daemon.observability import logs
 from lloss.serve.daemon.observability.metrics import DaemonMetrics
 from lloss.serve.daemon.services import memory_trim
 from lloss.serve.daemon.services.model_manager import ModelManager
@@ -36,8 +37,6 @@ _RETRY_SECONDS = 2.0
 """Between two attempts to write to the catalog, such as on a full disk."""
 
 _CLOSE_SECONDS = 30.0
-
-_log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -164,8 +163,10 @@ class JobRunner:
         if self._thread.is_alive():
             self._thread.join(_CLOSE_SECONDS)
             if self._thread.is_alive():
-                _log.warning("a job did not stop within %.0f s; it continues at the next start",
-                             _CLOSE_SECONDS)  # fmt: skip
+                logs.event(
+                    "job_not_stopped", logging.WARNING, seconds=_CLOSE_SECONDS,
+                    note="it continues at the next start",
+                )  # fmt: skip
 
     def _run(self) -> None:
         while not self._closing.is_set():
@@ -182,8 +183,8 @@ class JobRunner:
                     self._run_job(row, progress)
             except InterruptedRunError:
                 pass  # cancelled or closing; the catalog has it
-            except Exception:  # such as a damaged catalog
-                _log.exception("job %s of the pool %s cannot be recorded", row.id, row.pool)
+            except Exception as error:  # such as a damaged catalog
+                _log_job("job_not_recorded", row, logging.ERROR, error)
                 self._closing.wait(_RETRY_SECONDS)
             finally:
                 self._current = None
@@ -201,13 +202,11 @@ class JobRunner:
                 raise InterruptedRunError(str(error)) from error
             resumable = not isinstance(error, ScoresError) or isinstance(error, OtherRunError)
             self._fail(row, _explain(error, resumable), resumable)
-        except Exception:
-            _log.exception("job %s of the pool %s failed", row.id, row.pool)
-            self._fail(row, "internal error; see the daemon's log", resumable=True)
+        except Exception as error:
+            self._fail(row, "internal error; see the daemon's log", resumable=True, cause=error)
         else:
             if self._retry(lambda: self._table.finish(row.id, report.scored, report.skipped)):
-                _log.info("job %s of the pool %s: %d images scored, %d skipped",
-                          row.id, row.pool, report.scored, report.skipped)  # fmt: skip
+                _log_job("job_done", row, scored=report.scored, skipped=report.skipped)
                 self._metrics.job("done")
                 self.prune()
 
@@ -225,11 +224,14 @@ class JobRunner:
             progress=progress,
         )
         if remark := pool.remark():
-            _log.warning("job %s of the pool %s: %s", row.id, row.pool, remark)
+            _log_job("pool_remark", row, logging.WARNING, note=remark)
         return report
 
-    def _fail(self, row: JobRow, error: str, resumable: bool) -> None:
-        _log.warning("job %s of the pool %s failed: %s", row.id, row.pool, error)
+    def _fail(
+        self, row: JobRow, error: str, resumable: bool, cause: Exception | None = None
+    ) -> None:
+        level = logging.ERROR if cause else logging.WARNING
+        _log_job("job_failed", row, level, cause, reason=error, resumable=resumable)
         if self._retry(lambda: self._table.fail(row.id, error, resumable)):
             self._metrics.job("failed")
 
@@ -241,6 +243,16 @@ class JobRunner:
             except RequestError as error:
                 if self._closing.wait(_RETRY_SECONDS):
                     raise InterruptedRunError(str(error)) from error
+
+
+def _log_job(
+    event: str,
+    row: JobRow,
+    level: int = logging.INFO,
+    cause: Exception | None = None,
+    **fields: object,
+) -> None:
+    logs.event(event, level, cause, job=row.id, pool=row.pool, **fields)
 
 
 def _explain(error: LlossError, resumable: bool) -> str:

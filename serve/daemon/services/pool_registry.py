@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lloss.serve.daemon.errors import RequestError
+from lloss.serve.daemon.observability import logs
 from lloss.serve.daemon.services.lazy_pool import LazyPool
 from lloss.serve.daemon.services.pool_roots import PoolRoots
 from lloss.serve.daemon.services.score_adoption import adopted_scores
@@ -24,8 +25,6 @@ from lloss.scores.scores_folder import ScoresFolder
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 """Names of pools, also of their folders; the API refuses others."""
-
-_log = logging.getLogger(__name__)
 
 
 class PoolRegistry:
@@ -126,7 +125,10 @@ class PoolRegistry:
                     with contextlib.suppress(FileNotFoundError):
                         shutil.rmtree(folder)
                 except OSError as error:
-                    _log.warning("%s: cannot be removed: %s", folder, error.strerror or error)
+                    reason = error.strerror or str(error)
+                    logs.event(
+                        "folder_not_removed", logging.WARNING, folder=str(folder), reason=reason
+                    )
                     continue
                 self._catalog.pools.trash_removed(folder)
 

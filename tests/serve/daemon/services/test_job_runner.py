@@ -241,7 +241,10 @@ def test_a_changed_pool_is_scored_from_the_start(
     assert failed.state == "failed" and "'bright/00.png' is new" in failed.error
     assert "\n" not in failed.error and "score the pool again" in failed.error
     assert "remove that folder" not in failed.error and not failed.resumable
-    assert failed.error in caplog.text
+    (said,) = [record for record in caplog.records if record.message == "job_failed"]
+    assert vars(said)["lloss_fields"] == {
+        "job": job.id, "pool": "pool", "reason": failed.error, "resumable": False,
+    }  # fmt: skip
     again = bench.score("pool")
     assert again.id != job.id and (again.state, again.scored) == ("done", 61)
     assert_removed(job.folder)
@@ -319,7 +322,7 @@ def test_unexpected_errors_end_no_thread(
         patch.setattr(daemon.catalog.jobs, "begin", broken)
         patch.setattr(daemon.catalog.jobs, "fail", broken)
         job = daemon.jobs.submit("pool")
-        until(lambda: "cannot be recorded" in caplog.text)
+        until(lambda: "job_not_recorded" in caplog.text)
     assert bench.until(job).state == "done"
 
 
